@@ -1,0 +1,414 @@
+//! The map file, ImageSwap's rewriting language: text → [`Maps`] and [`Diagnostic`]s, and
+//! [`Maps::swap`]: an image → a [`Verdict`] that names its rule.
+//!
+//! `docs/maps.md` defines the language for users; the order of the rules here is the order there.
+//! A file is read once and then only asked: nothing in here does I/O, takes the time, or changes
+//! after it was read.
+
+mod book;
+pub mod diagnostic;
+mod feed;
+mod glob;
+mod index;
+pub mod legacy;
+mod lint;
+mod parse;
+mod targets;
+pub mod verdict;
+
+use aho_corasick::AhoCorasick;
+
+use self::book::Book;
+pub use self::book::Kind;
+pub use self::diagnostic::{Diagnostic, Severity};
+use self::glob::{Pattern, Patterns};
+use self::index::{Index, RuleId};
+pub use self::legacy::Legacy;
+use self::targets::Targets;
+pub use self::verdict::{RuleRef, Tried, Verdict, Why};
+use crate::image::{self, Reference, Registry};
+
+/// The largest map file that is read, in bytes. A Kubernetes ConfigMap holds at most 1 MiB.
+pub const MAX_BYTES: usize = 16 << 20;
+
+/// The registry key for Docker Hub's official images.
+const LIBRARY_KEY: &str = "docker.io/library";
+
+/// How images are rewritten: by a map file, or as before there were any.
+#[derive(Debug)]
+pub enum Rules {
+    /// By a map file.
+    Maps(Box<Maps>),
+    /// By one prefix (`IMAGESWAP_MODE=LEGACY`).
+    Legacy(Legacy),
+}
+
+/// A map file, ready to be asked.
+#[derive(Debug, Default)]
+pub struct Maps {
+    book: Book,
+    exact: Index,
+    registries: Index,
+    replace: Replace,
+    noswap_rule: Option<RuleId>,
+    noswap: Option<Noswap>,
+    default: Option<RuleId>,
+    targets: Targets,
+    skipped: usize,
+}
+
+#[derive(Debug, Default)]
+struct Replace {
+    by_pattern: Index,
+    patterns: Patterns,
+    /// The rule and the parsed form of each pattern, in the order they are tried.
+    rules: Vec<(RuleId, Pattern)>,
+}
+
+#[derive(Debug)]
+struct Noswap {
+    rule: RuleId,
+    items: Vec<String>,
+    finder: AhoCorasick,
+}
+
+/// Why a file is no map file at all.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// Larger than [`MAX_BYTES`].
+    #[error("it is larger than {} MiB", MAX_BYTES >> 20)]
+    TooLarge,
+    /// It holds a NUL byte.
+    #[error("it is a binary file: byte {0} is NUL")]
+    Binary(usize),
+    /// Lines, but none of them a rule.
+    #[error("not one of its {0} lines with text is a rule")]
+    NoRule(usize),
+}
+
+// === impl Rules ===
+
+impl Rules {
+    /// What becomes of an image.
+    pub fn swap(&self, image: &str) -> Verdict<'_> {
+        self.swap_observed(image, &mut |_| {})
+    }
+
+    /// As [`Rules::swap`], and tells which rules were tried in vain.
+    pub fn swap_observed(&self, image: &str, tried: &mut impl FnMut(Tried<'_>)) -> Verdict<'_> {
+        match self {
+            Self::Maps(maps) => maps.swap_observed(image, tried),
+            Self::Legacy(legacy) => legacy.swap(image),
+        }
+    }
+}
+
+// === impl Maps: reading ===
+
+impl Maps {
+    /// Reads a map file. Lines in error are skipped and reported; see [`Maps::lint`] for what else
+    /// can be said of a file.
+    ///
+    /// # Errors
+    /// A file that is no map file at all: too large, binary, or without a single usable line where
+    /// there are lines.
+    pub fn parse(bytes: &[u8]) -> Result<(Self, Vec<Diagnostic>), Unreadable> {
+        if bytes.len() > MAX_BYTES {
+            return Err(Unreadable::TooLarge);
+        }
+        if let Some(at) = memchr::memchr(0, bytes) {
+            return Err(Unreadable::Binary(at));
+        }
+        let mut maps = Self {
+            book: Book::with_capacity(bytes.len(), bytes.len() / 32),
+            ..Self::default()
+        };
+        let mut diagnostics = Vec::new();
+        for line in parse::lines(bytes) {
+            match line {
+                parse::Line::Rule(draft, warnings) => {
+                    diagnostics.extend(warnings);
+                    let id = maps.book.push(&draft);
+                    diagnostics.extend(maps.enter(id));
+                }
+                parse::Line::Error(error) => {
+                    maps.skipped += 1;
+                    diagnostics.push(*error);
+                }
+            }
+        }
+        if maps.skipped > 0 && maps.book.len() == 0 {
+            return Err(Unreadable::NoRule(maps.skipped));
+        }
+        diagnostics.extend(maps.compile());
+        Ok((maps, diagnostics))
+    }
+
+    /// Enters a rule where it is looked up. Of a repeated key the last rule counts, in the place of
+    /// the first (as in 1.5.3, whose rules stand in a Python dictionary).
+    fn enter(&mut self, id: RuleId) -> Option<Diagnostic> {
+        let book = &self.book;
+        let earlier = match book.kind(id)? {
+            Kind::Exact => self.exact.insert(id, |id| book.key(id)),
+            Kind::Registry => self.registries.insert(id, |id| canonical_key(book.key(id))),
+            Kind::Replace => self.replace.by_pattern.insert(id, |id| book.key(id)),
+            Kind::Default => only(&mut self.default, id),
+            Kind::Noswap => only(&mut self.noswap_rule, id),
+            Kind::Legacy => None,
+        }?;
+        let replaced = self.book.replace_with_last(earlier)?;
+        let key = self.book.key(earlier);
+        Some(
+            Diagnostic::warning(
+                "repeated-key",
+                self.book.key_place(earlier, "this one counts"),
+                format!("{key} is defined twice"),
+            )
+            .also(self.book.place_of(replaced, "this one does not"))
+            .help("remove one of the two lines"),
+        )
+    }
+
+    /// Makes what is tried all at once.
+    fn compile(&mut self) -> Vec<Diagnostic> {
+        let mut diagnostics = Vec::new();
+        self.compile_patterns(&mut diagnostics);
+        if let Some(rule) = self.noswap_rule {
+            self.compile_noswap(rule, &mut diagnostics);
+        }
+        self.targets = Targets::of(&self.book);
+        diagnostics
+    }
+
+    fn compile_patterns(&mut self, diagnostics: &mut Vec<Diagnostic>) {
+        let mut rules = Vec::new();
+        for id in self.book.ids_of(Kind::Replace) {
+            if let Some(pattern) = Pattern::parse(self.book.key(id)) {
+                rules.push((id, pattern));
+            }
+        }
+        let patterns = loop {
+            let only: Vec<_> = rules.iter().map(|(_, pattern)| pattern.clone()).collect();
+            match Patterns::build(&only) {
+                Ok(patterns) => break patterns,
+                Err((index, error)) => {
+                    let (id, _) = rules.remove(index);
+                    self.skipped += 1;
+                    diagnostics.push(Diagnostic::error(
+                        "pattern-too-large",
+                        self.book.key_place(id, ""),
+                        format!("the pattern can't be compiled: {error}"),
+                    ));
+                }
+            }
+        };
+        self.replace.patterns = patterns;
+        self.replace.rules = rules;
+    }
+
+    fn compile_noswap(&mut self, rule: RuleId, diagnostics: &mut Vec<Diagnostic>) {
+        let items: Vec<String> = self
+            .book
+            .value(rule)
+            .split(',')
+            .map(|item| item.trim().replace(' ', ""))
+            .filter(|item| !item.is_empty())
+            .collect();
+        match AhoCorasick::new(&items) {
+            Ok(finder) => {
+                self.noswap = Some(Noswap {
+                    rule,
+                    items,
+                    finder,
+                });
+            }
+            Err(error) => {
+                self.skipped += 1;
+                diagnostics.push(Diagnostic::error(
+                    "list-too-large",
+                    self.book.value_place(rule, ""),
+                    format!("the list can't be compiled: {error}"),
+                ));
+            }
+        }
+    }
+
+    /// What is probably not meant, in lines that are rules: keys that nothing matches, values that
+    /// are no reference, rules that feed each other, a missing `default`.
+    pub fn lint(&self) -> Vec<Diagnostic> {
+        lint::lint(self)
+    }
+
+    /// How many rules there are.
+    pub fn len(&self) -> usize {
+        self.book.len()
+    }
+
+    /// Whether there is no rule at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many lines were skipped because they are in error.
+    pub fn skipped(&self) -> usize {
+        self.skipped
+    }
+}
+
+/// Keeps the first rule of its kind, and returns it if it is another.
+fn only(place: &mut Option<RuleId>, id: RuleId) -> Option<RuleId> {
+    let first = *place.get_or_insert(id);
+    (first != id).then_some(first)
+}
+
+/// A registry key with `index.docker.io` read as `docker.io`.
+fn canonical_key(key: &str) -> &str {
+    // Both keys that can begin so, with a port as without, are one stretch of the longer name.
+    match key.strip_prefix(image::DOCKER_HUB_INDEX) {
+        Some("" | "/library") => key.strip_prefix("index.").unwrap_or(key),
+        Some(rest) if rest.starts_with(':') => key.strip_prefix("index.").unwrap_or(key),
+        _ => key,
+    }
+}
+
+// === impl Maps: asking ===
+
+impl Maps {
+    /// What becomes of an image.
+    pub fn swap(&self, image: &str) -> Verdict<'_> {
+        self.swap_observed(image, &mut |_| {})
+    }
+
+    /// As [`Maps::swap`], and tells which rules were tried in vain, in order.
+    pub fn swap_observed(&self, image: &str, tried: &mut impl FnMut(Tried<'_>)) -> Verdict<'_> {
+        let reference = match Reference::parse(image) {
+            Ok(reference) => reference,
+            Err(error) => return Verdict::kept(Why::NotAReference(error), None),
+        };
+        if let Some(id) = self.exact.find(image, |id| self.book.key(id)) {
+            return self.settle(id, image, self.book.value(id).to_owned());
+        }
+        tried(Tried::Exact);
+        if let Some(index) = self.replace.patterns.first_match(image)
+            && let Some((id, _)) = self.replace.rules.get(index)
+        {
+            return self.settle(
+                *id,
+                image,
+                replaced(self.book.target(*id), reference.last()),
+            );
+        }
+        tried(Tried::Replace(self.replace.patterns.len()));
+        if let Some((id, tail)) = self.registry_rule(&reference, tried) {
+            return self.place(id, &reference, tail);
+        }
+        if let Some(noswap) = &self.noswap {
+            if noswap.finder.is_match(image) {
+                return Verdict::kept(Why::Noswap, Some(self.rule(noswap.rule)));
+            }
+            tried(Tried::Noswap(&noswap.items));
+        }
+        let Some(id) = self.default else {
+            return Verdict::kept(Why::NoRule, None);
+        };
+        if let Some(target) = self.targets.holding(&reference, &self.book) {
+            let why = Why::AtTarget(self.rule(target));
+            return Verdict::kept(why, Some(self.rule(id)));
+        }
+        self.place(id, &reference, reference.tail())
+    }
+
+    /// The rule for an image's registry, and what of the image goes behind the rule's value.
+    fn registry_rule<'i>(
+        &self,
+        reference: &Reference<'i>,
+        tried: &mut impl FnMut(Tried<'_>),
+    ) -> Option<(RuleId, &'i str)> {
+        let mut find = |key: &str| {
+            let found = self
+                .registries
+                .find(key, |id| canonical_key(self.book.key(id)));
+            if found.is_none() {
+                tried(Tried::Registry(key));
+            }
+            found
+        };
+        if let Some(tail) = reference.library_tail()
+            && let Some(id) = find(LIBRARY_KEY)
+        {
+            return Some((id, tail));
+        }
+        if let Some(registry) = reference.registry()
+            && registry.port.is_some()
+            && let Some(id) = find(canonical_key(registry.text))
+        {
+            return Some((id, reference.tail()));
+        }
+        find(reference.host()).map(|id| (id, reference.tail()))
+    }
+
+    /// Applies a registry key or `default`.
+    fn place(&self, id: RuleId, reference: &Reference<'_>, tail: &str) -> Verdict<'_> {
+        let value = self.book.value(id);
+        if value.is_empty() {
+            return Verdict::kept(Why::NoValue, Some(self.rule(id)));
+        }
+        let result = if value.ends_with('-') {
+            [value, reference.host(), "/", tail].concat()
+        } else {
+            let target = self.book.target(id);
+            match reference.port() {
+                Some(port) if self.keeps_port(id) => [target, ":", port, "/", tail].concat(),
+                _ => [target, "/", tail].concat(),
+            }
+        };
+        self.settle(id, reference.as_str(), result)
+    }
+
+    /// Whether a port that an image names goes behind the rule's value: where that is a bare host
+    /// and the key did not name the port, as 1.5.3 does. `default` drops it with the registry.
+    fn keeps_port(&self, id: RuleId) -> bool {
+        self.book.kind(id) == Some(Kind::Registry)
+            && names_no_port(self.book.key(id))
+            && is_bare_host(self.book.target(id))
+    }
+
+    fn settle(&self, id: RuleId, image: &str, result: String) -> Verdict<'_> {
+        let rule = Some(self.rule(id));
+        if result == image {
+            return Verdict::kept(Why::Same, rule);
+        }
+        match Reference::parse(&result) {
+            Ok(_) => Verdict::swapped(result, rule),
+            Err(error) => Verdict::kept(Why::BadResult { result, error }, rule),
+        }
+    }
+
+    fn rule(&self, id: RuleId) -> RuleRef<'_> {
+        RuleRef {
+            kind: self.book.kind(id).unwrap_or(Kind::Default),
+            line: Some(self.book.line(id)),
+            text: self.book.text(id),
+        }
+    }
+}
+
+/// What `[REPLACE]` makes of an image. An empty target leaves the last component alone.
+fn replaced(target: &str, last: &str) -> String {
+    if target.is_empty() {
+        last.to_owned()
+    } else {
+        [target, "/", last].concat()
+    }
+}
+
+/// Whether a registry key is without a port.
+fn names_no_port(key: &str) -> bool {
+    let registry = key.strip_suffix("/library").unwrap_or(key);
+    Registry::parse(registry).is_ok_and(|registry| registry.port.is_none())
+}
+
+/// Whether a value is a host alone, with neither port nor path.
+fn is_bare_host(value: &str) -> bool {
+    Registry::parse(value).is_ok_and(|registry| registry.port.is_none())
+}

@@ -1,0 +1,180 @@
+//! What is wrong with a map file, said as a compiler would: file, line, column, the text
+//! underlined, and a help line.
+
+use std::ops::Range;
+
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use serde::Serialize;
+
+/// The most of a line that is kept to be shown, in bytes.
+const MAX_SHOWN: usize = 400;
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The line is understood, but hardly meant.
+    Warning,
+    /// The line is no rule: `serve` skips it, `check` fails.
+    Error,
+}
+
+/// One finding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// How bad it is.
+    pub severity: Severity,
+    /// A stable name for the kind of finding.
+    pub code: &'static str,
+    /// What happened, in one sentence.
+    pub message: String,
+    /// Where.
+    pub place: Place,
+    /// Where else one must look to see it.
+    pub also: Vec<Place>,
+    /// What to do.
+    pub help: Option<String>,
+}
+
+/// A stretch of a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Counted from 1.
+    pub line: usize,
+    /// The line's text, or as much of it as is worth showing.
+    pub text: String,
+    /// The bytes of `text` that are meant.
+    pub range: Range<usize>,
+    /// What to say of them; may be empty.
+    pub label: String,
+}
+
+/// A finding as `check -o json` prints it, one a line.
+#[derive(Debug, Serialize)]
+pub struct Record<'a> {
+    file: &'a str,
+    line: usize,
+    column: usize,
+    severity: Severity,
+    code: &'static str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    other_lines: Vec<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    help: Option<&'a str>,
+}
+
+// === impl Diagnostic ===
+
+impl Diagnostic {
+    pub(super) fn new(
+        severity: Severity,
+        code: &'static str,
+        place: Place,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            severity,
+            code,
+            message: message.into(),
+            place,
+            also: Vec::new(),
+            help: None,
+        }
+    }
+
+    pub(super) fn error(code: &'static str, place: Place, message: impl Into<String>) -> Self {
+        Self::new(Severity::Error, code, place, message)
+    }
+
+    pub(super) fn warning(code: &'static str, place: Place, message: impl Into<String>) -> Self {
+        Self::new(Severity::Warning, code, place, message)
+    }
+
+    pub(super) fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    pub(super) fn also(mut self, place: Place) -> Self {
+        self.also.push(place);
+        self
+    }
+
+    /// As a compiler would print it, with or without colour, ending in a line break.
+    pub fn render(&self, file: &str, color: bool) -> String {
+        let level = match self.severity {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+        };
+        let mut group = level
+            .primary_title(self.message.as_str())
+            .id(self.code)
+            .element(self.place.snippet(file, AnnotationKind::Primary));
+        for place in &self.also {
+            group = group.element(place.snippet(file, AnnotationKind::Context));
+        }
+        if let Some(help) = &self.help {
+            group = group.element(Level::HELP.message(help.as_str()));
+        }
+        let renderer = if color {
+            Renderer::styled()
+        } else {
+            Renderer::plain()
+        };
+        let mut text = renderer.render(&[group]);
+        text.push('\n');
+        text
+    }
+
+    /// For machines.
+    pub fn record<'a>(&'a self, file: &'a str) -> Record<'a> {
+        Record {
+            file,
+            line: self.place.line,
+            column: self.place.column(),
+            severity: self.severity,
+            code: self.code,
+            message: &self.message,
+            other_lines: self.also.iter().map(|place| place.line).collect(),
+            help: self.help.as_deref(),
+        }
+    }
+}
+
+// === impl Place ===
+
+impl Place {
+    /// `range` are bytes of `text`; what lies beyond the part worth showing is cut off.
+    pub(super) fn new(line: usize, text: &str, range: Range<usize>, label: &str) -> Self {
+        let text = match text.char_indices().find(|(at, _)| *at >= MAX_SHOWN) {
+            Some((end, _)) => text.get(..end).unwrap_or_default(),
+            None => text,
+        };
+        let end = range.end.min(text.len());
+        Self {
+            line,
+            text: text.to_owned(),
+            range: range.start.min(end)..end,
+            label: label.to_owned(),
+        }
+    }
+
+    /// Counted in characters, from 1.
+    pub fn column(&self) -> usize {
+        let before = self.text.get(..self.range.start).unwrap_or_default();
+        before.chars().count() + 1
+    }
+
+    fn snippet<'a>(
+        &'a self,
+        file: &'a str,
+        kind: AnnotationKind,
+    ) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
+        let label = (!self.label.is_empty()).then_some(self.label.as_str());
+        Snippet::source(self.text.as_str())
+            .path(file)
+            .line_start(self.line)
+            .annotation(kind.span(self.range.clone()).label(label))
+    }
+}

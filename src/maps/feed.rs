@@ -1,0 +1,448 @@
+//! Rules that feed each other: the result of one is an image that another swaps again.
+//!
+//! kube-apiserver may call a webhook twice for one Pod, and a Pod may be copied from a swapped one,
+//! so swapping twice must be swapping once. `default` sees to that itself (`targets.rs`). The other
+//! rules are as their author wrote them, and are reported where one leads to another. The report
+//! errs on the side of saying too much: a file without it is stable, which is tested over
+//! generated files.
+//!
+//! In all of this, *x* is an image, *producer* the rule that swaps it, *r* its result, and
+//! *consumer* a rule that would swap *r*.
+
+use hashbrown::{HashMap, HashSet};
+
+use super::book::Kind;
+use super::diagnostic::Diagnostic;
+use super::glob::Pattern;
+use super::index::RuleId;
+use super::lint::{can_swap, key_host};
+use super::{LIBRARY_KEY, Maps, canonical_key, names_no_port};
+use crate::image::{self, Reference, Registry};
+
+/// How much the comparison of patterns and targets may cost: about a second.
+const MAX_STEPS: usize = 100_000_000;
+
+/// Reports every producer with the first consumer of each kind.
+pub(super) fn feeds(maps: &Maps) -> Vec<Diagnostic> {
+    let mut feeds = Feeds {
+        maps,
+        reported: HashSet::new(),
+        diagnostics: Vec::new(),
+        steps: 0,
+    };
+    feeds.results_of_exact();
+    feeds.named_by_exact();
+    feeds.named_by_registries();
+    feeds.matched_by_patterns();
+    feeds.bare_names();
+    if feeds.steps > MAX_STEPS {
+        feeds.report_incomplete();
+    }
+    feeds.diagnostics
+}
+
+struct Feeds<'m> {
+    maps: &'m Maps,
+    reported: HashSet<(RuleId, RuleId)>,
+    diagnostics: Vec<Diagnostic>,
+    steps: usize,
+}
+
+impl Feeds<'_> {
+    /// The result of `[EXACT]` is one image: ask what becomes of it.
+    fn results_of_exact(&mut self) {
+        let maps = self.maps;
+        for producer in maps.book.ids_of(Kind::Exact) {
+            let verdict = maps.swap(maps.book.value(producer));
+            if verdict.image().is_some()
+                && let Some(line) = verdict.rule.and_then(|rule| rule.line)
+                && let Some(consumer) = maps.book.ids().find(|id| maps.book.line(*id) == line)
+            {
+                self.report(producer, consumer);
+            }
+        }
+    }
+
+    /// An image that `[EXACT]` names, and that lies where another rule puts images.
+    fn named_by_exact(&mut self) {
+        let maps = self.maps;
+        for consumer in maps.book.ids_of(Kind::Exact) {
+            let (key, value) = (maps.book.key(consumer), maps.book.value(consumer));
+            if key == value || !can_swap(maps, consumer) {
+                continue;
+            }
+            let Ok(image) = Reference::parse(key) else {
+                continue;
+            };
+            for producer in maps.targets.all_holding(&image, &maps.book) {
+                self.report(producer, consumer);
+            }
+        }
+    }
+
+    /// A registry key that names the registry in which another rule puts images.
+    fn named_by_registries(&mut self) {
+        let maps = self.maps;
+        let keys = Keys::of(maps);
+        for producer in maps.book.ids() {
+            let Some(product) = Product::of(maps, producer) else {
+                continue;
+            };
+            for consumer in keys.naming(maps, &product) {
+                let changes = can_swap(maps, consumer) && !product.stays_under(maps, consumer);
+                if changes {
+                    self.report(producer, consumer);
+                }
+            }
+        }
+    }
+
+    /// A pattern that matches where another rule puts images.
+    fn matched_by_patterns(&mut self) {
+        let maps = self.maps;
+        if maps.replace.rules.is_empty() {
+            return;
+        }
+        let mut seen = HashSet::new();
+        for producer in maps.book.ids() {
+            let prefixes = pattern_prefixes(maps, producer);
+            let order = maps
+                .replace
+                .rules
+                .iter()
+                .position(|(id, _)| *id == producer);
+            // All of one target are alike, but for the place of a pattern among the others.
+            if prefixes.is_empty() || (order.is_none() && !seen.insert(prefixes.clone())) {
+                continue;
+            }
+            for (index, (consumer, pattern)) in maps.replace.rules.iter().enumerate() {
+                if order.is_some() && maps.book.target(*consumer) == maps.book.target(producer) {
+                    // r = TARGET/last becomes TARGET/last.
+                    continue;
+                }
+                let tried_first = order.is_none_or(|order| index < order);
+                let mut reaches = false;
+                for prefix in &prefixes {
+                    reaches |= self.reaches(pattern, prefix, tried_first);
+                }
+                if self.steps > MAX_STEPS {
+                    return;
+                }
+                if reaches && (maps.book.value(*consumer).is_empty() || can_swap(maps, *consumer)) {
+                    self.report(producer, *consumer);
+                }
+            }
+        }
+    }
+
+    /// Whether a pattern can match an *r* that begins with the prefix, though it did not match the
+    /// *x* that *r* was made of.
+    fn reaches(&mut self, pattern: &Pattern, prefix: &Prefix, tried_first: bool) -> bool {
+        let literal = pattern.literal_prefix();
+        let shorter = literal.len().min(prefix.text.len());
+        self.steps += 1;
+        if literal.get(..shorter) != prefix.text.get(..shorter) {
+            return false;
+        }
+        self.steps += pattern.len() * prefix.text.len() / 4;
+        if tried_first && prefix.is_whole && pattern.starts_open() {
+            // A match of all but the leading "*" behind the prefix is a match in x as well.
+            pattern.can_begin_inside(&prefix.text)
+        } else {
+            pattern.can_begin_with(&prefix.text)
+        }
+    }
+
+    /// `[REPLACE]` without a value strips an image to its last component, an image of Docker Hub.
+    fn bare_names(&mut self) {
+        let maps = self.maps;
+        let exact = maps.book.ids_of(Kind::Exact).find(|id| {
+            let key = maps.book.key(*id);
+            !key.contains('/') && key != maps.book.value(*id) && can_swap(maps, *id)
+        });
+        let docker_hub = [LIBRARY_KEY, image::DOCKER_HUB]
+            .into_iter()
+            .find_map(|key| {
+                let find = |id| canonical_key(maps.book.key(id));
+                maps.registries.find(key, find)
+            });
+        let rest = docker_hub.or(maps.default).filter(|id| can_swap(maps, *id));
+        let slash_free: Vec<_> = maps
+            .replace
+            .rules
+            .iter()
+            .enumerate()
+            .filter(|(_, (id, pattern))| can_swap(maps, *id) && !pattern.needs_slash())
+            .collect();
+        for (order, (producer, pattern)) in maps.replace.rules.iter().enumerate() {
+            if !maps.book.target(*producer).is_empty() || pattern.never_crosses_slash() {
+                continue;
+            }
+            // r matches the pattern that made it, before all that come later.
+            let again = pattern.is_plain_suffix();
+            let other = slash_free.iter().find(|(index, (_, other))| {
+                // Whatever an open pattern matches in r, it matches in x, and was tried first.
+                (*index < order && !other.starts_open()) || (*index > order && !again)
+            });
+            self.steps += slash_free.len();
+            if self.steps > MAX_STEPS {
+                return;
+            }
+            let consumers = [
+                exact,
+                other.map(|(_, (id, _))| *id),
+                rest.filter(|_| !again),
+            ];
+            for consumer in consumers.into_iter().flatten() {
+                self.report(*producer, consumer);
+            }
+        }
+    }
+
+    fn report(&mut self, producer: RuleId, consumer: RuleId) {
+        if !self.reported.insert((producer, consumer)) {
+            return;
+        }
+        let book = &self.maps.book;
+        let (line, other) = (book.line(producer), book.line(consumer));
+        let diagnostic = if producer == consumer {
+            Diagnostic::warning(
+                "feeds",
+                book.value_place(producer, "an image that is here matches the key again"),
+                "the rule feeds itself: an image that is swapped twice ends up elsewhere",
+            )
+            .help("let the value be a registry that the key does not name")
+        } else {
+            Diagnostic::warning(
+                "feeds",
+                book.value_place(producer, "what is put here"),
+                format!(
+                    "line {line} feeds line {other}: an image that is swapped twice ends up elsewhere"
+                ),
+            )
+            .also(book.key_place(consumer, "is swapped again by this"))
+            .help(format!(
+                "let line {line} name the final place, or take line {other} out"
+            ))
+        };
+        self.diagnostics.push(diagnostic);
+    }
+
+    fn report_incomplete(&mut self) {
+        let book = &self.maps.book;
+        let Some((id, _)) = self.maps.replace.rules.first() else {
+            return;
+        };
+        self.diagnostics.push(
+            Diagnostic::warning(
+                "feeds-unknown",
+                book.key_place(*id, ""),
+                "there are too many patterns and values to tell whether rules feed each other",
+            )
+            .help("fewer [REPLACE] patterns, or patterns that begin with a registry"),
+        );
+    }
+}
+
+// === where a producer puts images ===
+
+/// How every *r* of a producer begins.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Prefix {
+    text: String,
+    /// *x*, or what of it is kept, follows at once.
+    is_whole: bool,
+}
+
+fn pattern_prefixes(maps: &Maps, producer: RuleId) -> Vec<Prefix> {
+    let (value, target) = (maps.book.value(producer), maps.book.target(producer));
+    let whole = |text: String| Prefix {
+        text,
+        is_whole: true,
+    };
+    if target.is_empty() || !can_swap(maps, producer) {
+        return Vec::new();
+    }
+    match maps.book.kind(producer) {
+        Some(Kind::Registry) if value.ends_with('-') => key_host(maps.book.key(producer))
+            .map(|host| whole([value, host, "/"].concat()))
+            .into_iter()
+            .collect(),
+        // Any registry may follow, and its port is dropped.
+        Some(Kind::Default) if value.ends_with('-') => vec![Prefix {
+            text: value.to_owned(),
+            is_whole: false,
+        }],
+        Some(Kind::Registry | Kind::Default | Kind::Replace) => {
+            let mut prefixes = vec![whole([target, "/"].concat())];
+            if maps.keeps_port(producer) {
+                prefixes.push(whole([target, ":"].concat()));
+            }
+            prefixes
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The registry and the path in which a producer puts images.
+struct Product {
+    /// As written in *r*; `None` where only what it begins with is known.
+    registry: Option<String>,
+    /// What it begins with, where that is all that is known.
+    begins: String,
+    /// Whether any port may follow the registry.
+    any_port: bool,
+    /// The path up to the part that comes from *x*.
+    path: String,
+    /// Registry and path.
+    place: String,
+    /// Whether but one path component of *x* follows.
+    one_component: bool,
+}
+
+impl Product {
+    fn of(maps: &Maps, producer: RuleId) -> Option<Self> {
+        let (value, target) = (maps.book.value(producer), maps.book.target(producer));
+        let kind = maps.book.kind(producer)?;
+        let places = matches!(kind, Kind::Registry | Kind::Default | Kind::Replace);
+        if target.is_empty() || !places || !can_swap(maps, producer) {
+            return None;
+        }
+        let dashed = value.ends_with('-') && kind != Kind::Replace;
+        let place = match (dashed, kind) {
+            (true, Kind::Registry) => [value, key_host(maps.book.key(producer))?].concat(),
+            _ => target.to_owned(),
+        };
+        let (registry, path) = match place.split_once('/') {
+            Some((registry, path)) => (registry.to_owned(), path.to_owned()),
+            None => (place.clone(), String::new()),
+        };
+        let unknown = dashed && kind == Kind::Default && !value.contains('/');
+        Some(Self {
+            begins: if unknown {
+                registry.clone()
+            } else {
+                String::new()
+            },
+            registry: (!unknown).then_some(registry),
+            any_port: maps.keeps_port(producer),
+            path,
+            place,
+            one_component: kind == Kind::Replace
+                || canonical_key(maps.book.key(producer)) == LIBRARY_KEY,
+        })
+    }
+
+    /// Whether a registry key makes of *r* what it was.
+    fn stays_under(&self, maps: &Maps, consumer: RuleId) -> bool {
+        let (key, value, target) = (
+            maps.book.key(consumer),
+            maps.book.value(consumer),
+            maps.book.target(consumer),
+        );
+        let Some(registry) = self.registry.as_deref() else {
+            return false;
+        };
+        if value.ends_with('-') {
+            return false;
+        }
+        if canonical_key(key) == LIBRARY_KEY {
+            // One component of x follows both, unless the x of a producer brings its own library/.
+            return target == self.place
+                && (self.one_component || self.path == "library" || self.place == "library");
+        }
+        if !is_registry(registry) {
+            return false;
+        }
+        // A kept port stays where the key names none, or names it and the value does too.
+        target == registry && (names_no_port(key) || !self.any_port) || target == key
+    }
+}
+
+/// Whether a first component is a registry at all; otherwise the image is one of Docker Hub.
+fn is_registry(first: &str) -> bool {
+    let probe = [first, "/app"].concat();
+    Reference::parse(&probe).is_ok_and(|image| image.registry().is_some())
+}
+
+// === the registry keys ===
+
+/// Registry keys by the host they name.
+struct Keys<'m> {
+    by_host: HashMap<&'m str, Vec<RuleId>>,
+}
+
+impl<'m> Keys<'m> {
+    fn of(maps: &'m Maps) -> Self {
+        let mut by_host: HashMap<&str, Vec<RuleId>> = HashMap::new();
+        for id in maps.book.ids_of(Kind::Registry) {
+            if let Some(host) = key_host(maps.book.key(id)) {
+                by_host.entry(host).or_default().push(id);
+            }
+        }
+        Self { by_host }
+    }
+
+    /// The keys that can name the registry of an *r*.
+    fn naming(&self, maps: &Maps, product: &Product) -> Vec<RuleId> {
+        let Some(registry) = product.registry.as_deref() else {
+            let begins =
+                |host: &str| host.starts_with(&product.begins) || host == image::DOCKER_HUB;
+            return self
+                .by_host
+                .iter()
+                .filter(|(host, _)| begins(host))
+                .flat_map(|(_, ids)| ids.iter().copied())
+                .collect();
+        };
+        let mut ids = Vec::new();
+        if is_registry(registry)
+            && let Ok(Registry { host, port, .. }) = Registry::parse(registry)
+        {
+            self.of_host(maps, image::canonical_host(host), port, product, &mut ids);
+        } else {
+            self.of_host(maps, image::DOCKER_HUB, None, product, &mut ids);
+            if product.any_port {
+                self.of_host(maps, registry, None, product, &mut ids);
+            }
+        }
+        ids
+    }
+
+    fn of_host(
+        &self,
+        maps: &Maps,
+        host: &str,
+        port: Option<&str>,
+        product: &Product,
+        ids: &mut Vec<RuleId>,
+    ) {
+        let all = self
+            .by_host
+            .get(host)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        let port_of = |id: &RuleId| {
+            let key = canonical_key(maps.book.key(*id));
+            Registry::parse(key).ok().and_then(|registry| registry.port)
+        };
+        let is_library = |id: &RuleId| canonical_key(maps.book.key(*id)) == LIBRARY_KEY;
+        if let Some(port) = port {
+            // As in a look-up: the key with the port, else the one without.
+            let named = all.iter().find(|id| port_of(id) == Some(port));
+            let plain = all
+                .iter()
+                .find(|id| port_of(id).is_none() && !is_library(id));
+            ids.extend(named.or(plain));
+            return;
+        }
+        let can_be_library = matches!(product.path.as_str(), "" | "library");
+        ids.extend(all.iter().filter(|id| {
+            if is_library(id) {
+                can_be_library
+            } else {
+                port_of(id).is_none() || product.any_port
+            }
+        }));
+    }
+}

@@ -1,0 +1,470 @@
+//! The patterns of `[REPLACE]`: Python's fnmatch, read into our own form, tried by `globset`.
+//!
+//! Source: `fnmatch.translate` of CPython 3.11, which 1.5.3 runs on. `*` matches any text, `/`
+//! included; `?` one character; `[seq]` and `[!seq]` one of a set; nothing else is special, and a
+//! `[` that nothing closes is itself. Patterns meet valid references only, whose characters are
+//! ASCII, so a set is a mask over ASCII and a pattern that asks for more can never match.
+
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+
+/// One pattern, compiled to what it asks of each character.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Pattern(Vec<Token>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Token {
+    /// This character.
+    Literal(u8),
+    /// One character of this set: bit N stands for the ASCII character N.
+    Set(u128),
+    /// One character.
+    Any,
+    /// Any text, also none.
+    Star,
+}
+
+/// Many patterns, tried at once.
+#[derive(Debug, Default)]
+pub(super) struct Patterns {
+    /// More than one only if the patterns are too large for one automaton.
+    sets: Vec<Chunk>,
+    len: usize,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    first: usize,
+    set: GlobSet,
+}
+
+// === impl Pattern ===
+
+impl Pattern {
+    /// Reads a pattern. `None` if no valid reference can ever match it.
+    pub(super) fn parse(pattern: &str) -> Option<Self> {
+        let chars: Vec<char> = pattern.chars().collect();
+        let mut tokens = Vec::with_capacity(chars.len());
+        let mut rest = chars.as_slice();
+        while let Some((&c, behind)) = rest.split_first() {
+            rest = behind;
+            let token = match c {
+                '*' => Token::Star,
+                '?' => Token::Any,
+                '[' => match set_end(rest) {
+                    Some(end) => {
+                        let (set, behind) = rest.split_at_checked(end)?;
+                        rest = behind.get(1..)?;
+                        Token::Set(mask(set)?)
+                    }
+                    None => Token::Literal(b'['),
+                },
+                c => Token::Literal(u8::try_from(c).ok().filter(u8::is_ascii)?),
+            };
+            // `**` says no more than `*`, and means something else to globset.
+            if !(token == Token::Star && tokens.last() == Some(&Token::Star)) {
+                tokens.push(token);
+            }
+        }
+        Some(Self(tokens))
+    }
+
+    /// What the pattern says before its first wildcard.
+    pub(super) fn literal_prefix(&self) -> String {
+        self.0
+            .iter()
+            .map_while(|token| match token {
+                Token::Literal(b) => Some(char::from(*b)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Whether the pattern begins with `*`.
+    pub(super) fn starts_open(&self) -> bool {
+        self.0.first() == Some(&Token::Star)
+    }
+
+    /// Of a pattern `*TEXT` without a further wildcard or slash: whatever ends in TEXT matches, and
+    /// so does its last path component.
+    pub(super) fn is_plain_suffix(&self) -> bool {
+        match self.0.split_first() {
+            Some((Token::Star, rest)) => rest
+                .iter()
+                .all(|token| matches!(token, Token::Literal(b) if *b != b'/')),
+            _ => false,
+        }
+    }
+
+    /// Whether every text that matches lacks a slash.
+    pub(super) fn never_crosses_slash(&self) -> bool {
+        self.0.iter().all(|token| match token {
+            Token::Literal(b) => *b != b'/',
+            Token::Set(mask) => mask & bit(b'/') == 0,
+            Token::Any | Token::Star => false,
+        })
+    }
+
+    /// Whether every text that matches has a slash.
+    pub(super) fn needs_slash(&self) -> bool {
+        self.0.contains(&Token::Literal(b'/'))
+    }
+
+    /// How many things it asks for.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether a text that begins with `prefix` can match.
+    pub(super) fn can_begin_with(&self, prefix: &str) -> bool {
+        let mut states = self.start();
+        for b in prefix.bytes() {
+            states = self.step(&states, b);
+        }
+        states.contains(&true)
+    }
+
+    /// As [`Pattern::can_begin_with`], for a pattern that [starts open](Pattern::starts_open):
+    /// whether it can match with more than its leading `*` on the prefix.
+    pub(super) fn can_begin_inside(&self, prefix: &str) -> bool {
+        let mut states = self.start();
+        for b in prefix.bytes() {
+            states = self.step(&states, b);
+        }
+        // States 0 and 1 stand before and behind the leading star.
+        states.iter().skip(2).any(|state| *state)
+    }
+
+    fn start(&self) -> Vec<bool> {
+        let mut states = vec![false; self.0.len() + 1];
+        if let Some(first) = states.first_mut() {
+            *first = true;
+        }
+        self.skip_stars(&mut states);
+        states
+    }
+
+    fn step(&self, states: &[bool], b: u8) -> Vec<bool> {
+        let mut next = vec![false; states.len()];
+        for (i, token) in self.0.iter().enumerate() {
+            if !states.get(i).copied().unwrap_or_default() {
+                continue;
+            }
+            let to = match token {
+                Token::Star => i,
+                Token::Any => i + 1,
+                Token::Literal(literal) if *literal == b => i + 1,
+                Token::Set(mask) if b.is_ascii() && mask & bit(b) != 0 => i + 1,
+                _ => continue,
+            };
+            if let Some(state) = next.get_mut(to) {
+                *state = true;
+            }
+        }
+        self.skip_stars(&mut next);
+        next
+    }
+
+    fn skip_stars(&self, states: &mut [bool]) {
+        for (i, token) in self.0.iter().enumerate() {
+            if *token == Token::Star
+                && states.get(i).copied().unwrap_or_default()
+                && let Some(state) = states.get_mut(i + 1)
+            {
+                *state = true;
+            }
+        }
+    }
+
+    /// The same in globset's syntax.
+    fn to_glob(&self) -> String {
+        let mut glob = String::new();
+        for token in &self.0 {
+            match token {
+                Token::Star => glob.push('*'),
+                Token::Any => glob.push('?'),
+                Token::Literal(b) if b.is_ascii_alphanumeric() || *b == b'/' => {
+                    glob.push(char::from(*b));
+                }
+                Token::Literal(b) => glob.extend(['\\', char::from(*b)]),
+                Token::Set(mask) => push_set(&mut glob, *mask),
+            }
+        }
+        glob
+    }
+}
+
+/// Where the set behind a `[` ends: at the next `]`, but for one that stands first.
+fn set_end(rest: &[char]) -> Option<usize> {
+    let negation = usize::from(rest.first() == Some(&'!'));
+    let first = negation + usize::from(rest.get(negation) == Some(&']'));
+    let end = rest.get(first..)?.iter().position(|c| *c == ']')?;
+    Some(first + end)
+}
+
+/// The characters that a set stands for, of those a valid reference can hold; `None` if none.
+fn mask(set: &[char]) -> Option<u128> {
+    let (negated, mut rest) = match set.split_first() {
+        Some(('!', rest)) => (true, rest),
+        _ => (false, set),
+    };
+    let mut mask = 0;
+    while let Some((&from, behind)) = rest.split_first() {
+        let (to, behind) = match behind {
+            ['-', to, behind @ ..] => (*to, behind),
+            _ => (from, behind),
+        };
+        for b in 0..128_u8 {
+            if (from..=to).contains(&char::from(b)) {
+                mask |= bit(b);
+            }
+        }
+        rest = behind;
+    }
+    let mask = REFERENCE_CHARACTERS & if negated { !mask } else { mask };
+    (mask != 0).then_some(mask)
+}
+
+const fn bit(ascii: u8) -> u128 {
+    1 << ascii
+}
+
+/// All that a valid reference can be made of.
+const REFERENCE_CHARACTERS: u128 = {
+    let mut mask = 0;
+    let mut b = 0_u8;
+    while b < 128 {
+        if b.is_ascii_alphanumeric()
+            || matches!(
+                b,
+                b'.' | b'_' | b'-' | b'/' | b':' | b'@' | b'+' | b'[' | b']'
+            )
+        {
+            mask |= bit(b);
+        }
+        b += 1;
+    }
+    mask
+};
+
+/// globset takes a `]` first, a `-` last, and `[:` for the start of a class: hence the order.
+fn push_set(glob: &mut String, mask: u128) {
+    glob.push('[');
+    let in_order = b"]"
+        .iter()
+        .copied()
+        .chain((0..128).filter(|b| !b"[]-".contains(b)));
+    for b in in_order.chain(*b"[-") {
+        if mask & bit(b) != 0 {
+            glob.push(char::from(b));
+        }
+    }
+    glob.push(']');
+}
+
+// === impl Patterns ===
+
+impl Patterns {
+    /// Compiles the patterns for being tried at once.
+    ///
+    /// # Errors
+    /// The index of a pattern that is too large to compile, and why.
+    pub(super) fn build(patterns: &[Pattern]) -> Result<Self, (usize, String)> {
+        let mut sets = Vec::new();
+        build_chunks(0, patterns, &mut sets)?;
+        Ok(Self {
+            sets,
+            len: patterns.len(),
+        })
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The first pattern, in the order they were given, that matches.
+    pub(super) fn first_match(&self, image: &str) -> Option<usize> {
+        let candidate = globset::Candidate::new(image);
+        self.sets.iter().find_map(|chunk| {
+            let matches = chunk.set.matches_candidate(&candidate);
+            matches.into_iter().min().map(|index| chunk.first + index)
+        })
+    }
+}
+
+fn build_chunks(
+    first: usize,
+    patterns: &[Pattern],
+    sets: &mut Vec<Chunk>,
+) -> Result<(), (usize, String)> {
+    if patterns.is_empty() {
+        return Ok(());
+    }
+    match build_set(patterns) {
+        Ok(set) => {
+            sets.push(Chunk { first, set });
+            Ok(())
+        }
+        Err(error) if patterns.len() == 1 => Err((first, error.kind().to_string())),
+        Err(_) => {
+            let (low, high) = patterns.split_at(patterns.len() / 2);
+            build_chunks(first, low, sets)?;
+            build_chunks(first + low.len(), high, sets)
+        }
+    }
+}
+
+fn build_set(patterns: &[Pattern]) -> Result<GlobSet, globset::Error> {
+    let mut set = GlobSetBuilder::new();
+    for pattern in patterns {
+        let glob = GlobBuilder::new(&pattern.to_glob())
+            .literal_separator(false)
+            .backslash_escape(true)
+            .build()?;
+        set.add(glob);
+    }
+    set.build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn matches(pattern: &str, image: &str) -> bool {
+        match Pattern::parse(pattern) {
+            Some(pattern) => Patterns::build(&[pattern])
+                .unwrap()
+                .first_match(image)
+                .is_some(),
+            None => false,
+        }
+    }
+
+    /// `fnmatch.fnmatchcase` of CPython 3.11 gave the answers.
+    #[test]
+    fn as_python_matches() {
+        for (pattern, image, expected) in [
+            ("ghcr.io/public*", "ghcr.io/public/a/b:1", true),
+            ("ghcr.io/public*", "ghcr.io/publicity", true),
+            ("ghcr.io/public*", "ghcrxio/public", false),
+            ("*", "a/b", true),
+            ("nginx:1.?", "nginx:1.2", true),
+            ("nginx:1.?", "nginx:1.25", false),
+            ("a?b", "a/b", true),
+            ("redis:[5-7]*", "redis:7.2", true),
+            ("redis:[5-7]*", "redis:9", false),
+            ("alpine:[!3]*", "alpine:edge", true),
+            ("alpine:[!3]*", "alpine:3", false),
+            ("quay.io/[]a]*", "quay.io/a", true),
+            ("busybox[", "busybox", false),
+            ("a[^b]", "ab", true),
+            ("a[^b]", "ac", false),
+            ("[a-]x", "-x", true),
+            ("[z-a]x", "zx", false),
+            ("[!z-a]x", "zx", true),
+            ("[xz-a-c]y", "xy", true),
+            ("[xz-a-c]y", "cy", true),
+            ("[xz-a-c]y", "ay", false),
+            ("[a-c-e]y", "dy", false),
+            ("[a-c-e]y", "-y", true),
+            ("{a,b}", "a", false),
+            ("a\\*", "ab", false),
+            ("a/**/b", "a/b", false),
+            ("a/**/b", "a/x/y/b", true),
+            ("**", "a/b", true),
+            ("*.b", "a.b", true),
+            ("[[:alpha:]]b", "ab", false),
+            ("", "a", false),
+        ] {
+            assert_eq!(matches(pattern, image), expected, "{pattern} on {image}");
+        }
+    }
+
+    #[test]
+    fn the_first_of_many_wins() {
+        let patterns: Vec<_> = ["z*", "a*b", "a*", "*"]
+            .iter()
+            .map(|p| Pattern::parse(p).unwrap())
+            .collect();
+        let patterns = Patterns::build(&patterns).unwrap();
+        assert_eq!(patterns.first_match("ab"), Some(1));
+        assert_eq!(patterns.first_match("ac"), Some(2));
+        assert_eq!(patterns.first_match("x"), Some(3));
+    }
+
+    #[test]
+    fn what_can_begin_with_a_prefix() {
+        let pattern = |text| Pattern::parse(text).unwrap();
+        assert!(pattern("a.io/*").can_begin_with("a.io/b/"));
+        assert!(!pattern("a.io/x*").can_begin_with("a.io/b/"));
+        assert!(pattern("*").can_begin_with("a/"));
+        assert!(!pattern("*@sha256:*").can_begin_inside("a.io/"));
+        assert!(pattern("*/mysql").can_begin_inside("a.io/"));
+        assert!(!pattern("*mysql").can_begin_inside("a.io/"));
+        assert!(pattern("*io*").can_begin_inside("a.io/"));
+    }
+
+    /// The plainest way to say what fnmatch means: backtracking, one character at a time.
+    fn oracle(pattern: &[char], text: &[char]) -> bool {
+        let Some((&c, behind)) = pattern.split_first() else {
+            return text.is_empty();
+        };
+        if c == '*' {
+            return (0..=text.len()).any(|i| oracle(behind, &text[i..]));
+        }
+        let Some((&t, rest)) = text.split_first() else {
+            return false;
+        };
+        if c == '[' {
+            if let Some(end) = set_end(behind) {
+                let (negated, set) = match &behind[..end] {
+                    ['!', set @ ..] => (true, set),
+                    set => (false, set),
+                };
+                let mut found = false;
+                let mut i = 0;
+                while i < set.len() {
+                    if i + 2 < set.len() && set[i + 1] == '-' {
+                        found |= set[i] <= t && t <= set[i + 2];
+                        i += 3;
+                    } else {
+                        found |= set[i] == t;
+                        i += 1;
+                    }
+                }
+                return found != negated && oracle(&behind[end + 1..], rest);
+            }
+        }
+        (c == '?' || c == t) && oracle(behind, rest)
+    }
+
+    proptest! {
+        #[test]
+        fn globset_agrees_with_the_oracle(
+            patterns in proptest::collection::vec("[ab./:*?\\[\\]!^{},-]{0,7}", 1..5),
+            image in "[ab./:-]{0,7}",
+        ) {
+            let text: Vec<char> = image.chars().collect();
+            let parsed: Vec<_> = patterns
+                .iter()
+                .filter_map(|p| Some((p, Pattern::parse(p)?)))
+                .collect();
+            let only: Vec<_> = parsed.iter().map(|(_, p)| p.clone()).collect();
+            let expected = parsed
+                .iter()
+                .position(|(p, _)| oracle(&p.chars().collect::<Vec<_>>(), &text));
+            prop_assert_eq!(Patterns::build(&only).unwrap().first_match(&image), expected);
+        }
+
+        #[test]
+        fn a_pattern_that_matches_could_begin_so(pattern in "[ab/*?]{0,6}", image in "[ab/]{0,6}") {
+            let parsed = Pattern::parse(&pattern).unwrap();
+            if matches(&pattern, &image) {
+                for end in 0..=image.len() {
+                    prop_assert!(parsed.can_begin_with(&image[..end]));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! What is probably not meant in a map file whose lines all are rules.
+//!
+//! Each finding is a warning: the file is used as it is.
+
+use super::book::Kind;
+use super::diagnostic::{Diagnostic, Place};
+use super::glob::Pattern;
+use super::index::RuleId;
+use super::{LIBRARY_KEY, Maps, canonical_key, feed, replaced};
+use crate::image::{self, Reference, Registry};
+
+pub(super) fn lint(maps: &Maps) -> Vec<Diagnostic> {
+    let mut diagnostics: Vec<_> = maps
+        .book
+        .ids()
+        .flat_map(|id| [key(maps, id), value(maps, id)])
+        .flatten()
+        .collect();
+    diagnostics.extend(no_default(maps));
+    diagnostics.extend(feed::feeds(maps));
+    diagnostics
+}
+
+/// A key that no image can match.
+fn key(maps: &Maps, id: RuleId) -> Option<Diagnostic> {
+    let key = maps.book.key(id);
+    let (why, help) = match maps.book.kind(id)? {
+        Kind::Exact => {
+            let error = Reference::parse(key).err()?;
+            let help = "the key is compared with the image as a whole, as written";
+            (format!("no image can be {key:?}: {error}"), help)
+        }
+        Kind::Replace if Pattern::parse(key).is_none() => (
+            format!("no image reference can match {key:?}"),
+            "image references are ASCII; \"*\", \"?\", \"[seq]\" and \"[!seq]\" are special",
+        ),
+        Kind::Registry => registry_key(canonical_key(key))?,
+        _ => return None,
+    };
+    let place = maps.book.key_place(id, "never matches");
+    Some(Diagnostic::warning("key-never-matches", place, why).help(help))
+}
+
+fn registry_key(key: &str) -> Option<(String, &'static str)> {
+    if key == LIBRARY_KEY || Registry::parse(key).is_ok() {
+        return None;
+    }
+    if let Some(registry) = key.strip_suffix("/library") {
+        return Some((
+            format!("{registry} has no library images: only docker.io, without a port, has"),
+            "for a path below another registry write [REPLACE]REGISTRY/library/*::VALUE",
+        ));
+    }
+    if key.contains('/') {
+        return Some((
+            format!("{key:?} is no registry: a key has no path"),
+            "for images below a path write [REPLACE]REGISTRY/PATH/*::VALUE",
+        ));
+    }
+    Some((
+        format!("{key:?} is no registry: HOST or HOST:PORT is one"),
+        "a key is a registry, default, noswap_wildcards, [EXACT]IMAGE or [REPLACE]PATTERN",
+    ))
+}
+
+/// A value whose results are no references, whatever the image.
+fn value(maps: &Maps, id: RuleId) -> Option<Diagnostic> {
+    let sample = sample_result(maps, id)?;
+    let error = Reference::parse(&sample).err()?;
+    let place = maps
+        .book
+        .value_place(id, "images that match are left alone");
+    let message = match maps.book.kind(id)? {
+        Kind::Exact => format!("the result is no image reference: {error}"),
+        _ => format!("no result of this rule is an image reference: {error}"),
+    };
+    Some(
+        Diagnostic::warning("value-never-valid", place, message)
+            .help(format!("an image would become {sample:?}")),
+    )
+}
+
+/// Whether some image can be swapped by this rule.
+pub(super) fn can_swap(maps: &Maps, id: RuleId) -> bool {
+    sample_result(maps, id).is_some_and(|sample| Reference::parse(&sample).is_ok())
+}
+
+/// What the rule makes of a plain image that matches it; `None` where it does not swap.
+fn sample_result(maps: &Maps, id: RuleId) -> Option<String> {
+    let (key, value, target) = (maps.book.key(id), maps.book.value(id), maps.book.target(id));
+    let dashed = |host: &str| [value, host, "/app"].concat();
+    match maps.book.kind(id)? {
+        Kind::Exact => Some(value.to_owned()),
+        Kind::Replace => (!value.is_empty()).then(|| replaced(target, "app")),
+        Kind::Noswap | Kind::Legacy => None,
+        _ if value.is_empty() => None,
+        Kind::Default if value.ends_with('-') => Some(dashed(image::DOCKER_HUB)),
+        Kind::Registry if value.ends_with('-') => Some(dashed(key_host(key)?)),
+        Kind::Default | Kind::Registry => Some([target, "/app"].concat()),
+    }
+}
+
+/// The host that a registry key names.
+pub(super) fn key_host(key: &str) -> Option<&str> {
+    let key = canonical_key(key);
+    if key == LIBRARY_KEY {
+        return Some(image::DOCKER_HUB);
+    }
+    Some(Registry::parse(key).ok()?.host)
+}
+
+fn no_default(maps: &Maps) -> Option<Diagnostic> {
+    if maps.default.is_some() {
+        return None;
+    }
+    let place = match maps.book.ids().last() {
+        Some(id) => maps.book.key_place(id, ""),
+        None => Place::new(1, "", 0..0, ""),
+    };
+    Some(
+        Diagnostic::warning("no-default", place, "the file has no default line")
+            .help("add \"default::\" to leave all other images alone, or \"default::REGISTRY\""),
+    )
+}

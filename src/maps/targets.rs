@@ -1,0 +1,98 @@
+//! Where rules put images: `default` leaves alone what is there already, so that swapping twice is
+//! swapping once.
+//!
+//! An image is at a rule's target if it begins with it, followed by `/`, or by a port and `/` where
+//! the target is a bare host; if it begins with a target that ends in `-`; or if it is an `[EXACT]`
+//! result. Each is a look-up by a stretch of the image, however many rules there are.
+
+use super::book::{Book, Kind};
+use super::index::{Index, RuleId};
+use crate::image::Reference;
+
+#[derive(Debug, Default)]
+pub(super) struct Targets {
+    /// Values that are followed by `/`.
+    places: Index,
+    /// Values that end in `-`, which a registry follows.
+    dashes: Index,
+    /// The results of `[EXACT]`.
+    results: Index,
+}
+
+impl Targets {
+    pub(super) fn of(book: &Book) -> Self {
+        let mut targets = Self::default();
+        for id in book.ids() {
+            let (Some(kind), value) = (book.kind(id), book.value(id)) else {
+                continue;
+            };
+            match kind {
+                _ if value.is_empty() => None,
+                Kind::Exact => targets.results.insert(id, |id| book.value(id)),
+                Kind::Registry | Kind::Default if value.ends_with('-') => {
+                    targets.dashes.insert(id, |id| book.value(id))
+                }
+                Kind::Registry | Kind::Default | Kind::Replace => {
+                    targets.places.insert(id, |id| book.target(id))
+                }
+                Kind::Noswap | Kind::Legacy => None,
+            };
+        }
+        targets
+    }
+
+    /// A rule whose target holds the image.
+    pub(super) fn holding(&self, reference: &Reference<'_>, book: &Book) -> Option<RuleId> {
+        let image = reference.as_str();
+        self.results
+            .find(image, |id| book.value(id))
+            .or_else(|| {
+                // The port of an image does not matter where the target is a host without one.
+                let host = reference.registry().map(|registry| registry.host)?;
+                self.places.find(host, |id| book.target(id))
+            })
+            .or_else(|| find_prefix(&self.places, image, '/', |id| book.target(id)))
+            .or_else(|| find_prefix(&self.dashes, image, '-', |id| book.value(id)))
+    }
+
+    /// Every rule, one for each target, that puts images where `text` is: its target is followed by
+    /// `/` or ends in `-`, and `text` goes on behind it.
+    pub(super) fn all_holding<'a>(
+        &'a self,
+        reference: &Reference<'a>,
+        book: &'a Book,
+    ) -> impl Iterator<Item = RuleId> + 'a {
+        let image = reference.as_str();
+        let host = reference
+            .registry()
+            .filter(|registry| registry.port.is_some())
+            .and_then(|registry| self.places.find(registry.host, |id| book.target(id)));
+        let places = prefixes(image, '/', self.places.longest())
+            .filter_map(|prefix| self.places.find(prefix, |id| book.target(id)));
+        let dashes = prefixes(image, '-', self.dashes.longest())
+            .filter_map(|text| self.dashes.find(text, |id| book.value(id)));
+        host.into_iter().chain(places).chain(dashes)
+    }
+}
+
+fn find_prefix<'a>(
+    index: &Index,
+    image: &str,
+    end: char,
+    text_of: impl Fn(RuleId) -> &'a str,
+) -> Option<RuleId> {
+    if index.is_empty() {
+        return None;
+    }
+    prefixes(image, end, index.longest()).find_map(|prefix| index.find(prefix, &text_of))
+}
+
+/// The stretches of an image, at most `longest` bytes each, that end before a `/` or behind a `-`.
+fn prefixes(image: &str, end: char, longest: usize) -> impl Iterator<Item = &str> {
+    let keep = if end == '-' { 1 } else { 0 };
+    image
+        .match_indices(end)
+        .map(move |(at, _)| at + keep)
+        .take_while(move |at| *at <= longest)
+        .filter_map(|at| image.get(..at))
+}
