@@ -1,0 +1,262 @@
+//! AdmissionReview bytes → response bytes. Pure: no I/O, no clock, no lock.
+//!
+//! ImageSwap never denies. What it does not understand stays as it is, with a warning to whoever
+//! created the object; only a body that is no AdmissionReview is refused. The patch holds nothing
+//! but `replace` of image slots seen in the request: a patch that does not apply rejects the
+//! object whatever the webhook's failurePolicy.
+
+pub mod object;
+mod reply;
+pub mod slots;
+mod wire;
+
+use std::collections::HashMap;
+
+use serde_json::value::RawValue;
+
+use self::object::{Entry, Image, Workload};
+use self::reply::Swap;
+use self::slots::List;
+pub use self::wire::BadReview;
+use self::wire::{Request, Review};
+use crate::maps::Rules;
+
+/// What was answered, and what there is to count and to log.
+#[derive(Debug)]
+pub struct Reply {
+    /// The AdmissionReview to send back, as JSON.
+    pub body: Vec<u8>,
+    /// What was done.
+    pub outcome: Outcome,
+    /// `CREATE`, `UPDATE` or `other`.
+    pub operation: &'static str,
+    /// How many images were decided by each kind of rule; see [`crate::maps::Verdict::kind`].
+    pub images: Vec<(&'static str, u64)>,
+    /// What the user was warned of.
+    pub warnings: Vec<String>,
+}
+
+/// What was done with an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// A patch was sent.
+    Swapped,
+    /// All images stay as they are.
+    Unchanged,
+    /// The object is not to be touched, or not understood well enough to be.
+    Skipped(Skip),
+    /// The review carries no images of ours.
+    NoImages,
+}
+
+/// Why an object is not touched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Skip {
+    /// It, or its pod template, carries the label that disables ImageSwap.
+    Label,
+    /// It mirrors a static pod, which the kubelet runs from its own file.
+    Mirror,
+    /// A key on the way to an image appears twice, so the server may see another image.
+    DuplicateKey,
+    /// It is JSON, but not what it says it is.
+    Unreadable,
+}
+
+impl Outcome {
+    /// A label for metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Swapped => "swapped",
+            Self::Unchanged => "unchanged",
+            Self::Skipped(Skip::Label) => "skipped_label",
+            Self::Skipped(Skip::Mirror) => "skipped_mirror",
+            Self::Skipped(Skip::DuplicateKey) => "skipped_duplicate_key",
+            Self::Skipped(Skip::Unreadable) => "skipped_unreadable",
+            Self::NoImages => "no_images",
+        }
+    }
+}
+
+/// Answers one review.
+///
+/// `disable_label` is the label whose value `disabled` on an object or its pod template keeps
+/// ImageSwap away.
+///
+/// # Errors
+/// The body is no AdmissionReview that can be answered.
+pub fn review(body: &[u8], rules: &Rules, disable_label: &str) -> Result<Reply, BadReview> {
+    let review = Review::parse(body)?;
+    let mut decision = Decision::default();
+    let outcome = decision.take(&review.request, rules, disable_label);
+    Ok(Reply {
+        body: reply::write(&review, &decision.swaps, &decision.warnings),
+        outcome,
+        operation: review.request.operation.as_str(),
+        images: decision.images,
+        warnings: decision.warnings,
+    })
+}
+
+/// What is found out about one review.
+#[derive(Debug, Default)]
+struct Decision<'a> {
+    swaps: Vec<Swap<'a>>,
+    warnings: Vec<String>,
+    images: Vec<(&'static str, u64)>,
+}
+
+impl<'a> Decision<'a> {
+    fn take(&mut self, request: &Request<'a>, rules: &'a Rules, disable_label: &str) -> Outcome {
+        let Some(path) = request.pod_path() else {
+            return Outcome::NoImages;
+        };
+        let Some(object) = request.object else {
+            return Outcome::NoImages;
+        };
+        let workload = match Workload::read(object.get(), path, disable_label) {
+            Ok(workload) => workload,
+            Err(error) => {
+                self.warn(format!("the object can't be read: {error}"));
+                return Outcome::Skipped(Skip::Unreadable);
+            }
+        };
+        if let Some(key) = &workload.duplicate {
+            self.warn(format!(
+                "the key {key:?} appears twice, so nothing is swapped"
+            ));
+            return Outcome::Skipped(Skip::DuplicateKey);
+        }
+        if workload.is_disabled {
+            return Outcome::Skipped(Skip::Label);
+        }
+        if workload.is_mirror {
+            return Outcome::Skipped(Skip::Mirror);
+        }
+        let scope = Scope::of(request, path, disable_label);
+        let mut any = false;
+        for list in List::ALL {
+            for entry in workload.entries.iter().filter(|entry| entry.list == list) {
+                if scope.covers(entry) {
+                    any = true;
+                    self.decide(entry, path, rules);
+                }
+            }
+        }
+        match (any, self.swaps.is_empty()) {
+            (false, _) => Outcome::NoImages,
+            (true, true) => Outcome::Unchanged,
+            (true, false) => Outcome::Swapped,
+        }
+    }
+
+    fn decide(&mut self, entry: &Entry<'a>, path: &'static [&'static str], rules: &'a Rules) {
+        let image = match &entry.image {
+            Image::Text(image) => image,
+            Image::Missing | Image::NotText => {
+                let what = if entry.image == Image::Missing {
+                    "it is missing"
+                } else {
+                    "it is no text"
+                };
+                self.count("invalid");
+                self.warn(format!("{entry}: the image stays as it is: {what}"));
+                return;
+            }
+        };
+        let verdict = rules.swap(image);
+        self.count(verdict.kind());
+        if verdict.is_invalid()
+            && let Err(why) = &verdict.outcome
+        {
+            let image = shortened(image);
+            self.warn(format!(
+                "{entry}: the image {image:?} stays as it is: {why}"
+            ));
+        }
+        if let Ok(result) = verdict.outcome {
+            self.swaps.push(Swap {
+                path,
+                list: entry.list,
+                index: entry.index,
+                name: entry.name.clone(),
+                from: image.clone(),
+                to: result,
+                rule: verdict.rule,
+            });
+        }
+    }
+
+    fn count(&mut self, kind: &'static str) {
+        match self.images.iter_mut().find(|(counted, _)| *counted == kind) {
+            Some((_, count)) => *count += 1,
+            None => self.images.push((kind, 1)),
+        }
+    }
+
+    fn warn(&mut self, warning: String) {
+        self.warnings.push(format!("imageswap: {warning}"));
+    }
+}
+
+/// Which images of an object are ours to decide in this request.
+enum Scope<'a> {
+    /// All: the object is new, or a template.
+    All,
+    /// `pods/ephemeralcontainers`: the entries that were not there. The server refuses a change of
+    /// those that were, and ignores everything else.
+    NewEphemeral(Old<'a>),
+    /// UPDATE of a Pod: images that are not as they were. A changed image restarts a container.
+    Changed(Old<'a>),
+}
+
+/// The images of an object before the update, by list and name.
+type Old<'a> = HashMap<(List, String), Image<'a>>;
+
+impl<'a> Scope<'a> {
+    fn of(request: &Request<'a>, path: &[&str], disable_label: &str) -> Self {
+        if request.is_ephemeral() {
+            return Self::NewEphemeral(old(request.old_object, path, disable_label));
+        }
+        if request.is_update() && path.is_empty() {
+            return Self::Changed(old(request.old_object, path, disable_label));
+        }
+        Self::All
+    }
+
+    fn covers(&self, entry: &Entry<'_>) -> bool {
+        let key = || {
+            let name = entry.name.as_deref().unwrap_or_default();
+            (entry.list, name.to_owned())
+        };
+        match self {
+            Self::All => true,
+            Self::NewEphemeral(old) => {
+                entry.list == List::EphemeralContainers && !old.contains_key(&key())
+            }
+            Self::Changed(old) => old.get(&key()) != Some(&entry.image),
+        }
+    }
+}
+
+/// An old object that can't be read says nothing of what was there.
+fn old<'a>(object: Option<&'a RawValue>, path: &[&str], disable_label: &str) -> Old<'a> {
+    let workload = object.and_then(|o| Workload::read(o.get(), path, disable_label).ok());
+    let entries = workload
+        .map(|workload| workload.entries)
+        .unwrap_or_default();
+    entries
+        .into_iter()
+        .map(|entry| {
+            let name = entry.name.unwrap_or_default().into_owned();
+            ((entry.list, name), entry.image)
+        })
+        .collect()
+}
+
+/// As much of an image as is worth a warning.
+fn shortened(image: &str) -> &str {
+    match image.char_indices().nth(100) {
+        Some((end, _)) => image.get(..end).unwrap_or_default(),
+        None => image,
+    }
+}

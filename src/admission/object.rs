@@ -1,0 +1,471 @@
+//! The images of an object, read from its JSON in one pass that skips all else.
+//!
+//! What has another shape than Kubernetes gives it is passed over, not refused: the server will
+//! say so itself. A key on the way to an image that appears twice is noted.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::slots::List;
+use super::wire::Text;
+
+/// The annotation that the kubelet puts on the mirror of a static pod.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// What is read of an object that holds a pod.
+#[derive(Debug, Default)]
+pub struct Workload<'a> {
+    /// All places for an image, in the object's order.
+    pub entries: Vec<Entry<'a>>,
+    /// The object, or its pod template, carries the label that disables ImageSwap.
+    pub is_disabled: bool,
+    /// The object mirrors a static pod.
+    pub is_mirror: bool,
+    /// A key on the way to an image, or in what decides about it, that appears twice.
+    pub duplicate: Option<String>,
+}
+
+/// A container or a volume with an image.
+#[derive(Debug)]
+pub struct Entry<'a> {
+    /// The list it stands in.
+    pub list: List,
+    /// Its place in that list, counted from 0 over everything that stands there.
+    pub index: usize,
+    /// Its name, if that is a text.
+    pub name: Option<Cow<'a, str>>,
+    /// Its image.
+    pub image: Image<'a>,
+}
+
+/// The value of an image slot.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Image<'a> {
+    /// Absent or null.
+    #[default]
+    Missing,
+    /// A number, a list, …
+    NotText,
+    /// A text, perhaps empty.
+    Text(Cow<'a, str>),
+}
+
+impl<'a> Workload<'a> {
+    /// Reads an object whose pod lies at `path`.
+    ///
+    /// # Errors
+    /// The text is not JSON.
+    pub fn read(
+        json: &'a str,
+        path: &[&str],
+        disable_label: &str,
+    ) -> Result<Self, serde_json::Error> {
+        let mut workload = Self::default();
+        let node = Node {
+            path,
+            is_root: true,
+            disable_label,
+            workload: &mut workload,
+        };
+        node.deserialize(&mut serde_json::Deserializer::from_str(json))?;
+        Ok(workload)
+    }
+
+    /// Notes keys that appear twice.
+    fn see(&mut self, seen: &mut bool, key: &str) {
+        if std::mem::replace(seen, true) {
+            self.duplicate.get_or_insert_with(|| key.to_owned());
+        }
+    }
+}
+
+impl fmt::Display for Entry<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[{}]", self.list.key(), self.index)?;
+        match &self.name {
+            Some(name) => write!(f, " {:?}", name.chars().take(63).collect::<String>()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A visitor that passes over whatever it is not made for.
+macro_rules! passes_over {
+    (scalars) => {
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("any JSON")
+        }
+        fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+            Ok(())
+        }
+        fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+            Ok(())
+        }
+        fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+            Ok(())
+        }
+        fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+            Ok(())
+        }
+        fn visit_str<E>(self, _: &str) -> Result<(), E> {
+            Ok(())
+        }
+        fn visit_unit<E>(self) -> Result<(), E> {
+            Ok(())
+        }
+    };
+    (lists) => {
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+            while list.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(())
+        }
+    };
+    (maps) => {
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+            while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+            Ok(())
+        }
+    };
+}
+
+/// A seed whose visitor is itself.
+macro_rules! seed {
+    ($name:ident) => {
+        impl<'de> DeserializeSeed<'de> for $name<'_, 'de> {
+            type Value = ();
+            fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
+                json.deserialize_any(self)
+            }
+        }
+    };
+}
+
+/// A map on the way from the object's root to its pod, or the pod itself (an empty path).
+struct Node<'w, 'de> {
+    path: &'w [&'w str],
+    is_root: bool,
+    disable_label: &'w str,
+    workload: &'w mut Workload<'de>,
+}
+
+seed!(Node);
+
+impl<'de> Visitor<'de> for Node<'_, 'de> {
+    type Value = ();
+    passes_over!(scalars);
+    passes_over!(lists);
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let (mut meta, mut next) = (false, false);
+        let (step, rest) = match self.path.split_first() {
+            Some((step, rest)) => (*step, Some(rest)),
+            None => ("spec", None),
+        };
+        while let Some(Text(key)) = map.next_key()? {
+            if key == "metadata" && (self.is_root || rest.is_none()) {
+                self.workload.see(&mut meta, &key);
+                map.next_value_seed(Meta {
+                    disable_label: self.disable_label,
+                    workload: self.workload,
+                })?;
+            } else if key == step {
+                self.workload.see(&mut next, &key);
+                match rest {
+                    Some(path) => map.next_value_seed(Node {
+                        path,
+                        is_root: false,
+                        disable_label: self.disable_label,
+                        workload: self.workload,
+                    })?,
+                    None => map.next_value_seed(Spec(self.workload))?,
+                }
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The metadata of an object or a pod template.
+struct Meta<'w, 'de> {
+    disable_label: &'w str,
+    workload: &'w mut Workload<'de>,
+}
+
+seed!(Meta);
+
+impl<'de> Visitor<'de> for Meta<'_, 'de> {
+    type Value = ();
+    passes_over!(scalars);
+    passes_over!(lists);
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let (mut labels, mut annotations) = (false, false);
+        while let Some(Text(key)) = map.next_key()? {
+            match key.as_ref() {
+                "labels" => {
+                    self.workload.see(&mut labels, &key);
+                    map.next_value_seed(Labels {
+                        wanted: self.disable_label,
+                        workload: self.workload,
+                    })?;
+                }
+                "annotations" => {
+                    self.workload.see(&mut annotations, &key);
+                    map.next_value_seed(Annotations(self.workload))?;
+                }
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Labels<'w, 'de> {
+    wanted: &'w str,
+    workload: &'w mut Workload<'de>,
+}
+
+seed!(Labels);
+
+impl<'de> Visitor<'de> for Labels<'_, 'de> {
+    type Value = ();
+    passes_over!(scalars);
+    passes_over!(lists);
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut wanted = false;
+        while let Some(Text(key)) = map.next_key()? {
+            if key == self.wanted {
+                self.workload.see(&mut wanted, &key);
+                let mut value = Image::Missing;
+                map.next_value_seed(Value(&mut value))?;
+                self.workload.is_disabled |= value == Image::Text(Cow::Borrowed("disabled"));
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Annotations<'w, 'de>(&'w mut Workload<'de>);
+
+seed!(Annotations);
+
+impl<'de> Visitor<'de> for Annotations<'_, 'de> {
+    type Value = ();
+    passes_over!(scalars);
+    passes_over!(lists);
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(Text(key)) = map.next_key()? {
+            self.0.is_mirror |= key == MIRROR;
+            map.next_value::<IgnoredAny>()?;
+        }
+        Ok(())
+    }
+}
+
+/// A pod's spec.
+struct Spec<'w, 'de>(&'w mut Workload<'de>);
+
+seed!(Spec);
+
+impl<'de> Visitor<'de> for Spec<'_, 'de> {
+    type Value = ();
+    passes_over!(scalars);
+    passes_over!(lists);
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut seen: Vec<List> = Vec::with_capacity(List::ALL.len());
+        while let Some(Text(key)) = map.next_key()? {
+            match List::from_key(&key) {
+                Some(list) => {
+                    let mut again = seen.contains(&list);
+                    seen.push(list);
+                    self.0.see(&mut again, &key);
+                    let workload = &mut *self.0;
+                    map.next_value_seed(Entries { list, workload })?;
+                }
+                None => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Entries<'w, 'de> {
+    list: List,
+    workload: &'w mut Workload<'de>,
+}
+
+seed!(Entries);
+
+impl<'de> Visitor<'de> for Entries<'_, 'de> {
+    type Value = ();
+    passes_over!(scalars);
+    passes_over!(maps);
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
+        for index in 0.. {
+            let entry = OneEntry {
+                list: self.list,
+                index,
+                workload: self.workload,
+            };
+            if entries.next_element_seed(entry)?.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+struct OneEntry<'w, 'de> {
+    list: List,
+    index: usize,
+    workload: &'w mut Workload<'de>,
+}
+
+seed!(OneEntry);
+
+impl<'de> Visitor<'de> for OneEntry<'_, 'de> {
+    type Value = ();
+    passes_over!(scalars);
+    passes_over!(lists);
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let (mut names, mut images) = (false, false);
+        let mut name = Image::Missing;
+        // Most volumes have no image, and that is no fault.
+        let mut image = (self.list != List::Volumes).then_some(Image::Missing);
+        while let Some(Text(key)) = map.next_key()? {
+            match key.as_ref() {
+                "name" => {
+                    self.workload.see(&mut names, &key);
+                    map.next_value_seed(Value(&mut name))?;
+                }
+                "image" => {
+                    self.workload.see(&mut images, &key);
+                    match self.list {
+                        List::Volumes => map.next_value_seed(VolumeImage {
+                            image: &mut image,
+                            workload: self.workload,
+                        })?,
+                        _ => map.next_value_seed(Value(image.get_or_insert_default()))?,
+                    }
+                }
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        if let Some(image) = image {
+            self.workload.entries.push(Entry {
+                list: self.list,
+                index: self.index,
+                name: match name {
+                    Image::Text(name) => Some(name),
+                    _ => None,
+                },
+                image,
+            });
+        }
+        Ok(())
+    }
+}
+
+struct VolumeImage<'w, 'de> {
+    image: &'w mut Option<Image<'de>>,
+    workload: &'w mut Workload<'de>,
+}
+
+seed!(VolumeImage);
+
+impl<'de> Visitor<'de> for VolumeImage<'_, 'de> {
+    type Value = ();
+    passes_over!(scalars);
+    passes_over!(lists);
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut references = false;
+        let image = self.image.insert(Image::Missing);
+        while let Some(Text(key)) = map.next_key()? {
+            if key == "reference" {
+                self.workload.see(&mut references, &key);
+                map.next_value_seed(Value(image))?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A text, or something else, put where it is wanted.
+struct Value<'w, 'de>(&'w mut Image<'de>);
+
+seed!(Value);
+
+impl<'de> Visitor<'de> for Value<'_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        *self.0 = Image::Missing;
+        Ok(())
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<(), E> {
+        *self.0 = Image::Text(Cow::Borrowed(text));
+        Ok(())
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+        *self.0 = Image::Text(Cow::Owned(text.to_owned()));
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        *self.0 = Image::NotText;
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        *self.0 = Image::NotText;
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        *self.0 = Image::NotText;
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        *self.0 = Image::NotText;
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        *self.0 = Image::NotText;
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        *self.0 = Image::NotText;
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(())
+    }
+}

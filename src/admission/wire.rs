@@ -1,0 +1,233 @@
+//! What is read of an AdmissionReview: only what is needed, borrowed from the body.
+//!
+//! Source: `admission.k8s.io/v1` and `v1beta1`, which name these fields alike. kube-apiserver's own
+//! types stay out of here: they read whole objects, at fifty times the allocations.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::error::Category;
+use serde_json::value::RawValue;
+
+use super::slots::pod_path;
+
+/// An AdmissionReview that can be answered.
+#[derive(Debug)]
+pub(super) struct Review<'a> {
+    pub(super) version: Version,
+    pub(super) request: Request<'a>,
+}
+
+/// The versions that are spoken; a review is answered in its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Version {
+    V1,
+    V1Beta1,
+}
+
+/// The request in a review.
+#[derive(Debug)]
+pub(super) struct Request<'a> {
+    pub(super) uid: Cow<'a, str>,
+    group: Cow<'a, str>,
+    kind: Cow<'a, str>,
+    pub(super) operation: Operation,
+    sub_resource: Cow<'a, str>,
+    pub(super) object: Option<&'a RawValue>,
+    pub(super) old_object: Option<&'a RawValue>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Operation {
+    Create,
+    Update,
+    Other,
+}
+
+/// Why a body can't be answered: it is no AdmissionReview. Each is one sentence for HTTP 400.
+#[derive(Debug, thiserror::Error)]
+pub enum BadReview {
+    /// Not UTF-8, so not JSON.
+    #[error("the body is not JSON: byte {0} is not UTF-8")]
+    NotUtf8(usize),
+    /// No JSON.
+    #[error("the body is not JSON: {0}")]
+    NotJson(serde_json::Error),
+    /// JSON of another shape.
+    #[error("the body is not an AdmissionReview: {0}")]
+    Shape(serde_json::Error),
+    /// JSON of another kind.
+    #[error("the body is not an AdmissionReview: its kind is {0:?}")]
+    Kind(String),
+    /// A version that is not spoken.
+    #[error(
+        "the AdmissionReview is of version {0:?}; admission.k8s.io/v1 and admission.k8s.io/v1beta1 are spoken"
+    )]
+    Version(String),
+    /// A response, or nothing.
+    #[error("the AdmissionReview has no request")]
+    NoRequest,
+    /// Nothing to answer to.
+    #[error("the AdmissionReview has no request.uid")]
+    NoUid,
+}
+
+impl BadReview {
+    /// A label for metrics.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::NotUtf8(_) | Self::NotJson(_) => "not_json",
+            Self::Shape(_) | Self::Kind(_) => "not_a_review",
+            Self::Version(_) => "version",
+            Self::NoRequest => "no_request",
+            Self::NoUid => "no_uid",
+        }
+    }
+}
+
+// === what serde reads ===
+
+#[derive(Deserialize)]
+struct RawReview<'a> {
+    #[serde(borrow)]
+    kind: Option<Text<'a>>,
+    #[serde(borrow, rename = "apiVersion")]
+    api_version: Option<Text<'a>>,
+    #[serde(borrow)]
+    request: Option<RawRequest<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawRequest<'a> {
+    #[serde(borrow)]
+    uid: Option<Text<'a>>,
+    #[serde(borrow)]
+    kind: Option<RawKind<'a>>,
+    #[serde(borrow)]
+    operation: Option<Text<'a>>,
+    #[serde(borrow)]
+    sub_resource: Option<Text<'a>>,
+    #[serde(borrow)]
+    object: Option<&'a RawValue>,
+    #[serde(borrow)]
+    old_object: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct RawKind<'a> {
+    #[serde(borrow)]
+    group: Option<Text<'a>>,
+    #[serde(borrow)]
+    kind: Option<Text<'a>>,
+}
+
+/// A string, borrowed unless it holds escapes.
+#[derive(Debug, Deserialize)]
+pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
+
+// === impl Review ===
+
+impl<'a> Review<'a> {
+    pub(super) fn parse(body: &'a [u8]) -> Result<Self, BadReview> {
+        let text =
+            std::str::from_utf8(body).map_err(|error| BadReview::NotUtf8(error.valid_up_to()))?;
+        let raw: RawReview<'a> =
+            serde_json::from_str(text).map_err(|error| match error.classify() {
+                Category::Data => BadReview::Shape(error),
+                Category::Io | Category::Syntax | Category::Eof => BadReview::NotJson(error),
+            })?;
+        let kind = text_of(raw.kind);
+        // serde reads a struct from an array, too.
+        if kind != "AdmissionReview" || !text.trim_start().starts_with('{') {
+            return Err(BadReview::Kind(shown(&kind)));
+        }
+        let version = match text_of(raw.api_version).as_ref() {
+            "admission.k8s.io/v1" => Version::V1,
+            "admission.k8s.io/v1beta1" => Version::V1Beta1,
+            other => return Err(BadReview::Version(shown(other))),
+        };
+        let request = raw.request.ok_or(BadReview::NoRequest)?;
+        let uid = text_of(request.uid);
+        if uid.is_empty() {
+            return Err(BadReview::NoUid);
+        }
+        let (group, kind) = request.kind.map_or_else(Default::default, |kind| {
+            (text_of(kind.group), text_of(kind.kind))
+        });
+        Ok(Self {
+            version,
+            request: Request {
+                uid,
+                group,
+                kind,
+                operation: Operation::parse(&text_of(request.operation)),
+                sub_resource: text_of(request.sub_resource),
+                object: request.object,
+                old_object: request.old_object,
+            },
+        })
+    }
+}
+
+fn text_of(text: Option<Text<'_>>) -> Cow<'_, str> {
+    text.map(|text| text.0).unwrap_or_default()
+}
+
+/// As much of a stranger's text as belongs into an answer.
+fn shown(text: &str) -> String {
+    text.chars().take(60).collect()
+}
+
+// === impl Request ===
+
+impl Request<'_> {
+    /// The way from the object to its pod; `None` if the request carries no images of ours.
+    pub(super) fn pod_path(&self) -> Option<&'static [&'static str]> {
+        let is_ours = match (self.operation, self.sub_resource.as_ref()) {
+            (Operation::Create | Operation::Update, "") => true,
+            (Operation::Update, "ephemeralcontainers") => true,
+            // A status, a scale or a resize may carry a whole object, of which the server takes
+            // no image.
+            _ => false,
+        };
+        let path = pod_path(&self.group, &self.kind).filter(|_| is_ours)?;
+        (self.sub_resource.is_empty() || path.is_empty()).then_some(path)
+    }
+
+    pub(super) fn is_update(&self) -> bool {
+        self.operation == Operation::Update
+    }
+
+    pub(super) fn is_ephemeral(&self) -> bool {
+        self.sub_resource == "ephemeralcontainers"
+    }
+}
+
+impl Operation {
+    fn parse(operation: &str) -> Self {
+        match operation {
+            // 1.5.3 did not look at the operation; who leaves it out means a new object.
+            "CREATE" | "" => Self::Create,
+            "UPDATE" => Self::Update,
+            _ => Self::Other,
+        }
+    }
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "CREATE",
+            Self::Update => "UPDATE",
+            Self::Other => "other",
+        }
+    }
+}
+
+impl Version {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::V1 => "admission.k8s.io/v1",
+            Self::V1Beta1 => "admission.k8s.io/v1beta1",
+        }
+    }
+}
