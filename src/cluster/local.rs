@@ -1,0 +1,213 @@
+//! The certificate on a machine without a cluster: three files in a directory.
+//!
+//! `tls.crt` and `tls.key` (mode 0600) are served, `ca.crt` is what clients trust: the parts of the
+//! Secret that a cluster has. A pair that is missing or can't be served is minted anew.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use time::{Duration, OffsetDateTime};
+
+use crate::pki::{self, Flaw, MintError, Pair, Pem};
+
+/// A directory that keeps a pair.
+#[derive(Debug, Clone)]
+pub struct StateDir {
+    /// Where it is; made if missing.
+    pub path: PathBuf,
+}
+
+/// How the pair came to be.
+#[derive(Debug)]
+pub enum Origin {
+    /// It was there.
+    Found,
+    /// There was none.
+    Minted,
+    /// What was there could not be served.
+    Replaced(Flaw),
+}
+
+/// The directory can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file or the directory itself.
+    #[error(
+        "can't {action} {}: {source}; name another directory with --state-dir",
+        path.display()
+    )]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// No pair could be made.
+    #[error(transparent)]
+    Mint(#[from] MintError),
+    /// What was just made can't be served.
+    #[error("the certificate just made can't be served: {0}")]
+    Flaw(#[from] Flaw),
+}
+
+impl StateDir {
+    /// The pair in the directory, made now if there is none that can be served.
+    ///
+    /// # Errors
+    /// The directory can't be made, read or written.
+    pub fn load_or_mint(
+        &self,
+        names: &[String],
+        life: Duration,
+        now: OffsetDateTime,
+    ) -> Result<(Pair, Origin), Error> {
+        self.make()?;
+        let origin = match self.read()? {
+            None => Origin::Minted,
+            Some(pem) => match pki::judge(&pem, names, now) {
+                Ok(pair) => return Ok((pair, Origin::Found)),
+                Err(flaw) => Origin::Replaced(flaw),
+            },
+        };
+        let pem = pki::mint(names, life, now)?;
+        let pair = pki::judge(&pem, names, now)?;
+        self.write(&pem)?;
+        Ok((pair, origin))
+    }
+
+    /// The file that clients trust.
+    pub fn ca(&self) -> PathBuf {
+        self.path.join("ca.crt")
+    }
+
+    fn make(&self) -> Result<(), Error> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.path)
+            .map_err(|source| io_error("make the directory", &self.path, source))
+    }
+
+    /// `None` if a part is missing.
+    fn read(&self) -> Result<Option<Pem>, Error> {
+        let read = |name: &str| {
+            let path = self.path.join(name);
+            match fs::read(&path) {
+                // What is no text is no PEM, which the judge will say.
+                Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(source) => Err(io_error("read", &path, source)),
+            }
+        };
+        let parts = (read("tls.crt")?, read("tls.key")?, read("ca.crt")?);
+        Ok(match parts {
+            (Some(chain), Some(key), Some(ca)) => Some(Pem { chain, key, ca }),
+            _ => None,
+        })
+    }
+
+    /// A stop between two files leaves a pair that doesn't match, which the next start replaces.
+    fn write(&self, pem: &Pem) -> Result<(), Error> {
+        self.write_file("ca.crt", &pem.ca, 0o644)?;
+        self.write_file("tls.crt", &pem.chain, 0o644)?;
+        self.write_file("tls.key", &pem.key, 0o600)
+    }
+
+    /// Written beside and renamed, so that nobody reads half a file.
+    fn write_file(&self, name: &str, text: &str, mode: u32) -> Result<(), Error> {
+        let path = self.path.join(name);
+        let beside = self.path.join(format!(".{name}.{}", std::process::id()));
+        let written = (|| {
+            // In a container every process has the same number: one that was killed left it.
+            if let Err(error) = fs::remove_file(&beside)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                return Err(error);
+            }
+            let mut file = fs::OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(mode)
+                .open(&beside)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&beside, &path)
+        })();
+        written.map_err(|source| {
+            // Best effort: the error that matters is the first.
+            let _ = fs::remove_file(&beside);
+            io_error("write", &path, source)
+        })
+    }
+}
+
+fn io_error(action: &'static str, path: &Path, source: io::Error) -> Error {
+    Error::Io {
+        action,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH.saturating_add(Duration::days(20_000));
+
+    fn open(dir: &StateDir, now: OffsetDateTime) -> Result<(Pair, Origin), Error> {
+        dir.load_or_mint(&["localhost".to_owned()], Duration::days(2), now)
+    }
+
+    #[test]
+    fn a_pair_is_made_once_and_anew_when_it_has_ended() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = StateDir {
+            path: temp.path().join("a/b"),
+        };
+        assert!(matches!(open(&dir, NOW).unwrap().1, Origin::Minted));
+        let first = fs::read(dir.ca()).unwrap();
+        let key = fs::metadata(dir.path.join("tls.key")).unwrap();
+        assert_eq!(key.permissions().mode() & 0o777, 0o600);
+        assert!(matches!(open(&dir, NOW).unwrap().1, Origin::Found));
+        assert_eq!(fs::read(dir.ca()).unwrap(), first);
+
+        let later = NOW + Duration::days(3);
+        assert!(matches!(open(&dir, later).unwrap().1, Origin::Replaced(_)));
+        assert_ne!(fs::read(dir.ca()).unwrap(), first);
+        assert_eq!(fs::read_dir(&dir.path).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn a_part_that_is_missing_or_rubbish_is_replaced() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = StateDir {
+            path: temp.path().to_owned(),
+        };
+        open(&dir, NOW).unwrap();
+        fs::remove_file(dir.path.join("tls.key")).unwrap();
+        assert!(matches!(open(&dir, NOW).unwrap().1, Origin::Minted));
+        fs::write(dir.path.join("tls.crt"), [0xff, 0]).unwrap();
+        assert!(matches!(open(&dir, NOW).unwrap().1, Origin::Replaced(_)));
+        assert!(matches!(open(&dir, NOW).unwrap().1, Origin::Found));
+    }
+
+    #[test]
+    fn a_directory_that_can_not_be_used_is_named_with_what_to_do() {
+        let temp = tempfile::NamedTempFile::new().unwrap();
+        let dir = StateDir {
+            path: temp.path().join("below"),
+        };
+        let text = open(&dir, NOW).unwrap_err().to_string();
+        assert!(
+            text.contains("below") && text.contains("--state-dir"),
+            "{text}"
+        );
+    }
+}

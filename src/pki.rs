@@ -1,0 +1,146 @@
+//! Certificates: mint a pair, read and judge a chain. No I/O; the time is an argument.
+//!
+//! A pair is minted as a whole: a CA key is made, signs one leaf, and is dropped. CA and leaf end
+//! together, so that a CA can't expire under a leaf that is served. Keys are never printed.
+
+mod judge;
+mod mint;
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::sign::CertifiedKey;
+use time::OffsetDateTime;
+
+pub use self::judge::{Flaw, judge};
+pub use self::mint::{MintError, mint};
+
+/// What is kept of a pair, each part PEM: in files or in a Secret of type `kubernetes.io/tls`.
+#[derive(Clone)]
+pub struct Pem {
+    /// `tls.crt`: the leaf, and what stands between it and the CA.
+    pub chain: String,
+    /// `tls.key`: the leaf's private key.
+    pub key: String,
+    /// `ca.crt`: what clients trust.
+    pub ca: String,
+}
+
+/// A pair that was judged and found right.
+#[derive(Clone)]
+pub struct Pair {
+    /// Chain and key as rustls serves them.
+    pub certified: Arc<CertifiedKey>,
+    /// When the leaf ends.
+    pub not_after: OffsetDateTime,
+    /// When the last CA in the trust bundle ends.
+    pub ca_not_after: OffsetDateTime,
+}
+
+impl fmt::Debug for Pem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pem { … }")
+    }
+}
+
+impl fmt::Debug for Pair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pair {{ not_after: {}, … }}", self.not_after)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::Duration;
+
+    use super::*;
+
+    const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH.saturating_add(Duration::days(20_000));
+    const YEAR: Duration = Duration::days(365);
+
+    fn names() -> Vec<String> {
+        ["imageswap.ns.svc", "localhost", "127.0.0.1"]
+            .map(str::to_owned)
+            .to_vec()
+    }
+
+    fn minted() -> Pem {
+        mint(&names(), YEAR, NOW).unwrap()
+    }
+
+    #[test]
+    fn a_minted_pair_is_right_from_an_hour_back_to_its_end() {
+        let pem = minted();
+        for (at, is_right) in [
+            (NOW, true),
+            (NOW - Duration::minutes(59), true),
+            (NOW - Duration::minutes(61), false),
+            (NOW + YEAR - Duration::minutes(1), true),
+            (NOW + YEAR + Duration::minutes(1), false),
+        ] {
+            assert_eq!(judge(&pem, &names(), at).is_ok(), is_right, "{at}");
+        }
+        let pair = judge(&pem, &names(), NOW).unwrap();
+        assert_eq!(pair.not_after, NOW + YEAR);
+        assert_eq!(pair.not_after, pair.ca_not_after);
+    }
+
+    #[test]
+    fn each_flaw_is_named() {
+        let (good, other) = (minted(), minted());
+        let pem = |chain: &str, key: &str, ca: &str| Pem {
+            chain: chain.to_owned(),
+            key: key.to_owned(),
+            ca: ca.to_owned(),
+        };
+        let mut wanted = names();
+        let right = |pem: &Pem| judge(pem, &names(), NOW).unwrap_err().to_string();
+        for (pem, sentence) in [
+            (pem("", &good.key, &good.ca), "tls.crt holds no certificate"),
+            (
+                pem("rubbish", &good.key, &good.ca),
+                "tls.crt holds no certificate",
+            ),
+            (
+                pem(&good.chain, "", &good.ca),
+                "tls.key holds no private key",
+            ),
+            (
+                pem(&good.chain, &good.key, ""),
+                "ca.crt holds no certificate",
+            ),
+            (
+                pem(&good.chain, &other.key, &good.ca),
+                "tls.key is not the key of the leaf",
+            ),
+            (
+                pem(&good.chain, &good.key, &other.ca),
+                "does not lead to a CA in ca.crt",
+            ),
+        ] {
+            let text = right(&pem);
+            assert!(text.contains(sentence), "{text}");
+        }
+        wanted.push("elsewhere.svc".to_owned());
+        let text = judge(&good, &wanted, NOW).unwrap_err().to_string();
+        assert!(text.contains("not valid for elsewhere.svc"), "{text}");
+    }
+
+    #[test]
+    fn a_bundle_may_hold_more_than_the_one_ca() {
+        let (good, other) = (minted(), minted());
+        let both = Pem {
+            ca: format!("# two\n{}{}", other.ca, good.ca),
+            ..good
+        };
+        assert!(judge(&both, &names(), NOW).is_ok());
+    }
+
+    #[test]
+    fn keys_are_not_printed() {
+        let pem = minted();
+        let printed = format!("{pem:?} {:?}", judge(&pem, &names(), NOW).unwrap());
+        assert!(!printed.contains("PRIVATE"), "{printed}");
+        assert!(printed.len() < 100, "{printed}");
+    }
+}

@@ -1,0 +1,65 @@
+//! Makes a CA, lets it sign one leaf, and drops its key.
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose,
+};
+use time::{Duration, OffsetDateTime};
+
+use super::Pem;
+
+/// How far `notBefore` lies back, for clients whose clock is slow.
+const BACKDATED: Duration = Duration::hours(1);
+
+/// A pair could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("can't make a certificate: {0}")]
+pub struct MintError(#[from] rcgen::Error);
+
+/// Makes a pair for these names (DNS names and IP addresses), valid for `life` from now. ECDSA on
+/// P-256, from the system's randomness.
+///
+/// # Errors
+/// A name that is none, or a system without randomness.
+pub fn mint(names: &[String], life: Duration, now: OffsetDateTime) -> Result<Pem, MintError> {
+    // Certificates count in seconds.
+    let now = now.replace_nanosecond(0).unwrap_or(now);
+    let ca = CertifiedIssuer::self_signed(ca_params(now, life)?, KeyPair::generate()?)?;
+    let key = KeyPair::generate()?;
+    let leaf = leaf_params(names, now, life)?.signed_by(&key, &ca)?;
+    Ok(Pem {
+        chain: leaf.pem(),
+        key: key.serialize_pem(),
+        ca: ca.pem(),
+    })
+}
+
+fn ca_params(now: OffsetDateTime, life: Duration) -> Result<CertificateParams, MintError> {
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.not_before = now - BACKDATED;
+    params.not_after = now + life;
+    // The date tells the CAs of a bundle apart.
+    let name = format!("imageswap CA {}", now.date());
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(params)
+}
+
+fn leaf_params(
+    names: &[String],
+    now: OffsetDateTime,
+    life: Duration,
+) -> Result<CertificateParams, MintError> {
+    let mut params = CertificateParams::new(names)?;
+    params.not_before = now - BACKDATED;
+    params.not_after = now + life;
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "imageswap");
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.use_authority_key_identifier_extension = true;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    Ok(params)
+}
