@@ -1,0 +1,4 @@
+//! What the process tells of itself: logs and metrics. Nobody waits for either.
+
+pub mod logs;
+pub mod metrics;

@@ -1,0 +1,195 @@
+//! The metrics registry. Every name begins with `imageswap_`; durations are in seconds.
+
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+/// From what a small review costs to where kube-apiserver gives up.
+const BUCKETS: [f64; 14] = [
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5,
+    10.0,
+];
+
+/// All metrics of the process. A clone counts into the same.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Registry,
+    /// Reviews answered, by `operation` and `outcome`.
+    pub reviews: IntCounterVec,
+    /// From the arrival of a review's head to its answer, whatever the answer.
+    pub review_duration: Histogram,
+    /// Images seen in reviews, by `rule`: the kind that decided, `invalid` or `none`.
+    pub images: IntCounterVec,
+    /// Bodies that were no review, by `reason`.
+    pub bad_requests: IntCounterVec,
+    /// Answers to reviews, by HTTP `code`.
+    pub responses: IntCounterVec,
+    /// Reviews turned away with 429 because too much was under way.
+    pub shed: IntCounter,
+    /// Reviews not answered before their deadline.
+    pub deadline_exceeded: IntCounter,
+    /// Panics caught while answering.
+    pub panics: IntCounter,
+    /// Connections open now.
+    pub connections: IntGauge,
+    /// Connections accepted.
+    pub accepted: IntCounter,
+    /// Connections that ended, by `reason`.
+    pub closed: IntCounterVec,
+    /// TLS handshakes, by `result`.
+    pub handshakes: IntCounterVec,
+    /// Reads of the map file, by `result`.
+    pub maps_loads: IntCounterVec,
+    /// Rules in the map file in use.
+    pub maps_rules: IntGauge,
+    /// Lines of the map file in use that are in error and skipped.
+    pub maps_lines_in_error: IntGauge,
+    /// When the map file in use was read, in seconds since 1970.
+    pub maps_loaded: IntGauge,
+    /// 1 for the `hash` of the map file in use.
+    pub maps_info: IntGaugeVec,
+    /// When a certificate ends, in seconds since 1970: `leaf` or `ca`.
+    pub not_after: IntGaugeVec,
+}
+
+impl Metrics {
+    /// A registry with all metrics at zero.
+    ///
+    /// # Errors
+    /// Two metrics have one name, which no input can bring about.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new_custom(Some("imageswap".to_owned()), None)?;
+        let new = New(&registry);
+        let info = new.gauges("build_info", "1 for the version that runs", "version")?;
+        info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let metrics = Self {
+            reviews: new.counters(
+                "reviews_total",
+                "Reviews answered",
+                &["operation", "outcome"],
+            )?,
+            review_duration: new.histogram(
+                "review_duration_seconds",
+                "From the arrival of a review's head to its answer",
+            )?,
+            images: new.counters("images_total", "Images seen in reviews", &["rule"])?,
+            bad_requests: new.counters(
+                "bad_requests_total",
+                "Bodies that were no AdmissionReview",
+                &["reason"],
+            )?,
+            responses: new.counters("responses_total", "Answers to reviews", &["code"])?,
+            shed: new.counter("shed_total", "Reviews turned away with 429")?,
+            deadline_exceeded: new.counter(
+                "deadline_exceeded_total",
+                "Reviews not answered before their deadline",
+            )?,
+            panics: new.counter("panics_total", "Panics caught while answering")?,
+            connections: new.gauge("connections", "Connections open now")?,
+            accepted: new.counter("connections_accepted_total", "Connections accepted")?,
+            closed: new.counters(
+                "connections_closed_total",
+                "Connections that ended",
+                &["reason"],
+            )?,
+            handshakes: new.counters("tls_handshakes_total", "TLS handshakes", &["result"])?,
+            maps_loads: new.counters("maps_loads_total", "Reads of the map file", &["result"])?,
+            maps_rules: new.gauge("maps_rules", "Rules in the map file in use")?,
+            maps_lines_in_error: new.gauge(
+                "maps_lines_in_error",
+                "Lines of the map file in use that are in error and skipped",
+            )?,
+            maps_loaded: new.gauge(
+                "maps_loaded_timestamp_seconds",
+                "When the map file in use was read",
+            )?,
+            maps_info: new.gauges("maps_info", "1 for the hash of the map file in use", "hash")?,
+            not_after: new.gauges(
+                "certificate_not_after_timestamp_seconds",
+                "When a certificate ends",
+                "certificate",
+            )?,
+            registry,
+        };
+        for result in ["ok", "failed"] {
+            metrics.maps_loads.with_label_values(&[result]);
+            metrics.handshakes.with_label_values(&[result]);
+        }
+        Ok(metrics)
+    }
+
+    /// All of it in Prometheus' text format.
+    ///
+    /// # Errors
+    /// A metric can't be written as text.
+    pub fn render(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+/// Makes and registers in one step.
+struct New<'r>(&'r Registry);
+
+impl New<'_> {
+    fn registered<M: prometheus::core::Collector + Clone + 'static>(
+        &self,
+        metric: M,
+    ) -> Result<M, prometheus::Error> {
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        self.registered(IntCounter::new(name, help)?)
+    }
+
+    fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntCounterVec, prometheus::Error> {
+        self.registered(IntCounterVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+        self.registered(IntGauge::new(name, help)?)
+    }
+
+    fn gauges(
+        &self,
+        name: &str,
+        help: &str,
+        label: &str,
+    ) -> Result<IntGaugeVec, prometheus::Error> {
+        self.registered(IntGaugeVec::new(Opts::new(name, help), &[label])?)
+    }
+
+    fn histogram(&self, name: &str, help: &str) -> Result<Histogram, prometheus::Error> {
+        let opts = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
+        self.registered(Histogram::with_opts(opts)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_rendered_with_their_prefix() {
+        let metrics = Metrics::new().unwrap();
+        metrics
+            .reviews
+            .with_label_values(&["CREATE", "swapped"])
+            .inc();
+        let text = metrics.render().unwrap();
+        assert!(
+            text.contains("imageswap_reviews_total{operation=\"CREATE\",outcome=\"swapped\"} 1")
+        );
+        assert!(
+            text.lines()
+                .all(|line| line.starts_with('#') || line.starts_with("imageswap_"))
+        );
+    }
+}
