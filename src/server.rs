@@ -1,0 +1,105 @@
+//! The HTTP server: accept loop, TLS, bounds on connections, overload, routes, drain.
+//!
+//! Everything here is there so that kube-apiserver always gets an answer in time, whatever else
+//! connects. It knows nothing of Kubernetes but what an AdmissionReview's caller does with HTTP:
+//! `docs/architecture.md` has the reasons.
+
+mod accept;
+mod body;
+mod connection;
+mod connections;
+pub mod lifecycle;
+mod overload;
+pub mod routes;
+pub mod tls;
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use axum::Router;
+use tokio::net::{TcpListener, TcpSocket};
+
+pub use self::connections::Connections;
+use self::lifecycle::Lifecycle;
+use self::tls::ServingCert;
+use crate::telemetry::metrics::Metrics;
+
+/// How many connections may wait to be accepted.
+const BACKLOG: u32 = 4096;
+
+/// Bounds on what reviews may take.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Reviews decided at once; more are answered with 429.
+    pub max_in_flight: usize,
+    /// The largest body, in bytes.
+    pub max_body: usize,
+    /// What all large bodies together may take, in bytes.
+    pub body_memory: usize,
+    /// The longest a review may take, if its caller names no shorter time.
+    pub request_timeout: Duration,
+}
+
+/// Bounds on how long a connection may be in each state.
+#[derive(Debug, Clone)]
+pub struct Patience {
+    /// For the TLS handshake.
+    pub handshake: Duration,
+    /// From the handshake to the first request, and for the head of any request.
+    pub head: Duration,
+    /// Between requests. kube-apiserver closes after 90 s, and must be first: a request that meets
+    /// a close is lost.
+    pub idle: Duration,
+    /// How old a connection may be before its next answer closes it, so that new replicas get
+    /// their share; each connection adds or takes up to a tenth.
+    pub max_age: Duration,
+}
+
+/// One listening socket and what it serves.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Where connections come from.
+    pub listener: TcpListener,
+    /// The certificate; without one, plain HTTP is spoken.
+    pub tls: Option<ServingCert>,
+    /// What answers.
+    pub router: Router,
+    /// The connections that are open.
+    pub connections: Connections,
+    /// How long to wait for peers.
+    pub patience: Patience,
+    /// Where the process is in its life.
+    pub lifecycle: Lifecycle,
+    /// Where to count.
+    pub metrics: Metrics,
+}
+
+/// Listens on an address. `[::]` means `0.0.0.0` where there is no IPv6.
+///
+/// # Errors
+/// The address is taken or is not this machine's.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let bound = listen_on(address);
+    match address {
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => bound.or_else(|error| {
+            if error.kind() == io::ErrorKind::AddrInUse {
+                return Err(error);
+            }
+            listen_on((Ipv4Addr::UNSPECIFIED, v6.port()).into())
+        }),
+        _ => bound,
+    }
+}
+
+fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
+    // A restart must not wait for the last life's connections to be forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}

@@ -1,0 +1,128 @@
+//! The accept loop: every connection gets a place, a task, and a handshake that must be quick.
+
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+
+use super::Endpoint;
+use super::connection::{self, Terms};
+use super::connections::Place;
+use super::lifecycle::Phase;
+use super::tls::ServingCert;
+use crate::telemetry::metrics::Metrics;
+
+/// After an error that is the machine's and not a peer's, such as too many open files.
+const BACK_OFF: Duration = Duration::from_millis(100);
+
+impl Endpoint {
+    /// Accepts and serves until the process finishes, and then what has come in by then.
+    pub async fn serve(self) {
+        let finishing = self.lifecycle.reached(Phase::Finishing);
+        tokio::pin!(finishing);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut finishing => break,
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, _)) => self.start(stream, self.connections.enter().await),
+                    Err(error) => back_off(&error).await,
+                }
+            }
+        }
+        self.serve_backlog().await;
+    }
+
+    /// Connections the kernel has taken on would be reset with the socket.
+    async fn serve_backlog(&self) {
+        while let Ok(Ok((stream, _))) =
+            tokio::time::timeout(Duration::from_millis(1), self.listener.accept()).await
+        {
+            self.start(stream, self.connections.enter().await);
+        }
+    }
+
+    fn start(&self, stream: TcpStream, place: Place) {
+        // Answers are small and awaited.
+        let _ = stream.set_nodelay(true);
+        self.metrics.accepted.inc();
+        let terms = Terms {
+            router: self.router.clone(),
+            max_age: jittered(self.patience.max_age),
+            patience: self.patience.clone(),
+            lifecycle: self.lifecycle.clone(),
+        };
+        let (tls, metrics) = (self.tls.clone(), self.metrics.clone());
+        tokio::spawn(async move {
+            let reason = match tls {
+                Some(cert) => serve_tls(stream, &place, &cert, terms, &metrics).await,
+                None => connection::serve(stream, place.activity.clone(), terms).await,
+            };
+            metrics.closed.with_label_values(&[reason]).inc();
+        });
+    }
+}
+
+async fn serve_tls(
+    stream: TcpStream,
+    place: &Place,
+    cert: &ServingCert,
+    terms: Terms,
+    metrics: &Metrics,
+) -> &'static str {
+    let handshake = TlsAcceptor::from(cert.current()).accept(stream);
+    let handshake = tokio::select! {
+        done = tokio::time::timeout(terms.patience.handshake, handshake) => done,
+        () = place.activity.evicted() => {
+            metrics.handshakes.with_label_values(&["evicted"]).inc();
+            return "evicted";
+        }
+    };
+    let (result, stream) = match handshake {
+        Ok(Ok(stream)) => ("ok", Some(stream)),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "TLS handshake failed");
+            ("failed", None)
+        }
+        Err(_) => ("late", None),
+    };
+    metrics.handshakes.with_label_values(&[result]).inc();
+    match stream {
+        Some(stream) => connection::serve(stream, place.activity.clone(), terms).await,
+        None => "no_tls",
+    }
+}
+
+/// A tenth more or less, so that connections made together do not end together.
+fn jittered(age: Duration) -> Duration {
+    // A hasher's fresh keys are the randomness that std has.
+    let random = RandomState::new().hash_one(0_u8) % 2001;
+    let share = u32::try_from(random).unwrap_or_default();
+    age / 10_000 * (9_000 + share)
+}
+
+async fn back_off(error: &io::Error) {
+    match error.kind() {
+        // The peer was gone before we came.
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset => {}
+        _ => {
+            tracing::warn!(%error, "can't accept a connection; trying again");
+            tokio::time::sleep(BACK_OFF).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jitter_is_a_tenth_at_most_and_not_always_the_same() {
+        let minute = Duration::from_secs(60);
+        let all: std::collections::BTreeSet<_> = (0..100).map(|_| jittered(minute)).collect();
+        assert!(all.len() > 10);
+        assert!(all.iter().all(|age| (54..=66).contains(&age.as_secs())));
+    }
+}

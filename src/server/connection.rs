@@ -1,0 +1,154 @@
+//! One connection: HTTP/1.1 over a stream, cut off when its peer takes too long.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
+use http::header::{CONNECTION, HeaderValue};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+use tower::ServiceExt;
+
+use super::Patience;
+use super::connections::{Activity, State};
+use super::lifecycle::{Lifecycle, Phase};
+
+/// How often a connection looks whether its peer is late.
+const TICK: Duration = Duration::from_secs(2);
+
+/// The largest head of a request, and the stretch in which a body is read, in bytes.
+const BUFFER: usize = 64 << 10;
+
+/// What a connection needs to know.
+#[derive(Clone)]
+pub(super) struct Terms {
+    pub(super) router: Router,
+    pub(super) patience: Patience,
+    /// Of this one connection.
+    pub(super) max_age: Duration,
+    pub(super) lifecycle: Lifecycle,
+}
+
+/// Serves a stream to its end and says, as a label, why it ended.
+pub(super) async fn serve<S>(stream: S, activity: Arc<Activity>, terms: Terms) -> &'static str
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    activity.enter(State::Fresh);
+    let stream = Heard {
+        stream,
+        activity: activity.clone(),
+    };
+    let lifecycle = terms.lifecycle.clone();
+    let patience = terms.patience.clone();
+    let answering = activity.clone();
+    let service = service_fn(move |request| answer(request, answering.clone(), terms.clone()));
+    let connection = http1::Builder::new()
+        .max_buf_size(BUFFER)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let stopping = lifecycle.reached(Phase::Stopping);
+    tokio::pin!(stopping);
+    let mut is_stopping = false;
+    loop {
+        let wait = match activity.deadline(&patience) {
+            Some(deadline) => TICK.min(deadline.saturating_duration_since(Instant::now())),
+            None => TICK,
+        };
+        tokio::select! {
+            biased;
+            ended = &mut connection => return match ended {
+                Ok(()) => "done",
+                Err(error) if error.is_parse() => "not_http",
+                Err(_) => "broken",
+            },
+            () = activity.evicted() => return "evicted",
+            () = &mut stopping, if !is_stopping => {
+                is_stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = tokio::time::sleep(wait) => {
+                let late = |deadline| deadline <= Instant::now();
+                if activity.deadline(&patience).is_some_and(late) {
+                    return "late";
+                }
+            }
+        }
+    }
+}
+
+/// Answers a request and, if the connection has had its time, closes it with the answer.
+async fn answer(
+    request: http::Request<Incoming>,
+    activity: Arc<Activity>,
+    terms: Terms,
+) -> Result<Response, std::convert::Infallible> {
+    activity.enter(State::Busy);
+    let mut response = terms.router.oneshot(request.map(Body::new)).await?;
+    if activity.age() > terms.max_age || terms.lifecycle.phase() >= Phase::Draining {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
+    activity.enter(State::Idle);
+    Ok(response)
+}
+
+/// A stream that notes when its peer says something.
+struct Heard<S> {
+    stream: S,
+    activity: Arc<Activity>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.activity.heard();
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

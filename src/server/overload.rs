@@ -1,0 +1,406 @@
+//! What stands between a request and its answer, outermost first: accounting, panic, errors to
+//! statuses, body, load shed, concurrency limit, deadline, handler.
+//!
+//! kube-apiserver repeats a call that is answered 429, or 5xx with `Retry-After`, inside the same
+//! admission, up to ten times. So too much at once is delay, not denial.
+
+use std::any::Any;
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::error_handling::HandleErrorLayer;
+use axum::response::{IntoResponse, Response};
+use http::header::{CONNECTION, HeaderName, RETRY_AFTER};
+use http::{Request, StatusCode};
+use tokio::time::{Instant, timeout_at};
+use tower::limit::GlobalConcurrencyLimitLayer;
+use tower::load_shed::LoadShedLayer;
+use tower::load_shed::error::Overloaded;
+use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use super::Limits;
+use super::body::{BodyReader, WholeBody};
+use crate::telemetry::metrics::Metrics;
+
+/// Taken off the time a caller gives, so that the answer arrives within it.
+const MARGIN: Duration = Duration::from_millis(500);
+
+/// A review whose body has been read.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) body: WholeBody,
+    deadline: Instant,
+}
+
+/// Why a review gets no answer of the handler's.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("the body is larger than {0} bytes")]
+    TooLarge(usize),
+    #[error("the body came too slowly")]
+    Slow,
+    #[error("the body broke off: {0}")]
+    Broken(String),
+    #[error("too many large reviews are under way")]
+    NoMemory,
+    #[error("the review was not answered in time")]
+    Deadline,
+}
+
+/// The stack around a handler.
+pub(super) fn stack<H, F>(
+    limits: &Limits,
+    metrics: &Metrics,
+    handler: H,
+) -> impl Service<Request<Body>, Response = Response, Error = Infallible, Future: Send + 'static>
++ Clone
++ Send
++ Sync
++ 'static
+where
+    H: Fn(Read) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response> + Send + 'static,
+{
+    let panicked = {
+        let metrics = metrics.clone();
+        move |panic: Box<dyn Any + Send>| on_panic(&metrics, &*panic)
+    };
+    let rescued = {
+        let metrics = metrics.clone();
+        move |error| std::future::ready(rescue(&metrics, &error))
+    };
+    let stack = ServiceBuilder::new()
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(HandleErrorLayer::new(rescued))
+        .layer(ReadBodyLayer {
+            reader: BodyReader::new(limits.max_body, limits.body_memory),
+            request_timeout: limits.request_timeout,
+        })
+        .layer(LoadShedLayer::new())
+        .layer(GlobalConcurrencyLimitLayer::new(limits.max_in_flight))
+        .layer(DeadlineLayer)
+        .service(service_fn(move |read: Read| {
+            let answer = handler(read);
+            async move { Ok::<_, BoxError>(answer.await) }
+        }));
+    stack.map_response(IntoResponse::into_response)
+}
+
+/// Every layer's error to its answer.
+fn rescue(metrics: &Metrics, error: &BoxError) -> Response {
+    let text = error.to_string();
+    let retry = |seconds| (RETRY_AFTER, seconds);
+    const CLOSE: (HeaderName, &str) = (CONNECTION, "close");
+    if error.is::<Overloaded>() {
+        metrics.shed.inc();
+        let text = "too many reviews are under way";
+        return (StatusCode::TOO_MANY_REQUESTS, [retry("1")], text).into_response();
+    }
+    match error.downcast_ref::<Refusal>() {
+        Some(Refusal::TooLarge(_)) => (StatusCode::PAYLOAD_TOO_LARGE, text).into_response(),
+        Some(Refusal::Slow) => (StatusCode::REQUEST_TIMEOUT, [CLOSE], text).into_response(),
+        Some(Refusal::Broken(_)) => (StatusCode::BAD_REQUEST, [CLOSE], text).into_response(),
+        Some(Refusal::NoMemory) => {
+            metrics.shed.inc();
+            (StatusCode::TOO_MANY_REQUESTS, [retry("1")], text).into_response()
+        }
+        Some(Refusal::Deadline) => {
+            metrics.deadline_exceeded.inc();
+            // Repeated at once, and on a new connection: perhaps to another replica.
+            let headers = [retry("0"), CLOSE];
+            (StatusCode::SERVICE_UNAVAILABLE, headers, text).into_response()
+        }
+        None => (StatusCode::INTERNAL_SERVER_ERROR, text).into_response(),
+    }
+}
+
+fn on_panic(metrics: &Metrics, panic: &(dyn Any + Send)) -> Response {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    metrics.panics.inc();
+    tracing::error!(panic = text.unwrap_or("?"), "a review made ImageSwap panic");
+    let text = "ImageSwap failed on this review; its log says more";
+    (StatusCode::INTERNAL_SERVER_ERROR, text).into_response()
+}
+
+/// When the answer must be there: by our own limit, or by the time that kube-apiserver names in
+/// the query, less a margin.
+fn deadline(query: Option<&str>, request_timeout: Duration, arrived: Instant) -> Instant {
+    let named = query
+        .into_iter()
+        .flat_map(|query| query.split('&'))
+        .find_map(|pair| {
+            pair.strip_prefix("timeout=")?
+                .strip_suffix('s')?
+                .parse()
+                .ok()
+        })
+        // kube-apiserver names 1 to 30 seconds.
+        .filter(|seconds: &u64| (1..=300).contains(seconds))
+        .map(Duration::from_secs);
+    let named = named.map(|time| time - MARGIN.min(time / 4));
+    arrived + named.map_or(request_timeout, |time| time.min(request_timeout))
+}
+
+// === the body ===
+
+#[derive(Debug, Clone)]
+struct ReadBodyLayer {
+    reader: BodyReader,
+    request_timeout: Duration,
+}
+
+/// Reads the body before it asks whether there is room for the review.
+#[derive(Debug, Clone)]
+struct ReadBody<S> {
+    layer: ReadBodyLayer,
+    inner: S,
+}
+
+impl<S> Layer<S> for ReadBodyLayer {
+    type Service = ReadBody<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        ReadBody {
+            layer: self.clone(),
+            inner,
+        }
+    }
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<Response, BoxError>> + Send>>;
+
+impl<S> Service<Request<Body>> for ReadBody<S>
+where
+    S: Service<Read, Response = Response, Error = BoxError, Future: Send>,
+    S: Clone + Send + 'static,
+{
+    type Response = Response;
+    type Error = BoxError;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Answer {
+        let ReadBody { layer, inner } = self.clone();
+        Box::pin(async move {
+            let deadline = deadline(request.uri().query(), layer.request_timeout, Instant::now());
+            let body = layer.reader.read(request, deadline).await?;
+            inner.oneshot(Read { body, deadline }).await
+        })
+    }
+}
+
+// === the deadline ===
+
+#[derive(Debug, Clone)]
+struct DeadlineLayer;
+
+/// Gives up at the review's own deadline.
+#[derive(Debug, Clone)]
+struct Deadline<S>(S);
+
+impl<S> Layer<S> for DeadlineLayer {
+    type Service = Deadline<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Deadline(inner)
+    }
+}
+
+impl<S> Service<Read> for Deadline<S>
+where
+    S: Service<Read, Response = Response, Error = BoxError, Future: Send + 'static>,
+{
+    type Response = Response;
+    type Error = BoxError;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, read: Read) -> Answer {
+        let deadline = read.deadline;
+        let answer = self.0.call(read);
+        Box::pin(async move {
+            match timeout_at(deadline, answer).await {
+                Ok(answer) => answer,
+                Err(_) => Err(Refusal::Deadline.into()),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use http_body_util::BodyExt;
+
+    fn limits() -> Limits {
+        Limits {
+            max_in_flight: 2,
+            max_body: 200 << 10,
+            body_memory: 150 << 10,
+            request_timeout: Duration::from_secs(10),
+        }
+    }
+
+    fn post(uri: &str, body: impl Into<Body>) -> Request<Body> {
+        Request::post(uri).body(body.into()).unwrap()
+    }
+
+    async fn parts(response: Response) -> (u16, String, String, String) {
+        let header = |name| {
+            let value = response.headers().get(name);
+            value.map_or(String::new(), |v| v.to_str().unwrap().to_owned())
+        };
+        let (status, retry, close) = (response.status(), header(RETRY_AFTER), header(CONNECTION));
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let body = String::from_utf8(body.to_vec()).unwrap();
+        (status.as_u16(), retry, close, body)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_too_much_at_once_is_shed_and_what_takes_too_long_is_given_up() {
+        let metrics = Metrics::new().unwrap();
+        let stack = stack(&limits(), &metrics, async |_| {
+            tokio::time::sleep(Duration::from_secs(100)).await;
+            "late".into_response()
+        });
+        let calls = (0..3).map(|_| tokio::spawn(stack.clone().oneshot(post("/", "x"))));
+        let mut answers = Vec::new();
+        for call in calls.collect::<Vec<_>>() {
+            answers.push(parts(call.await.unwrap().unwrap()).await);
+        }
+        answers.sort();
+        let (shed, late) = (&answers[0], &answers[1]);
+        assert_eq!((shed.0, shed.1.as_str(), shed.2.as_str()), (429, "1", ""));
+        assert_eq!(
+            (late.0, late.1.as_str(), late.2.as_str()),
+            (503, "0", "close")
+        );
+        assert_eq!(answers[2].0, 503);
+        assert_eq!(
+            (metrics.shed.get(), metrics.deadline_exceeded.get()),
+            (1, 2)
+        );
+        // The places are free again.
+        let answer = stack.oneshot(post("/", "x")).await.unwrap();
+        assert_eq!(answer.status(), 503);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_answered_and_counted() {
+        let metrics = Metrics::new().unwrap();
+        let stack = stack(&limits(), &metrics, async |_| -> Response {
+            panic!("on purpose")
+        });
+        for _ in 0..3 {
+            let answer = parts(stack.clone().oneshot(post("/", "x")).await.unwrap()).await;
+            assert_eq!(answer.0, 500);
+        }
+        assert_eq!(metrics.panics.get(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_body_is_taken_up_to_the_limit_and_not_beyond() {
+        let stack = stack(&limits(), &Metrics::new().unwrap(), async |read: Read| {
+            read.body.bytes.len().to_string().into_response()
+        });
+        for (size, status) in [
+            (0, 200),
+            (100, 200),
+            (200 << 10, 200),
+            ((200 << 10) + 1, 413),
+        ] {
+            let answer = stack
+                .clone()
+                .oneshot(post("/", vec![b'x'; size]))
+                .await
+                .unwrap();
+            let (got, _, _, body) = parts(answer).await;
+            assert_eq!(got, status, "{size}: {body}");
+            if status == 200 {
+                assert_eq!(body, size.to_string());
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn large_bodies_share_a_budget_and_small_ones_need_none() {
+        let metrics = Metrics::new().unwrap();
+        let wide = Limits {
+            max_in_flight: 100,
+            ..limits()
+        };
+        let stack = stack(&wide, &metrics, async |_| {
+            tokio::time::sleep(Duration::from_secs(9)).await;
+            "done".into_response()
+        });
+        let call = |size: usize, uri: &str| {
+            tokio::spawn(stack.clone().oneshot(post(uri, vec![b'x'; size])))
+        };
+        let (first, second) = (call(100 << 10, "/"), call(100 << 10, "/?timeout=4s"));
+        let small: Vec<_> = (0..20).map(|_| call(60 << 10, "/")).collect();
+        assert_eq!(second.await.unwrap().unwrap().status(), 429);
+        assert_eq!(first.await.unwrap().unwrap().status(), 200);
+        for call in small {
+            assert_eq!(call.await.unwrap().unwrap().status(), 200);
+        }
+        assert_eq!(metrics.shed.get(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_come_is_given_up() {
+        let stack = stack(&limits(), &Metrics::new().unwrap(), async |_| {
+            "no".into_response()
+        });
+        let never = Body::new(http_body_util::StreamBody::new(futures_never()));
+        let started = Instant::now();
+        let answer = parts(stack.oneshot(post("/", never)).await.unwrap()).await;
+        assert_eq!((answer.0, answer.2.as_str()), (408, "close"));
+        assert!(started.elapsed() < Duration::from_secs(10));
+    }
+
+    /// A stream that never yields.
+    fn futures_never()
+    -> impl futures_core::Stream<Item = Result<hyper::body::Frame<Bytes>, BoxError>> {
+        struct Never;
+        impl futures_core::Stream for Never {
+            type Item = Result<hyper::body::Frame<Bytes>, BoxError>;
+            fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+                Poll::Pending
+            }
+        }
+        Never
+    }
+
+    #[test]
+    fn the_deadline_is_the_shorter_of_ours_and_the_callers_less_a_margin() {
+        let arrived = Instant::now();
+        let ours = Duration::from_secs(8);
+        for (query, expected) in [
+            (None, 8_000),
+            (Some("timeout=5s"), 4_500),
+            (Some("a=b&timeout=1s"), 750),
+            (Some("timeout=30s"), 8_000),
+            (Some("timeout=0s"), 8_000),
+            (Some("timeout=-1s"), 8_000),
+            (Some("timeout=99999999999999999999s"), 8_000),
+            (Some("timeout="), 8_000),
+            (Some("timeout=5"), 8_000),
+        ] {
+            let deadline = deadline(query, ours, arrived);
+            assert_eq!((deadline - arrived).as_millis(), expected, "{query:?}");
+        }
+    }
+}

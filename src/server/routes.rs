@@ -1,0 +1,187 @@
+//! The routes: reviews and 1.5.3's own pages on the webhook's port, probes and metrics on the
+//! admin port, which speaks plain HTTP and is never shed.
+
+use std::panic::resume_unwind;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post_service};
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderName};
+use serde_json::json;
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use super::Limits;
+use super::lifecycle::{Lifecycle, Phase};
+use super::overload::{self, Read};
+use crate::admission::{self, Outcome, Reply};
+use crate::maps::Rules;
+use crate::telemetry::metrics::Metrics;
+
+/// Reviews up to this many bytes are decided where they are read, in microseconds. Larger ones are
+/// decided aside, so that they hold up nothing else.
+const QUICK: usize = 64 << 10;
+
+/// What answering takes: all of it is published by others, and none of it is waited for.
+#[derive(Debug, Clone)]
+pub struct Webhook {
+    /// The rules in use.
+    pub rules: Arc<ArcSwap<Rules>>,
+    /// The label that disables ImageSwap for an object.
+    pub disable_label: Arc<str>,
+    /// This Pod's name, if it is one.
+    pub pod_name: Option<Arc<str>>,
+    /// Where to count.
+    pub metrics: Metrics,
+}
+
+/// The webhook's port.
+pub fn webhook(webhook: Webhook, limits: &Limits) -> Router {
+    let metrics = webhook.metrics.clone();
+    let review = {
+        let webhook = webhook.clone();
+        overload::stack(limits, &metrics, move |read| answer(webhook.clone(), read))
+    };
+    let accounting = from_fn_with_state(metrics, account);
+    let review = || post_service(review.clone()).layer(accounting.clone());
+    Router::new()
+        .route("/", review())
+        .route("/mutate", review())
+        .route("/healthz", get(health))
+        .route(
+            "/metrics",
+            get(|State(w): State<Webhook>| render(w.metrics)),
+        )
+        .fallback(not_found)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(webhook)
+}
+
+/// The admin port.
+pub fn admin(metrics: Metrics, lifecycle: Lifecycle) -> Router {
+    Router::new()
+        .route("/metrics", get(|| render(metrics)))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(|| ready(lifecycle)))
+        .fallback(not_found)
+        .method_not_allowed_fallback(wrong_method)
+}
+
+// === reviews ===
+
+async fn account(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
+    let arrived = Instant::now();
+    let response = next.run(request).await;
+    metrics
+        .review_duration
+        .observe(arrived.elapsed().as_secs_f64());
+    let code = response.status();
+    metrics.responses.with_label_values(&[code.as_str()]).inc();
+    response
+}
+
+async fn answer(webhook: Webhook, read: Read) -> Response {
+    if read.body.bytes.len() <= QUICK {
+        return decide(&webhook, &read.body.bytes);
+    }
+    let decided = tokio::task::spawn_blocking(move || decide(&webhook, &read.body.bytes));
+    match decided.await {
+        Ok(response) => response,
+        // The layer that catches panics shall see this one.
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        },
+    }
+}
+
+fn decide(webhook: &Webhook, body: &[u8]) -> Response {
+    let rules = webhook.rules.load();
+    match admission::review(body, &rules, &webhook.disable_label) {
+        Ok(reply) => {
+            note(&webhook.metrics, &reply);
+            (JSON, reply.body).into_response()
+        }
+        Err(bad) => {
+            let reason = bad.reason();
+            webhook
+                .metrics
+                .bad_requests
+                .with_label_values(&[reason])
+                .inc();
+            tracing::warn!(reason, "refused a request: {bad}");
+            (StatusCode::BAD_REQUEST, format!("{bad}\n")).into_response()
+        }
+    }
+}
+
+fn note(metrics: &Metrics, reply: &Reply) {
+    let (operation, outcome) = (reply.operation, reply.outcome.as_str());
+    metrics
+        .reviews
+        .with_label_values(&[operation, outcome])
+        .inc();
+    for (rule, count) in &reply.images {
+        metrics.images.with_label_values(&[rule]).inc_by(*count);
+    }
+    for warning in reply.warnings.iter().take(4) {
+        tracing::warn!("{warning}");
+    }
+    if reply.outcome != Outcome::NoImages {
+        tracing::debug!(operation, outcome, "answered a review");
+    }
+}
+
+const JSON: [(HeaderName, &str); 1] = [(CONTENT_TYPE, "application/json")];
+
+// === pages ===
+
+/// As 1.5.3 answers.
+async fn health(State(webhook): State<Webhook>) -> Response {
+    let now = OffsetDateTime::now_utc();
+    let health = json!({
+        "health": "ok",
+        "pod_name": webhook.pod_name.as_deref(),
+        "date_time": format!("{} {:02}:{:02}:{:02}.{:06}",
+            now.date(), now.hour(), now.minute(), now.second(), now.microsecond()),
+    });
+    (JSON, health.to_string()).into_response()
+}
+
+async fn render(metrics: Metrics) -> Response {
+    match metrics.render() {
+        Ok(text) => {
+            let kind = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+            (kind, text).into_response()
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+async fn ready(lifecycle: Lifecycle) -> Response {
+    match lifecycle.phase() {
+        Phase::Ready => "ok\n".into_response(),
+        phase => {
+            let text = match phase {
+                Phase::Starting => "starting\n",
+                _ => "draining\n",
+            };
+            (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+        }
+    }
+}
+
+async fn not_found() -> Response {
+    (StatusCode::NOT_FOUND, "there is nothing here\n").into_response()
+}
+
+async fn wrong_method() -> Response {
+    let text = "this path takes another method; the Allow header names it\n";
+    (StatusCode::METHOD_NOT_ALLOWED, text).into_response()
+}
