@@ -1,0 +1,251 @@
+//! A YAML scalar's bytes: finds them, and writes others in their place.
+//!
+//! A node's span is not its scalar's bytes. It starts at the anchor or tag, a quoted scalar's runs
+//! on over blanks and a comment behind it, and a block scalar's starts at its content and ends in
+//! the line after.
+
+use std::ops::Range;
+
+use super::tree::{Node, Style, Value};
+
+/// Where the parts of a scalar or alias stand.
+#[derive(Debug, Default)]
+pub(super) struct Site {
+    /// The tag before it; empty without one.
+    pub(super) tag: Range<usize>,
+    /// What a new scalar takes the place of; of a block scalar only `|` or `>` with its indicators,
+    /// so that a comment behind them stays.
+    pub(super) token: Range<usize>,
+    /// The lines of a block scalar's content, from the line break before them; else empty.
+    pub(super) body: Range<usize>,
+}
+
+/// The bytes of a scalar or alias that is a map's value; `None` if they are not what the parser
+/// said.
+pub(super) fn locate(text: &str, node: &Node) -> Option<Site> {
+    let mut scan = Scan {
+        bytes: text.as_bytes(),
+        at: node.at.start,
+    };
+    if let Value::Text(_, Style::Block) = node.value {
+        scan.at = node.after;
+        scan.gap();
+        scan.eat(b":");
+    }
+    let tag = scan.properties();
+    let start = scan.at;
+    let (Value::Text(_, style), first) = (&node.value, scan.peek()?) else {
+        return alias(scan.peek()?, node);
+    };
+    match (style, first) {
+        (Style::Plain, _) => scan.at = node.at.end,
+        (Style::Single, b'\'') => scan.single(),
+        (Style::Double, b'"') => scan.double(),
+        (Style::Block, b'|' | b'>') => scan.eat(b"|>+-0123456789"),
+        _ => return None,
+    }
+    let token = start..scan.at;
+    let body = match style {
+        Style::Block => scan.body(node.at.end),
+        _ => 0..0,
+    };
+    Some(Site { tag, token, body })
+}
+
+fn alias(first: u8, node: &Node) -> Option<Site> {
+    (first == b'*').then(|| Site {
+        token: node.at.clone(),
+        ..Site::default()
+    })
+}
+
+/// Walks the text byte by byte. All that YAML marks things with is ASCII.
+struct Scan<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Scan<'_> {
+    fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    fn skip(&mut self, while_: impl Fn(u8) -> bool) {
+        while self.peek().is_some_and(&while_) {
+            self.at += 1;
+        }
+    }
+
+    fn eat(&mut self, any_of: &[u8]) {
+        self.skip(|byte| any_of.contains(&byte));
+    }
+
+    /// Blanks, line breaks and comments.
+    fn gap(&mut self) {
+        self.eat(b" \t\r\n");
+        while self.peek() == Some(b'#') {
+            self.line();
+            self.eat(b" \t\r\n");
+        }
+    }
+
+    fn line(&mut self) {
+        self.skip(|byte| !matches!(byte, b'\r' | b'\n'));
+    }
+
+    /// Passes over anchor and tag, and says where the tag is.
+    fn properties(&mut self) -> Range<usize> {
+        let mut tag = 0..0;
+        loop {
+            self.gap();
+            let start = self.at;
+            match self.peek() {
+                Some(b'&') => self.word(),
+                Some(b'!') => {
+                    if self.bytes.get(start + 1) == Some(&b'<') {
+                        self.skip(|byte| byte != b'>');
+                    }
+                    self.word();
+                    tag = start..self.at;
+                }
+                _ => return tag,
+            }
+        }
+    }
+
+    fn word(&mut self) {
+        self.skip(|byte| !b" \t\r\n,[]{}".contains(&byte));
+    }
+
+    /// From one `'` behind the other; a doubled one is text.
+    fn single(&mut self) {
+        loop {
+            self.at += 1;
+            self.skip(|byte| byte != b'\'');
+            self.at += 1;
+            if self.peek() != Some(b'\'') {
+                return;
+            }
+        }
+    }
+
+    /// From one `"` behind the other; what follows a backslash is text.
+    fn double(&mut self) {
+        self.at += 1;
+        self.skip(|byte| byte != b'"' && byte != b'\\');
+        while self.peek() == Some(b'\\') {
+            self.at += 2;
+            self.skip(|byte| byte != b'"' && byte != b'\\');
+        }
+        self.at += 1;
+    }
+
+    /// A block scalar's content, from the end of its header's line to the end of the last line that
+    /// is not blank. Blank lines after it are harmless and stay.
+    fn body(&mut self, end: usize) -> Range<usize> {
+        self.line();
+        let start = self.at;
+        let content = self.bytes.get(start..end).unwrap_or_default();
+        let Some(last) = content.iter().rposition(|byte| !b" \t\r\n".contains(byte)) else {
+            return start..start;
+        };
+        self.at = start + last;
+        self.line();
+        start..self.at
+    }
+}
+
+/// Where the further lines start of the quoted scalar that starts `at`; not those that would end
+/// the document.
+pub(super) fn further_lines(text: &str, at: usize) -> Vec<usize> {
+    let mut scan = Scan {
+        bytes: text.as_bytes(),
+        at,
+    };
+    match scan.peek() {
+        Some(b'\'') => scan.single(),
+        Some(b'"') => scan.double(),
+        _ => return Vec::new(),
+    }
+    let quoted = text.get(at..scan.at).unwrap_or_default();
+    let starts = quoted
+        .match_indices(['\r', '\n'])
+        .map(|(end, _)| at + end + 1);
+    let is_line = |start: &usize| {
+        let line = text.get(*start..).unwrap_or_default();
+        let mark = line.strip_prefix("---").or(line.strip_prefix("..."));
+        let is_mark =
+            mark.is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
+        !line.starts_with('\n') && !is_mark
+    };
+    starts.filter(is_line).collect()
+}
+
+/// `text` as a scalar in `style`, or in double quotes where that style cannot hold it.
+pub(super) fn write(text: &str, style: Style) -> String {
+    match style {
+        Style::Plain | Style::Block if is_plain(text) => text.to_owned(),
+        Style::Single if text.chars().all(is_printable) => {
+            format!("'{}'", text.replace('\'', "''"))
+        }
+        _ => double_quoted(text),
+    }
+}
+
+/// The scalar as it was written, for a place elsewhere in its document; in double quotes where it
+/// could not stand everywhere.
+pub(super) fn copy(text: &str, node: &Node, site: &Site) -> String {
+    let Value::Text(value, style) = &node.value else {
+        return String::new();
+    };
+    let token = text.get(site.token.clone()).unwrap_or_default();
+    let bound = match style {
+        Style::Plain => token.contains(['\r', '\n', ',', '[', ']', '{', '}']),
+        Style::Block => true,
+        _ => token.contains(['\r', '\n']),
+    };
+    let scalar = match bound {
+        true => double_quoted(value),
+        false => token.to_owned(),
+    };
+    match text.get(site.tag.clone()) {
+        None | Some("") => scalar,
+        Some(tag) => format!("{tag} {scalar}"),
+    }
+}
+
+/// Whether `text` may stand without quotes, in a flow list as well, and is then read as a string by
+/// YAML 1.1 as well. Quoting more than is needed does no harm.
+fn is_plain(text: &str) -> bool {
+    let word = |c: char| c.is_ascii_alphanumeric() || "-._/:@+".contains(c);
+    let number = |c: char| c.is_ascii_hexdigit() || "xXoOtTzZ-._:+".contains(c);
+    let reserved = ["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
+    text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.chars().all(word)
+        && !text.ends_with(':')
+        && !(text.starts_with(|c: char| c.is_ascii_digit()) && text.chars().all(number))
+        && !reserved.iter().any(|word| text.eq_ignore_ascii_case(word))
+}
+
+fn is_printable(c: char) -> bool {
+    !c.is_control()
+        && !matches!(
+            c,
+            '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}'
+        )
+}
+
+fn double_quoted(text: &str) -> String {
+    let mut quoted = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            '\n' => quoted.push_str("\\n"),
+            c if is_printable(c) => quoted.push(c),
+            // All that is not printable is below U+10000.
+            c => quoted.push_str(&format!("\\u{:04x}", u32::from(c))),
+        }
+    }
+    quoted.push('"');
+    quoted
+}

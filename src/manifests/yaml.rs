@@ -1,0 +1,320 @@
+//! Reads YAML with the place of every scalar.
+//!
+//! The parser's marks count characters; nodes get bytes. The parser also keeps a rule of YAML's
+//! that Kubernetes' parser does not, and that many manifests break: what is in a flow list or map,
+//! or in quotes, must be indented deeper than its key. Where the parser stops for that it is run
+//! again, and spaces are slipped in that only it sees.
+
+use std::collections::{BTreeMap, HashMap, btree_map};
+use std::iter::Peekable;
+use std::ops::Range;
+use std::str::Chars;
+
+use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, Tag};
+
+use super::tree::{Id, MAX_DEPTH, Node, Style, Tree, Value};
+use super::{Error, Lines, scalar};
+
+/// How many characters may be read again in all, and how many more for each byte of the text.
+const PATIENCE: (usize, usize) = (50_000_000, 10);
+
+/// Spaces that only the parser sees, by the character that they stand before. Characters count from
+/// the start of the document that is read.
+type Slack = BTreeMap<usize, usize>;
+
+/// Reads all documents.
+///
+/// # Errors
+/// [`Error::Yaml`] where the text is no YAML, [`Error::TooDeep`] where it nests too deep.
+pub(super) fn read(text: &str) -> Result<Tree, Error> {
+    let mut builder = Builder::new(text);
+    let (mut from, mut slack) = (0, Slack::new());
+    let mut patience = text
+        .len()
+        .saturating_mul(PATIENCE.1)
+        .saturating_add(PATIENCE.0);
+    loop {
+        let error = match builder.pass(&slack) {
+            Ok(()) => return Ok(builder.tree),
+            Err(Stop::Final(error)) => return Err(error),
+            Err(Stop::Refused(error)) => error,
+        };
+        let at = builder.cursor.byte(error.marker().index());
+        // The parser stopped in another document than the last time.
+        if builder.from > from {
+            (from, slack) = (builder.from, Slack::new());
+        }
+        let helped = slip(&mut slack, text, from..at, error.info());
+        let passed = at.saturating_sub(from);
+        let cost = slack
+            .values()
+            .fold(passed, |sum, spaces| sum.saturating_add(*spaces));
+        match patience.checked_sub(cost) {
+            Some(left) if helped => patience = left,
+            _ => return Err(refused(text, at, error.info())),
+        }
+        builder.rewind();
+    }
+}
+
+/// Why the parser stopped.
+enum Stop {
+    Final(Error),
+    Refused(ScanError),
+}
+
+/// Slips in spaces where they may get the parser past the error that it `passed` the text to, if
+/// there is such a place.
+fn slip(slack: &mut Slack, text: &str, passed: Range<usize>, info: &str) -> bool {
+    let places = match info {
+        // These two are about flow lists and maps only, and spaces mean nothing there.
+        "invalid indentation" | "invalid indentation in flow construct" => vec![passed.end],
+        // A tab alone does not do for it.
+        "':' must be followed by a valid YAML whitespace" => vec![passed.end],
+        // What a quoted scalar's further lines start with is not part of it.
+        "invalid indentation in quoted scalar" => scalar::further_lines(text, passed.end),
+        _ => vec![],
+    };
+    let (mut byte, mut index) = (passed.start, 0);
+    for place in &places {
+        let between = text.get(byte..*place).unwrap_or_default();
+        (byte, index) = (*place, index + between.chars().count());
+        // What is still too few is more the next time.
+        let spaces = slack.entry(index).or_insert(1);
+        *spaces = spaces.saturating_mul(4);
+    }
+    !places.is_empty()
+}
+
+fn refused(text: &str, at: usize, message: &str) -> Error {
+    let (line, column) = Lines::new(text).place(text, at);
+    // A template fails in its own line, or in the one after, which it made no sense of.
+    let mut lines = text.lines().skip(line.saturating_sub(2)).take(2);
+    let hint = match lines.any(|line| line.contains("{{")) {
+        true => " (a template must be rendered before it can be rewritten)",
+        false => "",
+    };
+    Error::Yaml {
+        line,
+        column,
+        message: format!("{message}{hint}"),
+    }
+}
+
+/// Makes a [`Tree`] of the parser's events.
+struct Builder<'a> {
+    text: &'a str,
+    tree: Tree,
+    /// The lists and maps that are open, each with the key whose value comes next.
+    open: Vec<(Id, Option<Id>)>,
+    /// By the parser's number. A name defined twice has two numbers, an alias gives the latest.
+    anchors: HashMap<usize, Id>,
+    cursor: Cursor<'a>,
+    /// Where the last scalar or alias ends.
+    after: usize,
+    /// Where the document that is read now starts, and how long the tree was then.
+    from: usize,
+    before: (usize, usize),
+}
+
+impl<'a> Builder<'a> {
+    fn new(text: &'a str) -> Self {
+        Self {
+            text,
+            tree: Tree::default(),
+            open: Vec::new(),
+            anchors: HashMap::new(),
+            cursor: Cursor::default(),
+            after: 0,
+            from: 0,
+            before: (0, 0),
+        }
+    }
+
+    /// Reads from the document that the last pass stopped in to the end.
+    fn pass(&mut self, slack: &Slack) -> Result<(), Stop> {
+        self.cursor = Cursor::new(self.text, self.from, slack);
+        let chars = Slipped {
+            chars: self.text.get(self.from..).unwrap_or_default().chars(),
+            index: 0,
+            spaces: 0,
+            slack: slack.iter().peekable(),
+        };
+        // From characters, not from the string: there the parser miscounts after a directive with
+        // characters of more than one byte. Events, not `load`: that recurses.
+        for event in Parser::new_from_iter(chars) {
+            let (event, span) = event.map_err(Stop::Refused)?;
+            self.take(event, span).map_err(Stop::Final)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets the document that is read now.
+    fn rewind(&mut self) {
+        self.tree.truncate(self.before);
+        self.open.clear();
+        self.after = self.from;
+    }
+
+    fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), Error> {
+        let start = self.cursor.byte(span.start.index());
+        let at = start..self.cursor.byte(span.end.index()).max(start);
+        match event {
+            // The parser itself would let an alias reach into the document before.
+            Event::DocumentStart(_) => self.anchors.clear(),
+            Event::DocumentEnd => (self.from, self.before) = (start, self.tree.size()),
+            Event::Alias(anchor) => {
+                let target = self.anchors.get(&anchor).copied();
+                let unknown = || refused(self.text, start, "unknown anchor");
+                let alias = Value::Alias(target.ok_or_else(unknown)?);
+                self.leaf(Node::new(at, alias, None), 0);
+            }
+            Event::Scalar(text, style, anchor, tag) => {
+                let value = Value::Text(text.into_owned().into_boxed_str(), style_of(style));
+                self.leaf(Node::new(at, value, tag.as_deref().map(name)), anchor);
+            }
+            Event::SequenceStart(anchor, tag) => {
+                let value = Value::List(Vec::new());
+                self.open(Node::new(at, value, tag.as_deref().map(name)), anchor)?;
+            }
+            Event::MappingStart(anchor, tag) => {
+                let value = Value::Map(Vec::new());
+                self.open(Node::new(at, value, tag.as_deref().map(name)), anchor)?;
+            }
+            Event::SequenceEnd | Event::MappingEnd => drop(self.open.pop()),
+            Event::StreamStart | Event::StreamEnd | Event::Nothing => {}
+        }
+        Ok(())
+    }
+
+    fn leaf(&mut self, node: Node, anchor: usize) {
+        let end = node.at.end;
+        self.add(node, anchor);
+        self.after = end;
+    }
+
+    fn open(&mut self, node: Node, anchor: usize) -> Result<(), Error> {
+        if self.open.len() >= MAX_DEPTH {
+            let line = Lines::new(self.text).of(node.at.start);
+            return Err(Error::TooDeep { line });
+        }
+        let id = self.add(node, anchor);
+        self.open.push((id, None));
+        Ok(())
+    }
+
+    fn add(&mut self, node: Node, anchor: usize) -> Id {
+        let after = self.after;
+        let id = self
+            .tree
+            .add(Node { after, ..node }, self.open.last().copied());
+        if anchor != 0 {
+            self.anchors.insert(anchor, id);
+        }
+        self.turn(id);
+        id
+    }
+
+    /// In a map, keys and values take turns.
+    fn turn(&mut self, id: Id) {
+        if let Some((parent, key)) = self.open.last_mut()
+            && matches!(self.tree.node(*parent).value, Value::Map(_))
+        {
+            *key = match key {
+                None => Some(id),
+                Some(_) => None,
+            };
+        }
+    }
+}
+
+fn name(tag: &Tag) -> Box<str> {
+    format!("{}{}", tag.handle, tag.suffix).into_boxed_str()
+}
+
+fn style_of(style: ScalarStyle) -> Style {
+    match style {
+        ScalarStyle::Plain => Style::Plain,
+        ScalarStyle::SingleQuoted => Style::Single,
+        ScalarStyle::DoubleQuoted => Style::Double,
+        ScalarStyle::Literal | ScalarStyle::Folded => Style::Block,
+    }
+}
+
+/// The text that the parser sees.
+struct Slipped<'a> {
+    chars: Chars<'a>,
+    index: usize,
+    /// Spaces to come before the next character.
+    spaces: usize,
+    slack: Peekable<btree_map::Iter<'a, usize, usize>>,
+}
+
+impl Iterator for Slipped<'_> {
+    type Item = char;
+
+    fn next(&mut self) -> Option<char> {
+        if let Some((_, spaces)) = self.slack.next_if(|(at, _)| **at == self.index) {
+            self.spaces = *spaces;
+        }
+        if self.spaces > 0 {
+            self.spaces -= 1;
+            return Some(' ');
+        }
+        self.index += 1;
+        self.chars.next()
+    }
+}
+
+/// Turns the parser's counts into bytes. They hardly ever go back, and then not far.
+#[derive(Default)]
+struct Cursor<'a> {
+    text: &'a str,
+    byte: usize,
+    /// The number of the character at `byte`.
+    index: usize,
+    /// Of each run of slipped in spaces: the parser's count for the character behind it, that
+    /// character's number, and how many spaces there are up to there.
+    runs: Vec<(usize, usize, usize)>,
+}
+
+impl<'a> Cursor<'a> {
+    fn new(text: &'a str, byte: usize, slack: &Slack) -> Self {
+        let mut total = 0;
+        let runs = slack.iter().map(|(at, spaces)| {
+            total += spaces;
+            (at + total, *at, total)
+        });
+        Self {
+            text,
+            byte,
+            index: 0,
+            runs: runs.collect(),
+        }
+    }
+
+    /// The byte of what the parser counts as `count`: a character, or a space slipped in before it.
+    fn byte(&mut self, count: usize) -> usize {
+        let passed = self.runs.partition_point(|(behind, ..)| *behind <= count);
+        let run = passed.checked_sub(1).and_then(|run| self.runs.get(run));
+        let index = count - run.map_or(0, |(.., total)| *total);
+        self.walk(
+            self.runs
+                .get(passed)
+                .map_or(index, |(_, at, _)| index.min(*at)),
+        );
+        self.byte
+    }
+
+    fn walk(&mut self, index: usize) {
+        let (before, behind) = self.text.split_at_checked(self.byte).unwrap_or_default();
+        if index >= self.index {
+            let passed = behind.chars().take(index - self.index);
+            self.byte += passed.map(char::len_utf8).sum::<usize>();
+        } else {
+            let passed = before.chars().rev().take(self.index - index);
+            self.byte -= passed.map(char::len_utf8).sum::<usize>();
+        }
+        self.index = index;
+    }
+}
