@@ -16,6 +16,8 @@ mod parse;
 mod targets;
 pub mod verdict;
 
+use std::sync::OnceLock;
+
 use aho_corasick::AhoCorasick;
 
 use self::book::Book;
@@ -53,7 +55,8 @@ pub struct Maps {
     noswap_rule: Option<RuleId>,
     noswap: Option<Noswap>,
     default: Option<RuleId>,
-    targets: Targets,
+    /// Made when first asked for: [`Maps::lint`] does.
+    targets: OnceLock<Targets>,
     skipped: usize,
 }
 
@@ -176,7 +179,6 @@ impl Maps {
         if let Some(rule) = self.noswap_rule {
             self.compile_noswap(rule, &mut diagnostics);
         }
-        self.targets = Targets::of(&self.book);
         diagnostics
     }
 
@@ -311,7 +313,7 @@ impl Maps {
         let Some(id) = self.default else {
             return Verdict::kept(Why::NoRule, None);
         };
-        if let Some(target) = self.targets.holding(&reference, &self.book) {
+        if let Some(target) = self.targets().holding(&reference, &self.book) {
             let why = Why::AtTarget(self.rule(target));
             return Verdict::kept(why, Some(self.rule(id)));
         }
@@ -382,6 +384,10 @@ impl Maps {
             Ok(_) => Verdict::swapped(result, rule),
             Err(error) => Verdict::kept(Why::BadResult { result, error }, rule),
         }
+    }
+
+    fn targets(&self) -> &Targets {
+        self.targets.get_or_init(|| Targets::of(&self.book))
     }
 
     fn rule(&self, id: RuleId) -> RuleRef<'_> {

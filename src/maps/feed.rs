@@ -9,6 +9,9 @@
 //! In all of this, *x* is an image, *producer* the rule that swaps it, *r* its result, and
 //! *consumer* a rule that would swap *r*.
 
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
 use hashbrown::{HashMap, HashSet};
 
 use super::book::Kind;
@@ -19,8 +22,8 @@ use super::lint::{can_swap, key_host};
 use super::{LIBRARY_KEY, Maps, canonical_key, names_no_port};
 use crate::image::{self, Reference, Registry};
 
-/// How much the comparison of patterns and targets may cost: about a second.
-const MAX_STEPS: usize = 100_000_000;
+/// How much the comparison of patterns and targets may cost: less than a second.
+const MAX_STEPS: usize = 50_000_000;
 
 /// Reports every producer with the first consumer of each kind.
 pub(super) fn feeds(maps: &Maps) -> Vec<Diagnostic> {
@@ -74,7 +77,7 @@ impl Feeds<'_> {
             let Ok(image) = Reference::parse(key) else {
                 continue;
             };
-            for producer in maps.targets.all_holding(&image, &maps.book) {
+            for producer in maps.targets().all_holding(&image, &maps.book) {
                 self.report(producer, consumer);
             }
         }
@@ -88,11 +91,9 @@ impl Feeds<'_> {
             let Some(product) = Product::of(maps, producer) else {
                 continue;
             };
-            for consumer in keys.naming(maps, &product) {
-                let changes = can_swap(maps, consumer) && !product.stays_under(maps, consumer);
-                if changes {
-                    self.report(producer, consumer);
-                }
+            let changes = |id: &RuleId| can_swap(maps, *id) && !product.stays_under(maps, *id);
+            if let Some(consumer) = keys.naming(maps, &product).into_iter().find(changes) {
+                self.report(producer, consumer);
             }
         }
     }
@@ -100,56 +101,42 @@ impl Feeds<'_> {
     /// A pattern that matches where another rule puts images.
     fn matched_by_patterns(&mut self) {
         let maps = self.maps;
-        if maps.replace.rules.is_empty() {
+        let patterns = &maps.replace.rules;
+        if patterns.is_empty() {
             return;
         }
+        let by_literal = ByLiteral::of(patterns.iter().map(|(_, pattern)| pattern));
+        let order_of: HashMap<RuleId, usize> = patterns
+            .iter()
+            .enumerate()
+            .map(|(order, (id, _))| (*id, order))
+            .collect();
         let mut seen = HashSet::new();
         for producer in maps.book.ids() {
             let prefixes = pattern_prefixes(maps, producer);
-            let order = maps
-                .replace
-                .rules
-                .iter()
-                .position(|(id, _)| *id == producer);
+            let order = order_of.get(&producer).copied();
             // All of one target are alike, but for the place of a pattern among the others.
             if prefixes.is_empty() || (order.is_none() && !seen.insert(prefixes.clone())) {
                 continue;
             }
-            for (index, (consumer, pattern)) in maps.replace.rules.iter().enumerate() {
-                if order.is_some() && maps.book.target(*consumer) == maps.book.target(producer) {
+            let consumer = prefixes.iter().find_map(|prefix| {
+                by_literal.near(&prefix.text).find_map(|index| {
+                    let (consumer, pattern) = patterns.get(index)?;
+                    self.steps += pattern.len() * prefix.text.len();
                     // r = TARGET/last becomes TARGET/last.
-                    continue;
-                }
-                let tried_first = order.is_none_or(|order| index < order);
-                let mut reaches = false;
-                for prefix in &prefixes {
-                    reaches |= self.reaches(pattern, prefix, tried_first);
-                }
-                if self.steps > MAX_STEPS {
-                    return;
-                }
-                if reaches && (maps.book.value(*consumer).is_empty() || can_swap(maps, *consumer)) {
-                    self.report(producer, *consumer);
-                }
+                    let same = order.is_some()
+                        && maps.book.target(*consumer) == maps.book.target(producer);
+                    let swaps = maps.book.value(*consumer).is_empty() || can_swap(maps, *consumer);
+                    let found = !same && swaps && prefix.reaches(pattern, index, order);
+                    (found || self.steps > MAX_STEPS).then_some(*consumer)
+                })
+            });
+            if self.steps > MAX_STEPS {
+                return;
             }
-        }
-    }
-
-    /// Whether a pattern can match an *r* that begins with the prefix, though it did not match the
-    /// *x* that *r* was made of.
-    fn reaches(&mut self, pattern: &Pattern, prefix: &Prefix, tried_first: bool) -> bool {
-        let literal = pattern.literal_prefix();
-        let shorter = literal.len().min(prefix.text.len());
-        self.steps += 1;
-        if literal.get(..shorter) != prefix.text.get(..shorter) {
-            return false;
-        }
-        self.steps += pattern.len() * prefix.text.len() / 4;
-        if tried_first && prefix.is_whole && pattern.starts_open() {
-            // A match of all but the leading "*" behind the prefix is a match in x as well.
-            pattern.can_begin_inside(&prefix.text)
-        } else {
-            pattern.can_begin_with(&prefix.text)
+            if let Some(consumer) = consumer {
+                self.report(producer, consumer);
+            }
         }
     }
 
@@ -252,6 +239,48 @@ struct Prefix {
     text: String,
     /// *x*, or what of it is kept, follows at once.
     is_whole: bool,
+}
+
+impl Prefix {
+    /// Whether a pattern can match an *r* that begins so, though it did not match the *x* that *r*
+    /// was made of. `index` is the pattern's place among all, `order` the producer's, if it is one.
+    fn reaches(&self, pattern: &Pattern, index: usize, order: Option<usize>) -> bool {
+        let tried_first = order.is_none_or(|order| index < order);
+        if tried_first && self.is_whole && pattern.starts_open() {
+            // A match of all but the leading "*" behind the prefix is a match in x as well.
+            pattern.can_begin_inside(&self.text, order.is_some())
+        } else {
+            // But one path component follows what [REPLACE] puts before it.
+            pattern.can_begin_with(&self.text, order.is_some())
+        }
+    }
+}
+
+/// Patterns by what they say before their first wildcard: few can match a given prefix.
+struct ByLiteral(BTreeMap<String, Vec<usize>>);
+
+impl ByLiteral {
+    fn of<'a>(patterns: impl Iterator<Item = &'a Pattern>) -> Self {
+        let mut by_literal: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+        for (index, pattern) in patterns.enumerate() {
+            by_literal
+                .entry(pattern.literal_prefix())
+                .or_default()
+                .push(index);
+        }
+        Self(by_literal)
+    }
+
+    /// Those that say a part of the text, or the text and more.
+    fn near<'a>(&'a self, text: &'a str) -> impl Iterator<Item = usize> + 'a {
+        let part = (0..text.len()).filter_map(|end| self.0.get(text.get(..end)?));
+        let more = self
+            .0
+            .range::<str, _>((Bound::Included(text), Bound::Unbounded))
+            .take_while(move |(literal, _)| literal.starts_with(text))
+            .map(|(_, indices)| indices);
+        part.chain(more).flatten().copied()
+    }
 }
 
 fn pattern_prefixes(maps: &Maps, producer: RuleId) -> Vec<Prefix> {

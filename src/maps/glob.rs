@@ -114,24 +114,38 @@ impl Pattern {
         self.0.len()
     }
 
-    /// Whether a text that begins with `prefix` can match.
-    pub(super) fn can_begin_with(&self, prefix: &str) -> bool {
-        let mut states = self.start();
-        for b in prefix.bytes() {
-            states = self.step(&states, b);
-        }
-        states.contains(&true)
+    /// Whether a text that begins with `prefix` can match; with `one_component`, one whose rest has
+    /// no slash.
+    pub(super) fn can_begin_with(&self, prefix: &str, one_component: bool) -> bool {
+        self.can_go_on(prefix, one_component, 0)
     }
 
     /// As [`Pattern::can_begin_with`], for a pattern that [starts open](Pattern::starts_open):
     /// whether it can match with more than its leading `*` on the prefix.
-    pub(super) fn can_begin_inside(&self, prefix: &str) -> bool {
+    pub(super) fn can_begin_inside(&self, prefix: &str, one_component: bool) -> bool {
+        // States 0 and 1 stand before and behind the leading star.
+        self.can_go_on(prefix, one_component, 2)
+    }
+
+    fn can_go_on(&self, prefix: &str, one_component: bool, from: usize) -> bool {
         let mut states = self.start();
         for b in prefix.bytes() {
             states = self.step(&states, b);
         }
-        // States 0 and 1 stand before and behind the leading star.
-        states.iter().skip(2).any(|state| *state)
+        let needs_no_slash = |state: usize| {
+            let rest = self.0.get(state..).unwrap_or_default();
+            rest.iter().all(|token| match token {
+                Token::Literal(b) => *b != b'/',
+                Token::Set(mask) => mask & !bit(b'/') != 0,
+                Token::Any | Token::Star => true,
+            })
+        };
+        let mut alive = states
+            .iter()
+            .enumerate()
+            .skip(from)
+            .filter(|(_, alive)| **alive);
+        alive.any(|(state, _)| !one_component || needs_no_slash(state))
     }
 
     fn start(&self) -> Vec<bool> {
@@ -396,13 +410,15 @@ mod tests {
     #[test]
     fn what_can_begin_with_a_prefix() {
         let pattern = |text| Pattern::parse(text).unwrap();
-        assert!(pattern("a.io/*").can_begin_with("a.io/b/"));
-        assert!(!pattern("a.io/x*").can_begin_with("a.io/b/"));
-        assert!(pattern("*").can_begin_with("a/"));
-        assert!(!pattern("*@sha256:*").can_begin_inside("a.io/"));
-        assert!(pattern("*/mysql").can_begin_inside("a.io/"));
-        assert!(!pattern("*mysql").can_begin_inside("a.io/"));
-        assert!(pattern("*io*").can_begin_inside("a.io/"));
+        assert!(pattern("a.io/*").can_begin_with("a.io/b/", false));
+        assert!(!pattern("a.io/x*").can_begin_with("a.io/b/", false));
+        assert!(pattern("*").can_begin_with("a/", true));
+        assert!(pattern("*b.io/*").can_begin_with("a/", false));
+        assert!(!pattern("*b.io/*").can_begin_with("a/", true));
+        assert!(!pattern("*@sha256:*").can_begin_inside("a.io/", false));
+        assert!(pattern("*/mysql").can_begin_inside("a.io/", true));
+        assert!(!pattern("*mysql").can_begin_inside("a.io/", false));
+        assert!(pattern("*io*").can_begin_inside("a.io/", false));
     }
 
     /// The plainest way to say what fnmatch means: backtracking, one character at a time.
@@ -416,25 +432,25 @@ mod tests {
         let Some((&t, rest)) = text.split_first() else {
             return false;
         };
-        if c == '[' {
-            if let Some(end) = set_end(behind) {
-                let (negated, set) = match &behind[..end] {
-                    ['!', set @ ..] => (true, set),
-                    set => (false, set),
-                };
-                let mut found = false;
-                let mut i = 0;
-                while i < set.len() {
-                    if i + 2 < set.len() && set[i + 1] == '-' {
-                        found |= set[i] <= t && t <= set[i + 2];
-                        i += 3;
-                    } else {
-                        found |= set[i] == t;
-                        i += 1;
-                    }
+        if c == '['
+            && let Some(end) = set_end(behind)
+        {
+            let (negated, set) = match &behind[..end] {
+                ['!', set @ ..] => (true, set),
+                set => (false, set),
+            };
+            let mut found = false;
+            let mut i = 0;
+            while i < set.len() {
+                if i + 2 < set.len() && set[i + 1] == '-' {
+                    found |= set[i] <= t && t <= set[i + 2];
+                    i += 3;
+                } else {
+                    found |= set[i] == t;
+                    i += 1;
                 }
-                return found != negated && oracle(&behind[end + 1..], rest);
             }
+            return found != negated && oracle(&behind[end + 1..], rest);
         }
         (c == '?' || c == t) && oracle(behind, rest)
     }
@@ -462,7 +478,8 @@ mod tests {
             let parsed = Pattern::parse(&pattern).unwrap();
             if matches(&pattern, &image) {
                 for end in 0..=image.len() {
-                    prop_assert!(parsed.can_begin_with(&image[..end]));
+                    let (prefix, rest) = image.split_at(end);
+                    prop_assert!(parsed.can_begin_with(prefix, !rest.contains('/')));
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use std::hash::BuildHasher;
 
+use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 /// A place in `Maps::rules`.
@@ -10,7 +11,8 @@ pub(super) type RuleId = u32;
 /// Rules by one of their texts; `text_of` says which, and must say the same at each call.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    table: HashTable<RuleId>,
+    /// With the hash of each text, so that growing reads no text again.
+    table: HashTable<(u64, RuleId)>,
     hasher: DefaultHashBuilder,
     longest: usize,
 }
@@ -25,7 +27,8 @@ impl Index {
             return None;
         }
         let hash = self.hasher.hash_one(text);
-        self.table.find(hash, |id| text_of(*id) == text).copied()
+        let is_it = |(other, id): &(u64, RuleId)| *other == hash && text_of(*id) == text;
+        self.table.find(hash, is_it).map(|(_, id)| *id)
     }
 
     /// Adds a rule unless one with the same text is there; that one is returned.
@@ -35,14 +38,16 @@ impl Index {
         text_of: impl Fn(RuleId) -> &'a str,
     ) -> Option<RuleId> {
         let text = text_of(id);
-        if let Some(earlier) = self.find(text, &text_of) {
-            return Some(earlier);
-        }
-        self.longest = self.longest.max(text.len());
         let hash = self.hasher.hash_one(text);
-        self.table
-            .insert_unique(hash, id, |id| self.hasher.hash_one(text_of(*id)));
-        None
+        let is_it = |(other, id): &(u64, RuleId)| *other == hash && text_of(*id) == text;
+        match self.table.entry(hash, is_it, |(hash, _)| *hash) {
+            Entry::Occupied(earlier) => Some(earlier.get().1),
+            Entry::Vacant(place) => {
+                place.insert((hash, id));
+                self.longest = self.longest.max(text.len());
+                None
+            }
+        }
     }
 
     /// The length of the longest text, in bytes.

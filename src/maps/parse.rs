@@ -158,7 +158,7 @@ impl<'a> Reader<'a> {
             (_, []) => {
                 return Err(self.error(
                     "no-separator",
-                    from..text.len(),
+                    text.len() - text.trim_start().len()..text.len(),
                     "there is no \"::\" in the line",
                     "write KEY::VALUE; KEY:: alone means: do not swap",
                 ));
@@ -200,7 +200,7 @@ impl<'a> Reader<'a> {
     /// A key or a value. As in 1.5.3, blanks inside it say nothing.
     fn part(&self, text: &str, range: Range<usize>, warnings: &mut Vec<Diagnostic>) -> Part<'a> {
         let says = text.get(range.clone()).unwrap_or_default();
-        if !says.contains(' ') {
+        if memchr::memchr(b' ', says.as_bytes()).is_none() {
             return Part { range, says: None };
         }
         let says = says.replace(' ', "");
