@@ -2,5 +2,12 @@
 //! Pods. `docs/architecture.md` shows the rooms and the two flows through them.
 
 pub mod admission;
+pub mod cli;
+pub mod cluster;
 pub mod image;
+pub mod manifests;
 pub mod maps;
+pub mod maps_file;
+pub mod pki;
+pub mod server;
+pub mod telemetry;

@@ -1,0 +1,114 @@
+//! The command line: one file a subcommand.
+//!
+//! Exit codes: 0 done, 1 something is wrong with what was looked at, 2 it could not be looked at.
+
+mod args;
+mod check;
+mod completions;
+mod explain;
+mod rewrite;
+mod serve;
+mod terminal;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use self::terminal::Color;
+
+/// Rewrites the image references of Kubernetes Pods, so that they are pulled from your registry.
+#[derive(Debug, Parser)]
+#[command(
+    name = "imageswap",
+    version,
+    arg_required_else_help = true,
+    propagate_version = true,
+    max_term_width = 100,
+    after_help = "Start with `imageswap serve`, or try `imageswap explain nginx`."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    /// When to use colour
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        hide_possible_values = true,
+        help_heading = "For all commands",
+        value_name = "auto|always|never",
+        env = "IMAGESWAP_COLOR"
+    )]
+    color: Color,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Answer kube-apiserver's AdmissionReviews over TLS
+    Serve(Box<serve::Args>),
+    /// Check map files and show what is wrong, as a compiler would
+    Check(check::Args),
+    /// Show what becomes of images, and by which rule
+    Explain(explain::Args),
+    /// Swap the images in Kubernetes manifests, and nothing else in them
+    Rewrite(rewrite::Args),
+    /// Print a script that completes this command line in your shell
+    Completions(completions::Args),
+}
+
+/// What `main` does.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    cli.color.apply();
+    let done = match &cli.command {
+        Command::Serve(args) => serve::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Explain(args) => explain::run(args),
+        Command::Rewrite(args) => rewrite::run(args),
+        Command::Completions(args) => completions::run(args, &mut Cli::command()),
+    };
+    done.unwrap_or_else(|error| {
+        if error.chain().any(is_broken_pipe) {
+            // Whoever read our output has read enough.
+            return ExitCode::SUCCESS;
+        }
+        terminal::complain(&format!("{error:#}"));
+        ExitCode::from(2)
+    })
+}
+
+fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
+    let io = error.downcast_ref().map(io::Error::kind);
+    let json = || {
+        error
+            .downcast_ref()
+            .and_then(serde_json::Error::io_error_kind)
+    };
+    io.or_else(json) == Some(io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_has_an_environment_variable() {
+        for command in Cli::command().get_subcommands() {
+            for flag in command.get_opts() {
+                if !["help", "version"].contains(&flag.get_id().as_str()) {
+                    let name = (command.get_name(), flag.get_id());
+                    assert!(flag.get_env().is_some(), "{name:?}");
+                    assert!(flag.get_help().is_some(), "{name:?}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Arguments that several commands share.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+
+use super::terminal;
+use crate::maps::{Legacy, Maps, Rules};
+use crate::maps_file;
+
+/// Where 1.5.3's container had its map file.
+pub(super) const MOUNTED_MAPS: &str = "/app/maps/imageswap-maps.conf";
+
+/// In use where there is no map file.
+const EXAMPLE: &str = include_str!("../maps/example.conf");
+
+/// The label whose value `disabled` keeps ImageSwap away.
+pub(super) const DISABLE_LABEL: &str = "k8s.twr.io/imageswap";
+
+/// Which rules to use.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct RulesArgs {
+    /// The map file [default: /app/maps/imageswap-maps.conf if it exists, else a built-in example]
+    #[arg(long, value_name = "FILE", env = "IMAGESWAP_MAPS_FILE")]
+    maps: Option<PathBuf>,
+
+    /// Whether to swap by a map file or by one prefix
+    #[arg(
+        long,
+        value_enum,
+        ignore_case = true,
+        default_value_t,
+        env = "IMAGESWAP_MODE"
+    )]
+    pub(super) mode: Mode,
+
+    /// The prefix of legacy mode; empty: do not swap
+    #[arg(long, value_name = "PREFIX", default_value = "", env = "IMAGE_PREFIX")]
+    pub(super) image_prefix: String,
+}
+
+/// How images are swapped.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Mode {
+    /// By a map file
+    #[default]
+    Maps,
+    /// By the prefix alone (deprecated)
+    Legacy,
+}
+
+/// The form of what is printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Output {
+    /// For people
+    #[default]
+    Text,
+    /// For machines, one object a line
+    Json,
+}
+
+impl RulesArgs {
+    /// The map file, if there is one.
+    pub(super) fn file(&self) -> Option<PathBuf> {
+        let named = self
+            .maps
+            .clone()
+            .filter(|path| !path.as_os_str().is_empty());
+        let mounted = || Some(PathBuf::from(MOUNTED_MAPS)).filter(|path| path.exists());
+        named.or_else(mounted)
+    }
+
+    /// The rules, only to be asked; says so if they are the example.
+    pub(super) fn load(&self) -> anyhow::Result<Rules> {
+        if self.mode == Mode::Legacy {
+            return Ok(self.legacy());
+        }
+        match self.file() {
+            Some(path) => Ok(Rules::Maps(Box::new(maps_file::load_quietly(&path)?))),
+            None => {
+                terminal::hint("no map file is named (--maps FILE): a built-in example is used");
+                example()
+            }
+        }
+    }
+
+    pub(super) fn legacy(&self) -> Rules {
+        Rules::Legacy(Legacy {
+            prefix: self.image_prefix.clone(),
+        })
+    }
+}
+
+/// The built-in example.
+pub(super) fn example() -> anyhow::Result<Rules> {
+    let (maps, _) = Maps::parse(EXAMPLE.as_bytes())?;
+    Ok(Rules::Maps(Box::new(maps)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_is_without_fault() {
+        let (maps, diagnostics) = Maps::parse(EXAMPLE.as_bytes()).unwrap();
+        assert_eq!(diagnostics, []);
+        assert_eq!(maps.lint(), []);
+        assert_eq!(
+            maps.swap("docker.io/nginx/nginx:latest").image(),
+            Some("my-registry.example.com/nginx/nginx:latest")
+        );
+    }
+}

@@ -1,0 +1,124 @@
+//! `imageswap check`: what is wrong with a map file, as a compiler would say it.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use super::args::Output;
+use super::terminal::{self, ERROR, GOOD, WARNING};
+use crate::maps::Severity;
+use crate::maps_file::{self, Loaded};
+
+/// Exits with 1 if a line is in error, with 2 if a file can't be read.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The map files
+    #[arg(required = true, value_name = "MAPS")]
+    files: Vec<PathBuf>,
+
+    /// Take warnings for errors
+    #[arg(long, env = "IMAGESWAP_STRICT")]
+    strict: bool,
+
+    /// The form of what is printed
+    #[arg(short, long, value_enum, default_value_t, env = "IMAGESWAP_OUTPUT")]
+    output: Output,
+}
+
+/// More than anybody reads.
+const MAX_SHOWN: usize = 500;
+
+/// How many findings a file has.
+#[derive(Debug, Clone, Copy, Default)]
+struct Count {
+    errors: usize,
+    warnings: usize,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let mut out = terminal::stdout();
+    let (mut faulty, mut unread) = (false, false);
+    for file in &args.files {
+        match maps_file::load(file, false) {
+            Ok(loaded) => {
+                let count = Count::of(&loaded);
+                faulty |= count.errors > 0 || args.strict && count.warnings > 0;
+                match args.output {
+                    Output::Text => print(&mut out, file, &loaded, count)?,
+                    Output::Json => print_json(&mut out, file, &loaded)?,
+                }
+            }
+            Err(error) => {
+                out.flush()?;
+                terminal::complain(&error.to_string());
+                unread = true;
+            }
+        }
+    }
+    out.flush()?;
+    Ok(match (unread, faulty) {
+        (true, _) => ExitCode::from(2),
+        (false, true) => ExitCode::from(1),
+        (false, false) => ExitCode::SUCCESS,
+    })
+}
+
+impl Count {
+    fn of(loaded: &Loaded) -> Self {
+        let errors = loaded.errors();
+        Self {
+            errors,
+            warnings: loaded.diagnostics.len() - errors,
+        }
+    }
+}
+
+fn print(out: &mut impl Write, file: &Path, loaded: &Loaded, count: Count) -> anyhow::Result<()> {
+    let name = file.display().to_string();
+    for found in loaded.diagnostics.iter().take(MAX_SHOWN) {
+        // The stream drops the colour if it is not wanted.
+        writeln!(out, "{}", found.render(&name, true))?;
+    }
+    if let Some(more) = loaded
+        .diagnostics
+        .len()
+        .checked_sub(MAX_SHOWN)
+        .filter(|n| *n > 0)
+    {
+        writeln!(
+            out,
+            "and {more} more findings; `--output json` shows all of them\n"
+        )?;
+    }
+    let (style, verdict) = match count {
+        Count { errors: 1.., .. } => (ERROR, "not good"),
+        Count { warnings: 1.., .. } => (WARNING, "usable"),
+        _ => (GOOD, "good"),
+    };
+    writeln!(
+        out,
+        "{style}{name} is {verdict}{style:#}: {}, {}, {}",
+        plural(loaded.maps.len(), "rule"),
+        plural(count.errors, "error"),
+        plural(count.warnings, "warning"),
+    )?;
+    Ok(())
+}
+
+fn print_json(out: &mut impl Write, file: &Path, loaded: &Loaded) -> anyhow::Result<()> {
+    let name = file.display().to_string();
+    for found in &loaded.diagnostics {
+        debug_assert!(matches!(
+            found.severity,
+            Severity::Error | Severity::Warning
+        ));
+        serde_json::to_writer(&mut *out, &found.record(&name))?;
+        out.write_all(b"\n")?;
+    }
+    Ok(())
+}
+
+fn plural(n: usize, what: &str) -> String {
+    let s = if n == 1 { "" } else { "s" };
+    format!("{n} {what}{s}")
+}

@@ -1,0 +1,147 @@
+//! `imageswap explain`: what becomes of images, by which rule, and why not by another.
+
+use std::io::{self, BufRead, Write};
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use super::args::{Output, RulesArgs};
+use super::terminal::{self, BOLD, DIM, GOOD, WARNING};
+use crate::maps::{RuleRef, Rules, Tried, Verdict};
+
+/// Prints the result, the rule and its line, and the rules that were tried before it.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The images; `-` reads them from standard input, one a line
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<String>,
+
+    #[command(flatten)]
+    rules: RulesArgs,
+
+    /// The form of what is printed
+    #[arg(short, long, value_enum, default_value_t, env = "IMAGESWAP_OUTPUT")]
+    output: Output,
+}
+
+/// One line of `-o json`.
+#[derive(Serialize)]
+struct Record<'a> {
+    image: &'a str,
+    result: &'a str,
+    changed: bool,
+    rule: RecordRule<'a>,
+}
+
+#[derive(Serialize)]
+struct RecordRule<'a> {
+    kind: &'static str,
+    line: Option<usize>,
+    text: Option<&'a str>,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let rules = args.rules.load()?;
+    let mut out = terminal::stdout();
+    for image in &args.images {
+        if image == "-" {
+            explain_lines(&mut out, &rules, args.output)?;
+        } else {
+            explain(&mut out, &rules, image, args.output)?;
+        }
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn explain_lines(out: &mut impl Write, rules: &Rules, output: Output) -> anyhow::Result<()> {
+    let mut input = io::BufReader::with_capacity(64 << 10, io::stdin());
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if input.read_until(b'\n', &mut line)? == 0 {
+            return Ok(());
+        }
+        let image = line.strip_suffix(b"\n").unwrap_or(&line);
+        // What is not UTF-8 is no image, before or after.
+        explain(out, rules, &String::from_utf8_lossy(image), output)?;
+        if !input.buffer().contains(&b'\n') {
+            // Whoever types, or waits for an answer, gets it now.
+            out.flush()?;
+        }
+    }
+}
+
+fn explain(out: &mut impl Write, rules: &Rules, image: &str, output: Output) -> anyhow::Result<()> {
+    match output {
+        Output::Json => {
+            let verdict = rules.swap(image);
+            serde_json::to_writer(&mut *out, &Record::of(image, &verdict))?;
+            out.write_all(b"\n")?;
+        }
+        Output::Text => {
+            let mut tried = Vec::new();
+            let verdict = rules.swap_observed(image, &mut |vain| tried.push(sentence(vain)));
+            print(out, image, &verdict, &tried)?;
+        }
+    }
+    Ok(())
+}
+
+impl<'a> Record<'a> {
+    fn of(image: &'a str, verdict: &'a Verdict<'_>) -> Self {
+        Self {
+            image,
+            result: verdict.image().unwrap_or(image),
+            changed: verdict.image().is_some(),
+            rule: RecordRule {
+                kind: verdict.kind(),
+                line: verdict.rule.and_then(|rule| rule.line),
+                text: verdict.rule.map(|rule| rule.text),
+            },
+        }
+    }
+}
+
+fn print(
+    out: &mut impl Write,
+    image: &str,
+    verdict: &Verdict<'_>,
+    tried: &[String],
+) -> io::Result<()> {
+    writeln!(out, "{BOLD}{}{BOLD:#}", image.escape_debug())?;
+    match &verdict.outcome {
+        Ok(result) => writeln!(out, "  becomes {GOOD}{result}{GOOD:#}")?,
+        Err(why) => writeln!(out, "  {WARNING}stays as it is{WARNING:#}: {why}")?,
+    }
+    match verdict.rule {
+        Some(RuleRef {
+            line: Some(line),
+            text,
+            ..
+        }) => writeln!(out, "  by line {line}: {BOLD}{text}{BOLD:#}")?,
+        Some(RuleRef { text, .. }) => writeln!(out, "  by the prefix {BOLD}{text:?}{BOLD:#}")?,
+        None => {}
+    }
+    for vain in tried {
+        writeln!(out, "  {DIM}before that: {vain}{DIM:#}")?;
+    }
+    Ok(())
+}
+
+fn sentence(tried: Tried<'_>) -> String {
+    match tried {
+        Tried::Exact => "no [EXACT] line names this image".to_owned(),
+        Tried::Replace(0) => "there is no [REPLACE] line".to_owned(),
+        Tried::Replace(1) => "the one [REPLACE] pattern does not match".to_owned(),
+        Tried::Replace(patterns) => format!("none of {patterns} [REPLACE] patterns matches"),
+        Tried::Registry(key) => format!("there is no key {key}"),
+        Tried::Noswap(items) => match items {
+            [item] => format!("the image does not contain {item} (noswap_wildcards)"),
+            items => format!(
+                "the image contains none of {} noswap_wildcards",
+                items.len()
+            ),
+        },
+    }
+}

@@ -1,0 +1,220 @@
+//! `imageswap rewrite`: manifests in, manifests out, with the images swapped and nothing else.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use similar::TextDiff;
+
+use super::args::{DISABLE_LABEL, RulesArgs};
+use super::terminal::{self, BOLD, ERROR, GOOD};
+use crate::manifests::{self, Found, Rewritten};
+use crate::maps::Rules;
+
+/// Comments, order and quoting stay. YAML with any number of documents, JSON, and Lists are read;
+/// objects that carry the disabling label stay as they are.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The manifests; `-`, or none, reads standard input
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
+
+    /// Show what would change, in place of the result
+    #[arg(long, env = "IMAGESWAP_DIFF", conflicts_with = "in_place")]
+    diff: bool,
+
+    /// Write each file that changes back
+    #[arg(short, long, env = "IMAGESWAP_IN_PLACE")]
+    in_place: bool,
+
+    /// The label whose value "disabled" on an object keeps its images
+    #[arg(long, value_name = "LABEL", default_value = DISABLE_LABEL, env = "IMAGESWAP_DISABLE_LABEL")]
+    disable_label: String,
+
+    #[command(flatten)]
+    rules: RulesArgs,
+}
+
+/// A manifest before and after.
+struct Done {
+    path: PathBuf,
+    before: String,
+    after: Rewritten,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let rules = args.rules.load()?;
+    let stdin = [PathBuf::from("-")];
+    let files = if args.files.is_empty() {
+        &stdin[..]
+    } else {
+        &args.files[..]
+    };
+    // All of them before the first is printed: half an answer would be taken for one.
+    let done: Vec<Done> = files
+        .iter()
+        .map(|path| rewrite(path, &rules, &args.disable_label))
+        .collect::<Result<_, _>>()?;
+    if args.in_place {
+        write_back(&done)?;
+    } else if args.diff {
+        print_diffs(&done)?;
+    } else {
+        print_manifests(&done)?;
+    }
+    if io::stderr().is_terminal() {
+        let count = |of: fn(&Rewritten) -> usize| done.iter().map(|d| of(&d.after)).sum::<usize>();
+        let (swapped, objects) = (count(|r| r.swapped), count(|r| r.objects));
+        terminal::hint(&format!(
+            "swapped {swapped} images in {objects} objects with Pods"
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn rewrite(path: &Path, rules: &Rules, disable_label: &str) -> anyhow::Result<Done> {
+    let name = shown(path);
+    let before = read(path).with_context(|| format!("can't read {name}"))?;
+    let mut swap = |found: &Found<'_>| {
+        let verdict = rules.swap(found.image);
+        if verdict.is_invalid()
+            && let Err(why) = &verdict.outcome
+        {
+            let (line, image) = (found.line, found.image);
+            terminal::hint(&format!(
+                "{name}:{line}: the image {image:?} stays as it is: {why}"
+            ));
+        }
+        verdict.outcome.ok()
+    };
+    let after = manifests::rewrite(&before, disable_label, &mut swap)
+        .with_context(|| format!("can't rewrite {name}"))?;
+    Ok(Done {
+        path: path.to_owned(),
+        before,
+        after,
+    })
+}
+
+fn shown(path: &Path) -> String {
+    if is_stdin(path) {
+        "standard input".to_owned()
+    } else {
+        path.display().to_string()
+    }
+}
+
+fn is_stdin(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    let mut bytes = Vec::new();
+    if is_stdin(path) {
+        io::stdin().lock().read_to_end(&mut bytes)?;
+    } else {
+        bytes = fs::read(path)?;
+    }
+    let text = String::from_utf8(bytes);
+    text.map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        anyhow::anyhow!("byte {at} of it is not UTF-8")
+    })
+}
+
+/// As they are, with a separator where two YAML files would run into each other.
+fn print_manifests(done: &[Done]) -> anyhow::Result<()> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut before = "";
+    for Done { after, .. } in done {
+        let text = after.text.as_str();
+        if !before.is_empty() && !before.ends_with('\n') {
+            out.write_all(b"\n")?;
+        }
+        let is_json = |text: &str| text.trim_start().starts_with(['{', '[']);
+        if !before.is_empty() && !is_json(before) && !text.starts_with("---") {
+            out.write_all(b"---\n")?;
+        }
+        out.write_all(text.as_bytes())?;
+        before = text;
+    }
+    out.flush()?;
+    Ok(())
+}
+
+fn print_diffs(done: &[Done]) -> anyhow::Result<()> {
+    let mut out = terminal::stdout();
+    for Done {
+        path,
+        before,
+        after,
+    } in done
+    {
+        let (old, new) = (
+            format!("a/{}", path.display()),
+            format!("b/{}", path.display()),
+        );
+        let diff = TextDiff::from_lines(before.as_str(), after.text.as_str());
+        let text = diff.unified_diff().header(&old, &new).to_string();
+        out.write_all(coloured(&text).as_bytes())?;
+    }
+    out.flush()?;
+    Ok(())
+}
+
+/// A unified diff with its lines in colour; the stream drops the colour if it is not wanted.
+fn coloured(diff: &str) -> String {
+    let mut text = String::with_capacity(diff.len() * 2);
+    for line in diff.split_inclusive('\n') {
+        let (body, end) = match line.strip_suffix('\n') {
+            Some(body) => (body, "\n"),
+            None => (line, ""),
+        };
+        let style = match body.get(..1) {
+            _ if body.starts_with("---") || body.starts_with("+++") => BOLD,
+            Some("-") => ERROR,
+            Some("+") => GOOD,
+            Some("@") => BOLD,
+            _ => {
+                text.push_str(line);
+                continue;
+            }
+        };
+        // Writing to a String can't fail.
+        let _ = write!(text, "{style}{body}{style:#}{end}");
+    }
+    text
+}
+
+/// Written beside and renamed, with the permissions of the file that it replaces.
+fn write_back(done: &[Done]) -> anyhow::Result<()> {
+    for Done {
+        path,
+        before,
+        after,
+    } in done
+    {
+        if is_stdin(path) {
+            io::stdout().lock().write_all(after.text.as_bytes())?;
+            continue;
+        }
+        if *before == after.text {
+            continue;
+        }
+        let write = || -> io::Result<()> {
+            // A link stays a link: what it points to is replaced.
+            let target = fs::canonicalize(path)?;
+            let mut name = target.file_name().unwrap_or_default().to_owned();
+            name.push(".imageswap");
+            let beside = target.with_file_name(name);
+            fs::write(&beside, &after.text)?;
+            fs::set_permissions(&beside, fs::metadata(&target)?.permissions())?;
+            fs::rename(&beside, &target)
+        };
+        write().with_context(|| format!("can't write {}", path.display()))?;
+    }
+    Ok(())
+}

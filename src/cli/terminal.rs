@@ -1,0 +1,56 @@
+//! Colour where a person looks, none where a program reads.
+
+use std::io::Write;
+
+use anstyle::{AnsiColor, Style};
+use clap::ValueEnum;
+
+/// When to use colour.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Color {
+    /// On a terminal
+    #[default]
+    Auto,
+    /// Also into files and pipes
+    Always,
+    /// Not at all
+    Never,
+}
+
+pub(super) const ERROR: Style = AnsiColor::Red.on_default().bold();
+pub(super) const WARNING: Style = AnsiColor::Yellow.on_default().bold();
+pub(super) const GOOD: Style = AnsiColor::Green.on_default();
+pub(super) const BOLD: Style = Style::new().bold();
+pub(super) const DIM: Style = Style::new().dimmed();
+
+impl Color {
+    /// For all that is printed from now on.
+    pub(super) fn apply(self) {
+        match self {
+            Self::Auto => anstream::ColorChoice::Auto,
+            Self::Always => anstream::ColorChoice::Always,
+            Self::Never => anstream::ColorChoice::Never,
+        }
+        .write_global();
+    }
+}
+
+/// Standard output; drops colour where it is not wanted.
+pub(super) fn stdout() -> impl Write {
+    std::io::BufWriter::with_capacity(64 << 10, anstream::stdout())
+}
+
+/// An error, in one line, on standard error.
+pub(super) fn complain(text: &str) {
+    say(ERROR, "error", text);
+}
+
+/// A hint, in one line, on standard error.
+pub(super) fn hint(text: &str) {
+    say(WARNING, "note", text);
+}
+
+fn say(style: Style, what: &str, text: &str) {
+    // There is nobody left to tell.
+    let _ = writeln!(anstream::stderr(), "{style}{what}{style:#}: {text}");
+}
