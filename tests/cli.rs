@@ -1,0 +1,491 @@
+//! The other commands from outside: arguments in, text and exit code out.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+fn imageswap(args: &[&str], stdin: &[u8]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_imageswap"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().to_uppercase().starts_with("IMAGE") {
+            command.env_remove(name);
+        }
+    }
+    let mut child = command
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let stdin = stdin.to_vec();
+    let writer = std::thread::spawn(move || {
+        // A command that refuses to start reads nothing.
+        let _ = input.write_all(&stdin);
+    });
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    output
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn json_lines(output: &Output) -> Vec<Value> {
+    let text = stdout(output);
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// A file with this text.
+fn file(dir: &Path, name: &str, text: &str) -> String {
+    let path = dir.join(name);
+    fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+const MAPS: &str = "\
+# comment
+default::mirror.example.com
+docker.io::hub.example.com # ours
+quay.io::
+[EXACT]busybox::exact.example.com/busybox:1
+[REPLACE]ghcr.io/*::replace.example.com
+noswap_wildcards::internal
+registry.k8s.io::https://bad
+";
+
+#[test]
+fn explain_prints_one_json_object_for_each_line_of_standard_input() {
+    let dir = tempfile::tempdir().unwrap();
+    let maps = file(dir.path(), "maps", MAPS);
+    let images = "nginx\nbusybox\nghcr.io/a/b:1\nquay.io/a\nx.internal/a\nother.io/a\n\
+                  registry.k8s.io/pause:3\nNO\n\n nginx \nmirror.example.com/a";
+    let output = imageswap(
+        &["explain", "-o", "json", "--maps", &maps, "-"],
+        images.as_bytes(),
+    );
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let row = |image: &str, result: &str, kind: &str, line: Option<usize>, text: Option<&str>| {
+        json!({
+            "image": image,
+            "result": result,
+            "changed": image != result,
+            "rule": {"kind": kind, "line": line, "text": text},
+        })
+    };
+    let default = Some("default::mirror.example.com");
+    assert_eq!(
+        json_lines(&output),
+        [
+            row(
+                "nginx",
+                "hub.example.com/nginx",
+                "registry",
+                Some(3),
+                Some("docker.io::hub.example.com")
+            ),
+            row(
+                "busybox",
+                "exact.example.com/busybox:1",
+                "exact",
+                Some(5),
+                Some("[EXACT]busybox::exact.example.com/busybox:1"),
+            ),
+            row(
+                "ghcr.io/a/b:1",
+                "replace.example.com/b:1",
+                "replace",
+                Some(6),
+                Some("[REPLACE]ghcr.io/*::replace.example.com"),
+            ),
+            row(
+                "quay.io/a",
+                "quay.io/a",
+                "registry",
+                Some(4),
+                Some("quay.io::")
+            ),
+            row(
+                "x.internal/a",
+                "x.internal/a",
+                "noswap",
+                Some(7),
+                Some("noswap_wildcards::internal")
+            ),
+            row(
+                "other.io/a",
+                "mirror.example.com/a",
+                "default",
+                Some(2),
+                default
+            ),
+            row(
+                "registry.k8s.io/pause:3",
+                "registry.k8s.io/pause:3",
+                "invalid",
+                Some(8),
+                Some("registry.k8s.io::https://bad"),
+            ),
+            row("NO", "NO", "invalid", None, None),
+            row("", "", "invalid", None, None),
+            row(" nginx ", " nginx ", "invalid", None, None),
+            row(
+                "mirror.example.com/a",
+                "mirror.example.com/a",
+                "default",
+                Some(2),
+                default
+            ),
+        ]
+    );
+}
+
+#[test]
+fn explain_in_legacy_mode_and_without_rules() {
+    let legacy = [
+        "explain",
+        "-o",
+        "json",
+        "--mode",
+        "legacy",
+        "--image-prefix",
+        "mirror.io/",
+        "a",
+    ];
+    let rule = |args: &[&str]| json_lines(&imageswap(args, b""))[0]["rule"].clone();
+    assert_eq!(
+        rule(&legacy),
+        json!({"kind": "invalid", "line": null, "text": "mirror.io/"})
+    );
+    let legacy = [
+        "explain",
+        "-o",
+        "json",
+        "--mode",
+        "LEGACY",
+        "--image-prefix",
+        "mirror.io",
+        "a",
+    ];
+    assert_eq!(
+        rule(&legacy),
+        json!({"kind": "legacy", "line": null, "text": "mirror.io"})
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let maps = file(dir.path(), "maps", "quay.io::a.io");
+    let none = ["explain", "-o", "json", "--maps", &maps, "nginx"];
+    assert_eq!(
+        rule(&none),
+        json!({"kind": "none", "line": null, "text": null})
+    );
+}
+
+#[test]
+fn explain_says_to_people_what_was_tried() {
+    let dir = tempfile::tempdir().unwrap();
+    let maps = file(dir.path(), "maps", MAPS);
+    let output = imageswap(&["explain", "--maps", &maps, "other.io:443/a"], b"");
+    let text = stdout(&output);
+    for part in [
+        "becomes mirror.example.com/a",
+        "by line 2: default::mirror.example.com",
+        "no [EXACT] line names this image",
+        "the one [REPLACE] pattern does not match",
+        "there is no key other.io:443",
+        "there is no key other.io\n",
+        "does not contain internal",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains('\x1b'), "colour in a pipe: {text:?}");
+    let output = imageswap(
+        &["explain", "--color", "always", "--maps", &maps, "nginx"],
+        b"",
+    );
+    assert!(stdout(&output).contains('\x1b'));
+    // A control character in an image does not reach the terminal.
+    let output = imageswap(&["explain", "--maps", &maps, "a\x1b[31mb"], b"");
+    assert!(!stdout(&output).contains('\x1b'));
+}
+
+#[test]
+fn check_shows_each_finding_with_its_place_and_fails_on_errors() {
+    let dir = tempfile::tempdir().unwrap();
+    let bad = file(
+        dir.path(),
+        "bad",
+        "default::a.io\nno rule # here\n  [WORD]x::y\nold:b.io\n",
+    );
+    let output = imageswap(&["check", &bad], b"");
+    assert_eq!(output.status.code(), Some(1));
+    let text = stdout(&output);
+    for part in [
+        "error[no-separator]",
+        "bad:2:1",
+        "2 | no rule # here",
+        "  | ^^^^^^^\n",
+        "error[unknown-prefix]",
+        "bad:3:3",
+        "warning[old-separator]",
+        "help: write old::b.io",
+        "is not good: 2 rules, 2 errors, 1 warning",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains('\x1b'), "{text:?}");
+
+    let warned = file(dir.path(), "warned", "default:a.io");
+    assert_eq!(imageswap(&["check", &warned], b"").status.code(), Some(0));
+    assert_eq!(
+        imageswap(&["check", "--strict", &warned], b"")
+            .status
+            .code(),
+        Some(1)
+    );
+    let good = file(dir.path(), "good", "default::a.io");
+    assert_eq!(
+        imageswap(&["check", "--strict", &good], b"").status.code(),
+        Some(0)
+    );
+    let none = dir.path().join("none");
+    let output = imageswap(&["check", &good, none.to_str().unwrap(), &bad], b"");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        stderr(&output).contains("error: can't use the map file"),
+        "{output:?}"
+    );
+    assert!(stdout(&output).contains("not good"), "{output:?}");
+}
+
+#[test]
+fn check_prints_json_for_machines() {
+    let dir = tempfile::tempdir().unwrap();
+    let bad = file(
+        dir.path(),
+        "bad",
+        "default::a.io\n\u{e9} no rule\ndefault::b.io\n",
+    );
+    let output = imageswap(&["check", "-o", "json", &bad], b"");
+    assert_eq!(output.status.code(), Some(1));
+    let found = json_lines(&output);
+    assert_eq!(found.len(), 2);
+    assert_eq!(
+        (&found[0]["severity"], &found[0]["line"]),
+        (&json!("error"), &json!(2))
+    );
+    assert_eq!(
+        (&found[1]["code"], &found[1]["line"]),
+        (&json!("repeated-key"), &json!(3))
+    );
+    assert_eq!(found[1]["other_lines"], json!([1]));
+    assert_eq!(found[1]["file"], bad);
+}
+
+/// One line for each thing that `check` can find.
+#[test]
+fn every_finding() {
+    let dir = tempfile::tempdir().unwrap();
+    for (text, code) in [
+        ("default::a.io\nx y", "no-separator"),
+        ("default::a.io\na:1:b", "single-colon"),
+        ("default::a.io\na::b::c", "second-separator"),
+        ("default::a.io\n::b", "empty-key"),
+        ("default::a.io\n[exact]a::b", "unknown-prefix"),
+        ("default:a.io", "old-separator"),
+        ("default::a.io\nc.io::b. io", "inner-blank"),
+        ("default::a.io\ndefault::b.io", "repeated-key"),
+        (
+            "index.docker.io::b.io\ndefault::\ndocker.io::c.io",
+            "repeated-key",
+        ),
+        (
+            "default::a.io\n[REPLACE]x::y\n[REPLACE]x::z",
+            "repeated-key",
+        ),
+        ("default::a.io\n[EXACT]A::b.io/a", "key-never-matches"),
+        ("default::a.io\n[REPLACE]\u{e9}*::b.io", "key-never-matches"),
+        ("default::a.io\nquay.io/library::b.io", "key-never-matches"),
+        ("default::a.io\nquay.io/org::b.io", "key-never-matches"),
+        ("default::a.io\nb\u{fc}cher.io::b.io", "key-never-matches"),
+        ("default::https://a.io", "value-never-valid"),
+        ("default::a.io\n[EXACT]a::", "value-never-valid"),
+        ("default::a.io\n[REPLACE]a*::b.io/c-", "value-never-valid"),
+        ("docker.io::a.io", "no-default"),
+        ("", "no-default"),
+        ("default::\na.io::b.io\nb.io::c.io", "feeds"),
+        ("default::\na.io::a.io/m", "feeds"),
+        ("default::b.io\n[EXACT]b.io/x::c.io/x", "feeds"),
+        ("default::b.io\n[REPLACE]*b.io/x*::c.io", "feeds"),
+        ("default::b.io\n[REPLACE]a.io/*::", "feeds"),
+    ] {
+        let path = file(dir.path(), "maps", text);
+        let found = json_lines(&imageswap(&["check", "-o", "json", &path], b""));
+        let codes: Vec<_> = found
+            .iter()
+            .map(|found| found["code"].as_str().unwrap())
+            .collect();
+        assert_eq!(codes, [code], "{text}");
+    }
+    for good in [
+        "default::a.io\ndocker.io::b.io/m-\n[::1]:5000::c.io\n[EXACT][::1]/a::d.io/a\n",
+        "default::\nregistry.k8s.io::registry.k8s.io\ndocker.io::docker.io\n",
+        "default::[::1]:5000/x\nlocalhost:5000::[::1]\nmyhost::c.io",
+        "\u{feff}default::a.io\r\ndocker.io/library::a.io/library\rquay.io::\n\n# x",
+    ] {
+        let path = file(dir.path(), "maps", good);
+        let output = imageswap(&["check", "--strict", &path], b"");
+        assert_eq!(output.status.code(), Some(0), "{good}: {}", stdout(&output));
+    }
+    fs::write(dir.path().join("maps"), b"default::a.io\nx::\xff").unwrap();
+    let path = dir.path().join("maps");
+    let found = json_lines(&imageswap(
+        &["check", "-o", "json", path.to_str().unwrap()],
+        b"",
+    ));
+    assert_eq!(found[0]["code"], "not-utf8");
+}
+
+#[test]
+fn completions_for_every_shell() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let output = imageswap(&["completions", shell], b"");
+        assert_eq!(output.status.code(), Some(0));
+        assert!(stdout(&output).contains("rewrite"), "{shell}");
+    }
+}
+
+#[test]
+fn help_names_every_default_and_variable() {
+    let text = stdout(&imageswap(&["serve", "--help"], b""));
+    for part in [
+        "[default: [::]:5000]",
+        "[env: IMAGESWAP_LISTEN=]",
+        "[env: IMAGE_PREFIX=]",
+        "[default: 10m]",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let nothing = imageswap(&[], b"");
+    assert_eq!(nothing.status.code(), Some(2));
+    assert!(stderr(&nothing).contains("imageswap serve"), "{nothing:?}");
+}
+
+#[test]
+fn a_reader_that_has_enough_is_no_error() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_imageswap"))
+        .args(["explain", "-o", "json", "--mode", "legacy", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let mut stdin = child.stdin.take().unwrap();
+    // It ends before it has read all of this.
+    let _ = stdin.write_all("nginx\n".repeat(100_000).as_bytes());
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(stderr(&output), "");
+}
+
+const POD: &str = "\
+# a Pod
+apiVersion: v1
+kind: Pod
+metadata: {name: a}
+spec:
+  containers:
+    - name: c   # the one
+      image: 'nginx:1'
+";
+
+#[test]
+fn rewrite_swaps_images_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let maps = file(dir.path(), "maps", MAPS);
+    let expected = POD.replace("nginx:1", "hub.example.com/nginx:1");
+    let output = imageswap(&["rewrite", "--maps", &maps], POD.as_bytes());
+    assert_eq!(stdout(&output), expected, "{output:?}");
+    let output = imageswap(&["rewrite", "--maps", &maps, "-"], expected.as_bytes());
+    assert_eq!(stdout(&output), expected, "twice");
+
+    let pod = file(dir.path(), "pod.yaml", POD);
+    let both = imageswap(&["rewrite", "--maps", &maps, &pod, &pod], b"");
+    assert_eq!(stdout(&both), format!("{expected}---\n{expected}"));
+
+    let diff = stdout(&imageswap(
+        &["rewrite", "--diff", "--maps", &maps, &pod],
+        b"",
+    ));
+    assert!(
+        diff.contains("-      image: 'nginx:1'\n+      image: 'hub.example.com/nginx:1'\n"),
+        "{diff}"
+    );
+    assert!(
+        diff.starts_with("--- a/") && !diff.contains('\x1b'),
+        "{diff:?}"
+    );
+    let diff = imageswap(
+        &[
+            "rewrite", "--diff", "--color", "always", "--maps", &maps, &pod,
+        ],
+        b"",
+    );
+    assert!(stdout(&diff).contains("\x1b["), "{diff:?}");
+    assert_eq!(fs::read_to_string(&pod).unwrap(), POD);
+
+    let output = imageswap(&["rewrite", "--in-place", "--maps", &maps, &pod], b"");
+    assert_eq!(
+        (output.status.code(), stdout(&output)),
+        (Some(0), String::new())
+    );
+    assert_eq!(fs::read_to_string(&pod).unwrap(), expected);
+}
+
+#[test]
+fn rewrite_prints_nothing_if_a_file_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let maps = file(dir.path(), "maps", MAPS);
+    let pod = file(dir.path(), "pod.yaml", POD);
+    let wrong = file(dir.path(), "wrong.yaml", "a: [b\nc: }");
+    let not_text = dir.path().join("not-text");
+    fs::write(&not_text, b"a: \xff").unwrap();
+    let none = dir.path().join("none");
+    for bad in [
+        wrong.as_str(),
+        not_text.to_str().unwrap(),
+        none.to_str().unwrap(),
+    ] {
+        let output = imageswap(&["rewrite", "--maps", &maps, &pod, bad], b"");
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert_eq!(stdout(&output), "");
+        assert!(stderr(&output).contains(bad), "{output:?}");
+    }
+    let output = imageswap(
+        &["rewrite", "--maps", &maps],
+        POD.replace("nginx:1", "NO").as_bytes(),
+    );
+    assert_eq!(stdout(&output), POD.replace("nginx:1", "NO"));
+    assert!(
+        stderr(&output).contains("standard input:8: the image \"NO\" stays as it is"),
+        "{output:?}"
+    );
+}

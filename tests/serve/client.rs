@@ -1,0 +1,172 @@
+//! An HTTP client over TLS that trusts one `ca.crt` and nothing else.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::process::Serve;
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// A connection that is kept.
+pub struct Client(SendRequest<Full<Bytes>>);
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// A TLS connection that trusts `ca` and asks for `name`.
+pub async fn tls(
+    address: SocketAddr,
+    ca: &Path,
+    name: &'static str,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Result<TlsStream<TcpStream>, Error> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(ca)? {
+        roots.add(certificate?)?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = TcpStream::connect(address).await?;
+    let connector = TlsConnector::from(Arc::new(config));
+    Ok(connector
+        .connect(ServerName::try_from(name)?, stream)
+        .await?)
+}
+
+impl Client {
+    pub async fn connect(serve: &Serve) -> Self {
+        Self::try_connect(serve.address, &serve.ca()).await.unwrap()
+    }
+
+    pub async fn try_connect(address: SocketAddr, ca: &Path) -> Result<Self, Error> {
+        let stream = tls(address, ca, "localhost", rustls::DEFAULT_VERSIONS).await?;
+        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        Ok(Self(sender))
+    }
+
+    /// Without TLS, for the admin port.
+    pub async fn plain(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let (sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        Self(sender)
+    }
+
+    pub async fn send(&mut self, method: Method, path: &str, body: &[u8]) -> Answer {
+        self.try_send(method, path, body).await.unwrap()
+    }
+
+    pub async fn try_send(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: &[u8],
+    ) -> Result<Answer, Error> {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "localhost")
+            .body(Full::new(Bytes::copy_from_slice(body)))?;
+        self.0.ready().await?;
+        let (parts, body) = self.0.send_request(request).await?.into_parts();
+        Ok(Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body: body.collect().await?.to_bytes(),
+        })
+    }
+
+    pub async fn get(&mut self, path: &str) -> Answer {
+        self.send(Method::GET, path, b"").await
+    }
+
+    pub async fn post(&mut self, body: &[u8]) -> Answer {
+        self.send(Method::POST, "/", body).await
+    }
+
+    /// The image that the first container of a Pod gets.
+    pub async fn swap(&mut self, image: &str) -> String {
+        let answer = self.post(&review(image)).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        swapped(&answer).unwrap_or_else(|| image.to_owned())
+    }
+}
+
+impl Answer {
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub fn closes(&self) -> bool {
+        self.headers
+            .get("connection")
+            .is_some_and(|value| value == "close")
+    }
+}
+
+/// A review of a Pod with one container.
+pub fn review(image: &str) -> Vec<u8> {
+    review_of(json!([{"name": "c", "image": image}]))
+}
+
+pub fn review_of(containers: Value) -> Vec<u8> {
+    json!({
+        "apiVersion": "admission.k8s.io/v1",
+        "kind": "AdmissionReview",
+        "request": {
+            "uid": "u",
+            "kind": {"group": "", "version": "v1", "kind": "Pod"},
+            "operation": "CREATE",
+            "object": {"spec": {"containers": containers}},
+        }
+    })
+    .to_string()
+    .into_bytes()
+}
+
+/// The first image of the patch in an answer.
+pub fn swapped(answer: &Answer) -> Option<String> {
+    let review: Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(review["response"]["allowed"], true);
+    let patch = STANDARD
+        .decode(review["response"]["patch"].as_str()?)
+        .unwrap();
+    let patch: Value = serde_json::from_slice(&patch).unwrap();
+    Some(patch[0]["value"].as_str().unwrap().to_owned())
+}
+
+/// A metric's value, by its name with labels; 0 if it is not there.
+pub async fn metric(serve: &Serve, name: &str) -> f64 {
+    let answer = Client::plain(serve.admin).await.get("/metrics").await;
+    let line = answer.text().lines().find_map(|line| {
+        line.strip_prefix(name)?
+            .strip_prefix(' ')
+            .map(str::to_owned)
+    });
+    line.map_or(0.0, |value| value.parse().unwrap())
+}

@@ -1,0 +1,132 @@
+//! SIGTERM: not ready at once, no request lost, then gone.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use http::Method;
+use rustix::process::Signal;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::client::{Client, review, tls};
+use crate::process::Serve;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_request_fails_while_it_drains_under_load() {
+    let mut serve = Serve::start(&["--drain-delay", "3s"]);
+    let stop = Arc::new(AtomicBool::new(false));
+    let answered = Arc::new(AtomicUsize::new(0));
+    let load: Vec<_> = (0..16)
+        .map(|_| {
+            let (address, ca) = (serve.address, serve.ca());
+            let (stop, answered) = (stop.clone(), answered.clone());
+            tokio::spawn(async move {
+                let mut connections = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    let mut client = Client::try_connect(address, &ca).await.unwrap();
+                    connections += 1;
+                    loop {
+                        let answer = client.post(&review("nginx")).await;
+                        assert_eq!(answer.status, 200);
+                        answered.fetch_add(1, Ordering::Relaxed);
+                        if answer.closes() || stop.load(Ordering::Relaxed) {
+                            break;
+                        }
+                    }
+                }
+                connections
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let before = answered.load(Ordering::Relaxed);
+    assert!(before > 100, "{before}");
+    let mut probe = Client::plain(serve.admin).await;
+    assert_eq!(probe.get("/readyz").await.status, 200);
+
+    serve.signal(Signal::TERM);
+    let until = Instant::now() + Duration::from_secs(1);
+    loop {
+        let mut probe = Client::plain(serve.admin).await;
+        let answer = probe.get("/readyz").await;
+        if answer.status == 503 {
+            assert_eq!(answer.text(), "draining\n");
+            let mut probe = Client::plain(serve.admin).await;
+            assert_eq!(probe.get("/livez").await.status, 200);
+            break;
+        }
+        assert!(Instant::now() < until, "still ready");
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let during = answered.load(Ordering::Relaxed);
+    assert!(during > before + 100, "{before} {during}");
+    // As when the endpoint has gone from the Service: nobody calls any more.
+    stop.store(true, Ordering::Relaxed);
+    for task in load {
+        assert!(
+            task.await.unwrap() > 1,
+            "no connection was closed with an answer"
+        );
+    }
+    assert_eq!(serve.wait(Duration::from_secs(6)).code(), Some(0));
+    assert_eq!(serve.rest_of_stdout(), "");
+}
+
+#[tokio::test]
+async fn what_is_under_way_when_it_stops_listening_is_answered() {
+    let mut serve = Serve::start(&["--drain-delay", "500ms"]);
+    let mut stream = tls(
+        serve.address,
+        &serve.ca(),
+        "localhost",
+        rustls::DEFAULT_VERSIONS,
+    )
+    .await
+    .unwrap();
+    let body = review("nginx");
+    let head = format!(
+        "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    serve.signal(Signal::TERM);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(
+        Client::try_connect(serve.address, &serve.ca())
+            .await
+            .is_err()
+    );
+    stream.write_all(&body).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
+    assert_eq!(serve.wait(Duration::from_secs(3)).code(), Some(0));
+}
+
+#[tokio::test]
+async fn idle_connections_are_served_until_the_end_and_closed_last() {
+    let mut serve = Serve::start(&["--drain-delay", "2s"]);
+    let mut idle = Client::connect(&serve).await;
+    assert_eq!(idle.swap("nginx").await, "my-registry.example.com/nginx");
+    serve.signal(Signal::TERM);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let answer = idle.post(&review("nginx")).await;
+    assert!(answer.status == 200 && answer.closes(), "{answer:?}");
+    let _silent = Client::connect(&serve).await;
+    assert_eq!(serve.wait(Duration::from_secs(5)).code(), Some(0));
+    assert!(idle.try_send(Method::POST, "/", b"").await.is_err());
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_now_and_control_c_does_not_wait() {
+    let mut serve = Serve::start(&["--drain-delay", "60s"]);
+    serve.signal(Signal::TERM);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    serve.signal(Signal::TERM);
+    assert_eq!(serve.wait(Duration::from_secs(2)).code(), Some(1));
+
+    let mut serve = Serve::start(&["--drain-delay", "60s"]);
+    serve.signal(Signal::INT);
+    assert_eq!(serve.wait(Duration::from_secs(3)).code(), Some(0));
+}

@@ -1,0 +1,259 @@
+//! Peers that mean harm or are broken: each is cut off in bounded time and memory, and real
+//! requests are answered meanwhile.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::client::{Client, metric, review, tls};
+use crate::process::Serve;
+
+/// The longest that any of these peers may keep a connection: the head's ten seconds, twice, and
+/// the tick with which it is looked for.
+const CUT_OFF: Duration = Duration::from_secs(25);
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(CUT_OFF)).unwrap();
+    stream
+}
+
+/// Everything the server says until it closes; a reset is a close.
+fn read_to_close(mut stream: &TcpStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    match stream.read_to_end(&mut all) {
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
+        Err(error) => panic!("still open: {error}"),
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn peers_that_are_slow_or_silent_are_cut_off() {
+    let serve = Serve::start(&[]);
+    let address = serve.address;
+    let silent = std::thread::spawn(move || read_to_close(&connect(address)));
+    let dripping = std::thread::spawn(move || {
+        let mut stream = connect(address);
+        // The start of a handshake that never comes to its end.
+        for byte in b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
+            .iter()
+            .cycle()
+        {
+            if stream.write_all(&[*byte]).is_err() {
+                return;
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    });
+    let ca = serve.ca();
+    let after_handshake = |first: &'static [u8], drip: &'static [u8]| {
+        let ca = ca.clone();
+        tokio::spawn(async move {
+            let mut stream = tls(address, &ca, "localhost", rustls::DEFAULT_VERSIONS)
+                .await
+                .unwrap();
+            stream.write_all(first).await.unwrap();
+            let started = Instant::now();
+            let mut answer = Vec::new();
+            let mut buffer = [0; 1024];
+            loop {
+                let read = tokio::time::timeout(Duration::from_secs(1), stream.read(&mut buffer));
+                match read.await {
+                    Ok(Ok(0) | Err(_)) => return answer,
+                    Ok(Ok(n)) => answer.extend_from_slice(&buffer[..n]),
+                    Err(_) => {
+                        assert!(started.elapsed() < CUT_OFF, "still open");
+                        // The peer may have been cut off just now.
+                        let _ = stream.write_all(drip).await;
+                    }
+                }
+            }
+        })
+    };
+    let says_nothing = after_handshake(b"", b"");
+    let drips_head = after_handshake(b"POST / HTTP/1.1\r\n", b"x");
+    let drips_body = after_handshake(
+        b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n",
+        b"{",
+    );
+    let large_body = after_handshake(
+        b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 10000000\r\n\r\n",
+        b"{",
+    );
+
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(3) {
+        let mut client = Client::connect(&serve).await;
+        assert_eq!(client.swap("nginx").await, "my-registry.example.com/nginx");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(says_nothing.await.unwrap(), b"");
+    assert_eq!(drips_head.await.unwrap(), b"");
+    for drips in [drips_body, large_body] {
+        let answer = String::from_utf8(drips.await.unwrap()).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    }
+    tokio::task::spawn_blocking(move || {
+        assert_eq!(silent.join().unwrap(), b"");
+        dripping.join().unwrap();
+    })
+    .await
+    .unwrap();
+    let late = "imageswap_tls_handshakes_total{result=\"late\"}";
+    assert_eq!(metric(&serve, late).await, 2.0);
+    assert_eq!(
+        metric(
+            &serve,
+            "imageswap_connections_closed_total{reason=\"late\"}"
+        )
+        .await,
+        2.0
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn peers_that_speak_something_else_are_turned_away() {
+    let serve = Serve::start(&[]);
+    let address = serve.address;
+    let answer = |bytes: &[u8]| {
+        let mut stream = connect(address);
+        stream.write_all(bytes).unwrap();
+        read_to_close(&stream)
+    };
+    // A TLS alert (21), not HTTP.
+    let plain = answer(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n");
+    assert_eq!(plain.first(), Some(&21), "{plain:?}");
+    // A fatal alert: handshake_failure or protocol_version.
+    let tls_1_1 = answer(&client_hello_1_1());
+    assert!(
+        matches!(tls_1_1[..], [21, 3, _, 0, 2, 2, 40 | 70]),
+        "{tls_1_1:?}"
+    );
+    answer(&[0; 4096]);
+    answer(&[0xff; 4096]);
+    // Whoever leaves in the middle of a body.
+    for _ in 0..20 {
+        let mut stream = tls(address, &serve.ca(), "localhost", rustls::DEFAULT_VERSIONS)
+            .await
+            .unwrap();
+        let head = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n{\"kind\":";
+        stream.write_all(head).await.unwrap();
+        drop(stream);
+    }
+    // Over TLS, but no HTTP.
+    let mut stream = tls(address, &serve.ca(), "localhost", rustls::DEFAULT_VERSIONS)
+        .await
+        .unwrap();
+    stream
+        .write_all(b"\x00\x01\x02 nonsense\r\n\r\n")
+        .await
+        .unwrap();
+    let mut said = Vec::new();
+    stream.read_to_end(&mut said).await.unwrap();
+    assert!(
+        said.is_empty() || said.starts_with(b"HTTP/1.1 400"),
+        "{said:?}"
+    );
+    // A head without end.
+    let mut stream = tls(address, &serve.ca(), "localhost", rustls::DEFAULT_VERSIONS)
+        .await
+        .unwrap();
+    let mut said = Vec::new();
+    let header = vec![b'x'; 1 << 20];
+    let _ = stream.write_all(b"POST / HTTP/1.1\r\nlong: ").await;
+    let _ = stream.write_all(&header).await;
+    let _ = stream.read_to_end(&mut said).await;
+    assert!(
+        said.is_empty() || said.starts_with(b"HTTP/1.1 431"),
+        "{said:?}"
+    );
+
+    assert_eq!(
+        Client::connect(&serve).await.swap("nginx").await,
+        "my-registry.example.com/nginx"
+    );
+    assert_eq!(metric(&serve, "imageswap_panics_total").await, 0.0);
+    let until = Instant::now() + Duration::from_secs(10);
+    while metric(&serve, "imageswap_connections").await > 0.0 {
+        assert!(Instant::now() < until, "connections are left");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A handshake that knows TLS 1.1 and nothing newer.
+fn client_hello_1_1() -> Vec<u8> {
+    let mut hello = vec![3, 2];
+    hello.extend([7; 32]);
+    hello.extend([0, 0, 2, 0, 0x2f, 1, 0]);
+    let length = u8::try_from(hello.len()).unwrap();
+    let mut record = vec![22, 3, 1, 0, length + 4, 1, 0, 0, length];
+    record.extend(hello);
+    record
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_silent_peers_displace_each_other_and_not_the_real_ones() {
+    let limit = getrlimit(Resource::Nofile);
+    let current = limit.maximum;
+    setrlimit(Resource::Nofile, Rlimit { current, ..limit }).unwrap();
+    assert!(
+        current.is_none_or(|files| files > 11_000),
+        "this test needs 11,000 open files"
+    );
+
+    let serve = Serve::start(&[]);
+    let mut kept = Client::connect(&serve).await;
+    assert_eq!(kept.swap("nginx").await, "my-registry.example.com/nginx");
+    let address = serve.address;
+    let flood = tokio::task::spawn_blocking(move || {
+        (0..10_000)
+            .map(|_| TcpStream::connect(address).unwrap())
+            .collect::<Vec<_>>()
+    });
+    let mut answered = 0;
+    while !flood.is_finished() || answered < 50 {
+        assert_eq!(kept.swap("nginx").await, "my-registry.example.com/nginx");
+        let mut client = Client::connect(&serve).await;
+        assert_eq!(client.swap("nginx").await, "my-registry.example.com/nginx");
+        answered += 1;
+    }
+    let flood = flood.await.unwrap();
+    assert_eq!(flood.len(), 10_000);
+    assert!(metric(&serve, "imageswap_connections").await <= 1024.0);
+    let resident = serve.resident();
+    assert!(resident < 64 << 20, "{} MiB", resident >> 20);
+    eprintln!(
+        "{answered} rounds answered meanwhile; {} MiB resident",
+        resident >> 20
+    );
+    assert_eq!(kept.swap("nginx").await, "my-registry.example.com/nginx");
+    drop(flood);
+    assert_eq!(kept.swap("nginx").await, "my-registry.example.com/nginx");
+}
+
+/// More large reviews at once than there is memory for: all are answered, some later.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_large_reviews_share_the_memory() {
+    let serve = Serve::start(&["--body-memory-mib", "8", "--request-timeout", "30s"]);
+    let mut body = review("nginx");
+    body.resize(3 << 20, b' ');
+    let calls: Vec<_> = (0..40)
+        .map(|_| {
+            let (address, ca, body) = (serve.address, serve.ca(), body.clone());
+            tokio::spawn(async move {
+                let mut client = Client::try_connect(address, &ca).await.unwrap();
+                client.post(&body).await.status.as_u16()
+            })
+        })
+        .collect();
+    for call in calls {
+        assert_eq!(call.await.unwrap(), 200);
+    }
+    let resident = serve.resident();
+    assert!(resident < 64 << 20, "{} MiB", resident >> 20);
+}

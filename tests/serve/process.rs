@@ -1,0 +1,171 @@
+//! The binary as a process: started with files of its own, ended by its recorded process id.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// `imageswap serve`, running.
+pub struct Serve {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    pub dir: TempDir,
+    pub address: SocketAddr,
+    pub admin: SocketAddr,
+    /// The two lines that it printed.
+    pub greeting: [String; 2],
+}
+
+/// The command with nothing of this environment's that could change it.
+pub fn imageswap() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_imageswap"));
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy().into_owned();
+        if name.to_uppercase().starts_with("IMAGE") || name.starts_with("PYTHON") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+impl Serve {
+    /// With these arguments besides those every test needs; `{dir}` is the test's own directory.
+    pub fn start(args: &[&str]) -> Self {
+        Self::start_with(args, &[])
+    }
+
+    pub fn start_with(args: &[&str], env: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self::start_in(dir, args, env)
+    }
+
+    pub fn start_in(dir: TempDir, args: &[&str], env: &[(&str, &str)]) -> Self {
+        let path = dir.path().to_str().unwrap().to_owned();
+        let mut child = serve(args, dir.path())
+            .envs(
+                env.iter()
+                    .map(|(name, value)| (name, value.replace("{dir}", &path))),
+            )
+            .stdout(Stdio::piped())
+            .stderr(File::create(dir.path().join("log")).unwrap())
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut greeting = [String::new(), String::new()];
+        for line in &mut greeting {
+            stdout.read_line(line).unwrap();
+        }
+        let port = |after: &str| -> u16 {
+            let log = fs::read_to_string(dir.path().join("log")).unwrap();
+            let (_, rest) = greeting[0]
+                .split_once(after)
+                .unwrap_or_else(|| panic!("no {after} in {greeting:?}; the log says:\n{log}"));
+            let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+            digits.parse().unwrap()
+        };
+        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        Self {
+            address: at(port("https://localhost:")),
+            admin: at(port("http://localhost:")),
+            child,
+            stdout,
+            dir,
+            greeting,
+        }
+    }
+
+    pub fn ca(&self) -> PathBuf {
+        self.dir.path().join("state/ca.crt")
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Its end, which must come within this time.
+    pub fn wait(&mut self, within: Duration) -> ExitStatus {
+        let until = Instant::now() + within;
+        while Instant::now() < until {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!(
+            "still running after {within:?}; the log says:\n{}",
+            self.log()
+        );
+    }
+
+    /// Resident memory, in bytes.
+    pub fn resident(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .unwrap();
+        let kib: usize = line.trim().strip_suffix(" kB").unwrap().parse().unwrap();
+        kib << 10
+    }
+
+    /// What it has printed besides the greeting, once it has ended.
+    pub fn rest_of_stdout(&mut self) -> String {
+        let mut rest = String::new();
+        self.stdout.read_to_string(&mut rest).unwrap();
+        rest
+    }
+}
+
+impl Drop for Serve {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("the log says:\n{}", self.log());
+        }
+    }
+}
+
+/// `serve` with these arguments, and with those that every test needs unless they are given.
+fn serve(args: &[&str], dir: &Path) -> Command {
+    let dir = dir.to_str().unwrap();
+    let mut command = imageswap();
+    command
+        .arg("serve")
+        .args(args.iter().map(|arg| arg.replace("{dir}", dir)));
+    let state = format!("{dir}/state");
+    for (flag, value) in [
+        ("--listen", "127.0.0.1:0"),
+        ("--admin-listen", "127.0.0.1:0"),
+        ("--state-dir", &state),
+    ] {
+        if !args.contains(&flag) {
+            command.args([flag, value]);
+        }
+    }
+    command
+}
+
+/// Runs `serve` where it must refuse to: exit code 2, nothing on standard output, and the error.
+pub fn refused(args: &[&str], dir: &Path) -> String {
+    let output = serve(args, dir).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "");
+    let text = String::from_utf8(output.stderr).unwrap();
+    let errors: Vec<_> = text
+        .lines()
+        .filter(|line| line.starts_with("error: "))
+        .collect();
+    assert_eq!(errors.len(), 1, "{text}");
+    errors[0].to_owned()
+}

@@ -1,0 +1,266 @@
+//! How it starts, and when it refuses to.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+
+use rustls::version::{TLS12, TLS13};
+
+use crate::client::{Client, metric, tls};
+use crate::process::{Serve, refused};
+
+#[tokio::test]
+async fn with_no_flags_it_makes_a_certificate_and_swaps_docker_hubs_images() {
+    let serve = Serve::start(&[]);
+    let mut client = Client::connect(&serve).await;
+    assert_eq!(
+        client.swap("docker.io/nginx/nginx:latest").await,
+        "my-registry.example.com/nginx/nginx:latest"
+    );
+    assert_eq!(client.swap("quay.io/a").await, "quay.io/a");
+    assert!(
+        serve.log().contains("a built-in example"),
+        "{}",
+        serve.log()
+    );
+    let mode = |name: &str| {
+        let metadata = fs::metadata(serve.dir.path().join("state").join(name)).unwrap();
+        metadata.permissions().mode() & 0o777
+    };
+    assert_eq!((mode("tls.key"), mode("")), (0o600, 0o700));
+    assert!(
+        metric(
+            &serve,
+            "imageswap_certificate_not_after_timestamp_seconds{certificate=\"leaf\"}"
+        )
+        .await
+            > 1.7e9
+    );
+}
+
+/// The line is run by a shell, as a person would.
+#[test]
+fn the_printed_curl_works_and_shows_the_swapped_image() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    for (dir, image) in [
+        (
+            env!("CARGO_MANIFEST_DIR").as_ref(),
+            "my-registry.example.com/jmsearcy/toolbox:latest",
+        ),
+        (
+            elsewhere.path(),
+            "my-registry.example.com/jmsearcy/toolbox:latest",
+        ),
+    ] {
+        let serve = Serve::start(&[]);
+        let command = serve.greeting[1].trim().strip_prefix("try: ").unwrap();
+        let output = Command::new("sh")
+            .args(["-c", command])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains(image), "in {dir:?}: {command}: {output:?}");
+    }
+}
+
+#[test]
+fn without_the_projects_files_the_printed_curl_carries_its_own_review() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut serve = crate::process::imageswap();
+    let mut child = serve
+        .args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--admin-listen",
+            "127.0.0.1:0",
+            "--state-dir",
+        ])
+        .arg(dir.path().join("it's here"))
+        .current_dir(dir.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+    let command = lines.nth(1).unwrap().unwrap();
+    let output = Command::new("sh")
+        .args(["-c", command.strip_prefix("try: ").unwrap()])
+        .output();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let text = String::from_utf8(output.unwrap().stdout).unwrap();
+    assert!(
+        text.contains("my-registry.example.com/nginx/nginx:latest"),
+        "{command}: {text}"
+    );
+}
+
+#[tokio::test]
+async fn the_certificate_names_this_machine_and_the_service_and_stays() {
+    let serve = Serve::start(&["--namespace", "elsewhere"]);
+    for name in [
+        "localhost",
+        "127.0.0.1",
+        "imageswap.elsewhere.svc",
+        "imageswap",
+    ] {
+        for version in [&TLS12, &TLS13] {
+            tls(serve.address, &serve.ca(), name, &[version])
+                .await
+                .unwrap();
+        }
+    }
+    assert!(
+        tls(serve.address, &serve.ca(), "other.svc", &[&TLS13])
+            .await
+            .is_err()
+    );
+    let other = Serve::start(&[]);
+    assert!(
+        tls(serve.address, &other.ca(), "localhost", &[&TLS13])
+            .await
+            .is_err()
+    );
+
+    let ca = fs::read(serve.ca()).unwrap();
+    let again = Serve::start(&[
+        "--namespace",
+        "elsewhere",
+        "--state-dir",
+        serve.dir.path().join("state").to_str().unwrap(),
+    ]);
+    assert_eq!(fs::read(serve.ca()).unwrap(), ca);
+    tls(again.address, &serve.ca(), "localhost", &[&TLS13])
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn the_variables_of_1_5_3_keep_working() {
+    let legacy = Serve::start_with(
+        &[],
+        &[
+            ("IMAGESWAP_MODE", "LEGACY"),
+            ("IMAGE_PREFIX", "mirror.io/hub-"),
+        ],
+    );
+    let mut client = Client::connect(&legacy).await;
+    assert_eq!(client.swap("a/b:1").await, "mirror.io/hub-a/b:1");
+    assert!(legacy.log().contains("LEGACY mode is deprecated"));
+
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("maps"), "default::mirror.io").unwrap();
+    let maps = Serve::start_in(
+        dir,
+        &[],
+        &[
+            ("IMAGESWAP_MODE", "Maps"),
+            ("IMAGESWAP_MAPS_FILE", "{dir}/maps"),
+            ("IMAGESWAP_DISABLE_LABEL", "my.io/label"),
+            ("IMAGESWAP_NAMESPACE_NAME", "my-namespace"),
+            ("IMAGESWAP_POD_NAME", "my-pod"),
+            ("IMAGESWAP_LOG_LEVEL", "WARNING"),
+            ("IMAGESWAP_CSR_SIGNER_NAME", "x"),
+            ("IMAGESWAP_DISABLE_AUTO_MWC", "TRUE"),
+        ],
+    );
+    let mut client = Client::connect(&maps).await;
+    assert_eq!(client.swap("a/b:1").await, "mirror.io/a/b:1");
+    let disabled = r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u","kind":{"kind":"Pod"},"object":{"metadata":{"labels":{"my.io/label":"disabled"}},"spec":{"containers":[{"image":"a"}]}}}}"#;
+    let answer = client.post(disabled.as_bytes()).await;
+    assert!(!answer.text().contains("patch"), "{answer:?}");
+    let health = client.get("/healthz").await;
+    assert!(
+        health.text().contains("\"pod_name\":\"my-pod\""),
+        "{health:?}"
+    );
+    tls(
+        maps.address,
+        &maps.ca(),
+        "imageswap.my-namespace.svc",
+        &[&TLS13],
+    )
+    .await
+    .unwrap();
+    let log = maps.log();
+    let forgotten: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("without a meaning"))
+        .collect();
+    assert_eq!(forgotten.len(), 1, "{log}");
+    assert!(forgotten[0].contains("IMAGESWAP_CSR_SIGNER_NAME, IMAGESWAP_DISABLE_AUTO_MWC"));
+    assert!(!log.contains("INFO"), "{log}");
+}
+
+#[test]
+fn what_it_can_not_start_with_is_one_clear_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let file = |name: &str, text: &[u8]| {
+        fs::write(at(name), text).unwrap();
+        at(name)
+    };
+    let large = file("large", b"");
+    fs::File::options()
+        .write(true)
+        .open(&large)
+        .unwrap()
+        .set_len(100 << 20)
+        .unwrap();
+    let taken = Serve::start(&[]);
+    let (address, admin) = (taken.address.to_string(), taken.admin.to_string());
+    let rows: &[(&[&str], &[&str])] = &[
+        (&["--maps", &at("none")], &["none", "No such file"]),
+        (&["--maps", &at("")], &["it is a directory"]),
+        (&["--maps", &large], &["larger than 16 MiB"]),
+        (
+            &["--maps", &file("binary", &[0x7f, b'E', b'L', b'F', 0, 1])],
+            &["binary file"],
+        ),
+        (
+            &["--maps", &file("rubbish", b"no rule\nnor this")],
+            &["not one of its 2 lines"],
+        ),
+        (
+            &[
+                "--strict-maps",
+                "--maps",
+                &file("some", b"default::a.io\nno rule"),
+            ],
+            &["1 of its lines", "imageswap check"],
+        ),
+        (
+            &["--listen", &address],
+            &["can't listen on 127.0.0.1", "in use", "--listen"],
+        ),
+        (&["--admin-listen", &admin], &["in use", "--admin-listen"]),
+        (
+            &["--listen", "203.0.113.1:5000"],
+            &["can't listen on 203.0.113.1:5000"],
+        ),
+        (
+            &["--state-dir", &format!("{large}/below")],
+            &["large/below", "--state-dir"],
+        ),
+        (
+            &["--state-dir", "/proc/none"],
+            &["/proc/none", "--state-dir"],
+        ),
+        (&["--log-level", "imageswap=loud"], &["is no log level"]),
+    ];
+    for (args, parts) in rows {
+        let text = refused(args, dir.path());
+        for part in *parts {
+            assert!(text.contains(part), "{args:?}: {text}");
+        }
+    }
+    // Unreadable: root may read all, so only where the test is not root.
+    let unreadable = file("unreadable", b"default::a.io");
+    fs::set_permissions(&unreadable, fs::Permissions::from_mode(0o000)).unwrap();
+    if fs::read(&unreadable).is_err() {
+        assert!(refused(&["--maps", &unreadable], dir.path()).contains("ermission denied"));
+    }
+}
