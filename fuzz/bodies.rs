@@ -1,0 +1,59 @@
+//! What the fuzz targets do with their bytes. The test suite runs the same over the corpus.
+//!
+//! `cargo +nightly fuzz run maps fuzz/corpus/maps tests/compat/maps`
+
+use imageswap::admission;
+use imageswap::image::Reference;
+use imageswap::maps::{Legacy, Maps, Rules};
+
+/// Whatever parses prints as it was, and every way to split it agrees.
+pub fn reference(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    if let Ok(reference) = Reference::parse(text) {
+        assert_eq!(reference.to_string(), text);
+        assert!(text.ends_with(reference.tail()));
+        assert!(reference.tail().ends_with(reference.last()));
+        assert!(
+            reference
+                .library_tail()
+                .is_none_or(|tail| reference.tail().ends_with(tail))
+        );
+    }
+}
+
+/// The first line is an image, the others are a map file. What is swapped is a reference, and
+/// without a feed report it is swapped once.
+pub fn maps(data: &[u8]) {
+    let end = data.iter().position(|b| *b == b'\n').unwrap_or(data.len());
+    let (image, file) = data.split_at(end);
+    let Ok((maps, diagnostics)) = Maps::parse(file) else {
+        return;
+    };
+    let lint = maps.lint();
+    for found in diagnostics.iter().chain(&lint) {
+        found.render("maps", false);
+    }
+    let Ok(image) = std::str::from_utf8(image) else {
+        return;
+    };
+    if let Some(once) = maps.swap(image).image() {
+        assert!(Reference::parse(once).is_ok(), "{image} -> {once}");
+        let is_fed = lint.iter().any(|found| found.code.starts_with("feeds"));
+        let verdict = maps.swap(once);
+        let twice = verdict.image();
+        assert!(is_fed || twice.is_none(), "{image} -> {once} -> {twice:?}");
+    }
+}
+
+/// Whatever is answered is JSON.
+pub fn review(data: &[u8]) {
+    let rules = Rules::Legacy(Legacy {
+        prefix: "mirror.example.com".to_owned(),
+    });
+    if let Ok(reply) = admission::review(data, &rules, "k8s.twr.io/imageswap") {
+        let text = std::str::from_utf8(&reply.body);
+        assert!(text.is_ok_and(|text| text.starts_with('{') && text.ends_with('}')));
+    }
+}
