@@ -51,18 +51,11 @@ pub fn load(path: &Path, strict: bool) -> Result<Loaded, Error> {
         why,
     };
     let bytes = read(path).map_err(error)?;
-    let (maps, mut diagnostics) =
-        Maps::parse(&bytes).map_err(|unreadable| error(Why::Unreadable(unreadable)))?;
-    if strict && maps.skipped() > 0 {
-        return Err(error(Why::Strict(maps.skipped())));
+    let loaded = Loaded::parse(&bytes).map_err(|unreadable| error(Why::Unreadable(unreadable)))?;
+    if strict && loaded.maps.skipped() > 0 {
+        return Err(error(Why::Strict(loaded.maps.skipped())));
     }
-    diagnostics.extend(maps.lint());
-    diagnostics.sort_by_key(|found| found.place.line);
-    Ok(Loaded {
-        maps,
-        diagnostics,
-        hash: hash(&bytes),
-    })
+    Ok(loaded)
 }
 
 /// Reads a map file only to ask it: nothing is said of it, lines in error are skipped.
@@ -108,6 +101,21 @@ fn hash(bytes: &[u8]) -> String {
 }
 
 impl Loaded {
+    /// Reads a map file's bytes and judges them.
+    ///
+    /// # Errors
+    /// They are no map file.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Unreadable> {
+        let (maps, mut diagnostics) = Maps::parse(bytes)?;
+        diagnostics.extend(maps.lint());
+        diagnostics.sort_by_key(|found| found.place.line);
+        Ok(Self {
+            maps,
+            diagnostics,
+            hash: hash(bytes),
+        })
+    }
+
     /// How many lines are in error.
     pub fn errors(&self) -> usize {
         let is_error = |found: &&Diagnostic| found.severity == Severity::Error;
@@ -155,6 +163,21 @@ impl Follower {
             pending: None,
         };
         Ok((follower, loaded))
+    }
+
+    /// Follows a file of which nothing is known: whatever is there is read.
+    pub fn anew(path: PathBuf, strict: bool) -> Self {
+        Self {
+            path,
+            strict,
+            known: None,
+            pending: None,
+        }
+    }
+
+    /// Whether lines in error are refused.
+    pub fn is_strict(&self) -> bool {
+        self.strict
     }
 
     /// The file that is followed.

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use super::terminal;
-use crate::maps::{Legacy, Maps, Rules};
-use crate::maps_file;
+use crate::maps::{Legacy, Rules};
+use crate::maps_file::{self, Loaded};
 
 /// Where 1.5.3's container had its map file.
 pub(super) const MOUNTED_MAPS: &str = "/app/maps/imageswap-maps.conf";
@@ -21,21 +21,35 @@ pub(super) const DISABLE_LABEL: &str = "k8s.twr.io/imageswap";
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct RulesArgs {
     /// The map file [default: /app/maps/imageswap-maps.conf if it exists, else a built-in example]
-    #[arg(long, value_name = "FILE", env = "IMAGESWAP_MAPS_FILE")]
+    #[arg(
+        help_heading = "Rules",
+        long,
+        value_name = "FILE",
+        env = "IMAGESWAP_MAPS_FILE"
+    )]
     maps: Option<PathBuf>,
 
-    /// Whether to swap by a map file or by one prefix
+    /// Swap by a map file, or by one prefix (deprecated)
     #[arg(
+        help_heading = "Rules",
         long,
         value_enum,
         ignore_case = true,
+        hide_possible_values = true,
+        value_name = "maps|legacy",
         default_value_t,
         env = "IMAGESWAP_MODE"
     )]
     pub(super) mode: Mode,
 
     /// The prefix of legacy mode; empty: do not swap
-    #[arg(long, value_name = "PREFIX", default_value = "", env = "IMAGE_PREFIX")]
+    #[arg(
+        help_heading = "Rules",
+        long,
+        value_name = "PREFIX",
+        default_value = "",
+        env = "IMAGE_PREFIX"
+    )]
     pub(super) image_prefix: String,
 }
 
@@ -79,7 +93,7 @@ impl RulesArgs {
             Some(path) => Ok(Rules::Maps(Box::new(maps_file::load_quietly(&path)?))),
             None => {
                 terminal::hint("no map file is named (--maps FILE): a built-in example is used");
-                example()
+                Ok(Rules::Maps(Box::new(example()?.maps)))
             }
         }
     }
@@ -92,9 +106,8 @@ impl RulesArgs {
 }
 
 /// The built-in example.
-pub(super) fn example() -> anyhow::Result<Rules> {
-    let (maps, _) = Maps::parse(EXAMPLE.as_bytes())?;
-    Ok(Rules::Maps(Box::new(maps)))
+pub(super) fn example() -> anyhow::Result<Loaded> {
+    Ok(Loaded::parse(EXAMPLE.as_bytes())?)
 }
 
 #[cfg(test)]
@@ -103,9 +116,10 @@ mod tests {
 
     #[test]
     fn the_example_is_without_fault() {
-        let (maps, diagnostics) = Maps::parse(EXAMPLE.as_bytes()).unwrap();
+        let Loaded {
+            maps, diagnostics, ..
+        } = example().unwrap();
         assert_eq!(diagnostics, []);
-        assert_eq!(maps.lint(), []);
         assert_eq!(
             maps.swap("docker.io/nginx/nginx:latest").image(),
             Some("my-registry.example.com/nginx/nginx:latest")

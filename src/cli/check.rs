@@ -4,6 +4,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::builder::FalseyValueParser;
+
 use super::args::Output;
 use super::terminal::{self, ERROR, GOOD, WARNING};
 use crate::maps::Severity;
@@ -17,11 +19,19 @@ pub(super) struct Args {
     files: Vec<PathBuf>,
 
     /// Take warnings for errors
-    #[arg(long, env = "IMAGESWAP_STRICT")]
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "IMAGESWAP_STRICT")]
     strict: bool,
 
     /// The form of what is printed
-    #[arg(short, long, value_enum, default_value_t, env = "IMAGESWAP_OUTPUT")]
+    #[arg(
+        short,
+        long,
+        value_enum,
+        hide_possible_values = true,
+        value_name = "text|json",
+        default_value_t,
+        env = "IMAGESWAP_OUTPUT"
+    )]
     output: Output,
 }
 

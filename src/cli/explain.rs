@@ -20,7 +20,15 @@ pub(super) struct Args {
     rules: RulesArgs,
 
     /// The form of what is printed
-    #[arg(short, long, value_enum, default_value_t, env = "IMAGESWAP_OUTPUT")]
+    #[arg(
+        short,
+        long,
+        value_enum,
+        hide_possible_values = true,
+        value_name = "text|json",
+        default_value_t,
+        env = "IMAGESWAP_OUTPUT"
+    )]
     output: Output,
 }
 

@@ -6,6 +6,8 @@ use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::builder::FalseyValueParser;
+
 use anyhow::Context;
 use similar::TextDiff;
 
@@ -23,11 +25,11 @@ pub(super) struct Args {
     files: Vec<PathBuf>,
 
     /// Show what would change, in place of the result
-    #[arg(long, env = "IMAGESWAP_DIFF", conflicts_with = "in_place")]
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "IMAGESWAP_DIFF", conflicts_with = "in_place")]
     diff: bool,
 
     /// Write each file that changes back
-    #[arg(short, long, env = "IMAGESWAP_IN_PLACE")]
+    #[arg(short, long, value_parser = FalseyValueParser::new(), env = "IMAGESWAP_IN_PLACE")]
     in_place: bool,
 
     /// The label whose value "disabled" on an object keeps its images

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
+use clap::builder::FalseyValueParser;
 use time::OffsetDateTime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -59,35 +60,41 @@ const TRY_REVIEW: &str = r#"{"kind":"AdmissionReview","apiVersion":"admission.k8
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Where reviews come in, over TLS
-    #[arg(long, value_name = "ADDRESS", value_parser = address, default_value = "[::]:5000", env = "IMAGESWAP_LISTEN")]
+    #[arg(help_heading = "Addresses", long, value_name = "ADDRESS", value_parser = address, default_value = "[::]:5000", env = "IMAGESWAP_LISTEN")]
     listen: SocketAddr,
 
     /// Where /metrics, /livez and /readyz are, over plain HTTP
-    #[arg(long, value_name = "ADDRESS", value_parser = address, default_value = "[::]:9090", env = "IMAGESWAP_ADMIN_LISTEN")]
+    #[arg(help_heading = "Addresses", long, value_name = "ADDRESS", value_parser = address, default_value = "[::]:9090", env = "IMAGESWAP_ADMIN_LISTEN")]
     admin_listen: SocketAddr,
 
     #[command(flatten)]
     rules: RulesArgs,
 
     /// Refuse a map file with lines in error, in place of skipping them
-    #[arg(long, env = "IMAGESWAP_STRICT_MAPS")]
+    #[arg(help_heading = "Rules", long, value_parser = FalseyValueParser::new(), env = "IMAGESWAP_STRICT_MAPS")]
     strict_maps: bool,
 
     /// Where certificate, key and ca.crt are kept [default: $XDG_STATE_HOME/imageswap or
     /// ~/.local/state/imageswap]
-    #[arg(long, value_name = "DIR", env = "IMAGESWAP_STATE_DIR")]
+    #[arg(
+        help_heading = "Certificate",
+        long,
+        value_name = "DIR",
+        env = "IMAGESWAP_STATE_DIR"
+    )]
     state_dir: Option<PathBuf>,
 
     /// How long a certificate lives
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "365d", env = "IMAGESWAP_CERT_LIFETIME")]
+    #[arg(help_heading = "Certificate", long, value_name = "TIME", value_parser = duration, default_value = "365d", env = "IMAGESWAP_CERT_LIFETIME")]
     cert_lifetime: Duration,
 
     /// The label whose value "disabled" on an object keeps ImageSwap away
-    #[arg(long, value_name = "LABEL", default_value = DISABLE_LABEL, env = "IMAGESWAP_DISABLE_LABEL")]
+    #[arg(help_heading = "Rules", long, value_name = "LABEL", default_value = DISABLE_LABEL, env = "IMAGESWAP_DISABLE_LABEL")]
     disable_label: String,
 
     /// The namespace of the webhook's Service, for the certificate's names
     #[arg(
+        help_heading = "Certificate",
         long,
         value_name = "NAME",
         default_value = "imageswap-system",
@@ -96,39 +103,45 @@ pub(super) struct Args {
     namespace: String,
 
     /// The name that /healthz tells
-    #[arg(long, value_name = "NAME", env = "IMAGESWAP_POD_NAME")]
+    #[arg(
+        help_heading = "Addresses",
+        long,
+        value_name = "NAME",
+        env = "IMAGESWAP_POD_NAME"
+    )]
     pod_name: Option<String>,
 
     /// The longest a review may take; kube-apiserver's own ?timeout= may shorten it
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "9s", env = "IMAGESWAP_REQUEST_TIMEOUT")]
+    #[arg(help_heading = "Limits", long, value_name = "TIME", value_parser = duration, default_value = "9s", env = "IMAGESWAP_REQUEST_TIMEOUT")]
     request_timeout: Duration,
 
     /// Reviews decided at once; more are answered 429, which kube-apiserver repeats
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000), default_value = "256", env = "IMAGESWAP_MAX_IN_FLIGHT")]
+    #[arg(help_heading = "Limits", long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000), default_value = "256", env = "IMAGESWAP_MAX_IN_FLIGHT")]
     max_in_flight: u32,
 
     /// The largest review, in MiB
-    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=1024), default_value = "16", env = "IMAGESWAP_MAX_BODY_MIB")]
+    #[arg(help_heading = "Limits", long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=1024), default_value = "16", env = "IMAGESWAP_MAX_BODY_MIB")]
     max_body_mib: u32,
 
     /// What all large reviews together may take, in MiB; more wait
-    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=65_536), default_value = "24", env = "IMAGESWAP_BODY_MEMORY_MIB")]
+    #[arg(help_heading = "Limits", long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=65_536), default_value = "24", env = "IMAGESWAP_BODY_MEMORY_MIB")]
     body_memory_mib: u32,
 
     /// Connections open at once; for one more, the least useful is closed
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000), default_value = "1024", env = "IMAGESWAP_MAX_CONNECTIONS")]
+    #[arg(help_heading = "Limits", long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000), default_value = "1024", env = "IMAGESWAP_MAX_CONNECTIONS")]
     max_connections: u32,
 
     /// How old a connection may become, so that new replicas get their share
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10m", env = "IMAGESWAP_MAX_CONNECTION_AGE")]
+    #[arg(help_heading = "Limits", long, value_name = "TIME", value_parser = duration, default_value = "10m", env = "IMAGESWAP_MAX_CONNECTION_AGE")]
     max_connection_age: Duration,
 
     /// How long to serve on after SIGTERM, while the cluster learns that this replica goes
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "8s", env = "IMAGESWAP_DRAIN_DELAY")]
+    #[arg(help_heading = "Limits", long, value_name = "TIME", value_parser = duration, default_value = "8s", env = "IMAGESWAP_DRAIN_DELAY")]
     drain_delay: Duration,
 
     /// What to log: error, warn, info, debug, trace, or filters such as info,imageswap=debug
     #[arg(
+        help_heading = "Logs",
         long,
         value_name = "LEVEL",
         default_value = "info",
@@ -138,6 +151,7 @@ pub(super) struct Args {
 
     /// The form of the log
     #[arg(
+        help_heading = "Logs",
         long,
         value_enum,
         value_name = "FORM",
@@ -199,7 +213,9 @@ async fn serve(args: &Args) -> anyhow::Result<ExitCode> {
     let admin = tokio::spawn(admin.serve());
     let webhook = tokio::spawn(webhook.serve());
     lifecycle.enter(Phase::Ready);
-    greet(address, admin_address, &state_dir)?;
+    if let Err(error) = greet(address, admin_address, &state_dir) {
+        warn!(%error, "can't print to standard output; serving all the same");
+    }
 
     tokio::select! {
         signal = signals.next() => {
@@ -289,7 +305,7 @@ fn load_rules(args: &Args, metrics: &Metrics) -> anyhow::Result<(SharedRules, Op
             "no map file is named (--maps FILE): a built-in example sends Docker Hub's images to \
              my-registry.example.com",
         );
-        return Ok((share(example()?), None));
+        return Ok((share(publish(example()?, metrics)), None));
     };
     let (follower, loaded) = Follower::start(path, args.strict_maps)?;
     Ok((share(publish(loaded, metrics)), Some(follower)))
@@ -297,6 +313,7 @@ fn load_rules(args: &Args, metrics: &Metrics) -> anyhow::Result<(SharedRules, Op
 
 /// Looks at the map file for ever; the last good one stays in use.
 async fn follow(mut follower: Follower, rules: SharedRules, metrics: Metrics) {
+    let (path, strict) = (follower.path().to_owned(), follower.is_strict());
     loop {
         tokio::time::sleep(LOOK).await;
         // Reading a disk may take time, and must not take it from reviews.
@@ -308,9 +325,9 @@ async fn follow(mut follower: Follower, rules: SharedRules, metrics: Metrics) {
         (follower, found) = match looked.await {
             Ok(looked) => looked,
             Err(error) => {
-                error!(%error, "the map file is no longer followed; the rules in use stay");
+                error!(%error, "reading the map file failed; the rules in use stay");
                 metrics.maps_loads.with_label_values(&["failed"]).inc();
-                return;
+                (Follower::anew(path.clone(), strict), None)
             }
         };
         match found {
