@@ -62,6 +62,8 @@ pub struct Rewritten {
     pub swapped: usize,
     /// How many objects hold pods, those that were left alone included.
     pub objects: usize,
+    /// The lines of objects that were left alone because a map in them repeats a key.
+    pub ambiguous: Vec<usize>,
 }
 
 /// Why manifests cannot be rewritten. Lines and columns count from 1.
@@ -134,10 +136,15 @@ pub fn rewrite(
         slots: survey.slots.iter().map(|slot| slot.node).collect(),
         survey: &survey,
     };
+    let ambiguous = survey.ambiguous.iter();
+    let ambiguous = ambiguous
+        .map(|id| editor.lines.of(tree.node(*id).at.start))
+        .collect();
     let swaps = editor.swaps(swap)?;
     let swapped = swaps.len();
     let edits = editor.with_aliases(swaps)?;
     Ok(Rewritten {
+        ambiguous,
         text: editor.apply(&edits)?,
         swapped,
         objects: survey.objects,

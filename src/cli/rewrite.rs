@@ -94,6 +94,11 @@ fn rewrite(path: &Path, rules: &Rules, disable_label: &str) -> anyhow::Result<Do
     };
     let after = manifests::rewrite(&before, disable_label, &mut swap)
         .with_context(|| format!("can't rewrite {name}"))?;
+    for line in &after.ambiguous {
+        terminal::hint(&format!(
+            "{name}:{line}: a key appears twice in this object, so it stays as it is"
+        ));
+    }
     Ok(Done {
         path: path.to_owned(),
         before,

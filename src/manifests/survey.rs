@@ -19,6 +19,8 @@ pub(super) struct Survey<'t> {
     /// Nodes of objects that must stay as they are. An alias to a scalar is among them, but not the
     /// scalar: in the alias' place its text can be written.
     pub(super) held: HashSet<Id>,
+    /// Objects that stay as they are because a map in them repeats a key.
+    pub(super) ambiguous: Vec<Id>,
 }
 
 /// A string that is an image.
@@ -107,7 +109,12 @@ impl<'t> Surveyor<'t> {
         }
         match self.object(id, inherited) {
             Ok(true) => Ok(()),
-            Ok(false) | Err(Stop::Duplicate) => {
+            Ok(false) => {
+                self.hold(id);
+                Ok(())
+            }
+            Err(Stop::Duplicate) => {
+                self.survey.ambiguous.push(id);
                 self.hold(id);
                 Ok(())
             }
