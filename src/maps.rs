@@ -13,6 +13,7 @@ mod index;
 pub mod legacy;
 mod lint;
 mod parse;
+mod sample;
 mod targets;
 pub mod verdict;
 

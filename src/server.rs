@@ -10,6 +10,7 @@ mod connection;
 mod connections;
 pub mod lifecycle;
 mod overload;
+mod refusal;
 pub mod routes;
 pub mod tls;
 

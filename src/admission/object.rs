@@ -69,7 +69,7 @@ impl<'a> Workload<'a> {
             disable_label,
             workload: &mut workload,
         };
-        node.deserialize(&mut serde_json::Deserializer::from_str(json))?;
+        IfMap(node).deserialize(&mut serde_json::Deserializer::from_str(json))?;
         Ok(workload)
     }
 
@@ -91,56 +91,7 @@ impl fmt::Display for Entry<'_> {
     }
 }
 
-/// A visitor that passes over whatever it is not made for.
-macro_rules! passes_over {
-    (scalars) => {
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("any JSON")
-        }
-        fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-            Ok(())
-        }
-        fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-            Ok(())
-        }
-        fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-            Ok(())
-        }
-        fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-            Ok(())
-        }
-        fn visit_str<E>(self, _: &str) -> Result<(), E> {
-            Ok(())
-        }
-        fn visit_unit<E>(self) -> Result<(), E> {
-            Ok(())
-        }
-    };
-    (lists) => {
-        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-            while list.next_element::<IgnoredAny>()?.is_some() {}
-            Ok(())
-        }
-    };
-    (maps) => {
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-            while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-            Ok(())
-        }
-    };
-}
-
-/// A seed whose visitor is itself.
-macro_rules! seed {
-    ($name:ident) => {
-        impl<'de> DeserializeSeed<'de> for $name<'_, 'de> {
-            type Value = ();
-            fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
-                json.deserialize_any(self)
-            }
-        }
-    };
-}
+// === the shapes ===
 
 /// A map on the way from the object's root to its pod, or the pod itself (an empty path).
 struct Node<'w, 'de> {
@@ -150,14 +101,8 @@ struct Node<'w, 'de> {
     workload: &'w mut Workload<'de>,
 }
 
-seed!(Node);
-
-impl<'de> Visitor<'de> for Node<'_, 'de> {
-    type Value = ();
-    passes_over!(scalars);
-    passes_over!(lists);
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+impl<'de> ReadMap<'de> for Node<'_, 'de> {
+    fn read<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let (mut meta, mut next) = (false, false);
         let (step, rest) = match self.path.split_first() {
             Some((step, rest)) => (*step, Some(rest)),
@@ -166,20 +111,20 @@ impl<'de> Visitor<'de> for Node<'_, 'de> {
         while let Some(Text(key)) = map.next_key()? {
             if key == "metadata" && (self.is_root || rest.is_none()) {
                 self.workload.see(&mut meta, &key);
-                map.next_value_seed(Meta {
+                map.next_value_seed(IfMap(Meta {
                     disable_label: self.disable_label,
                     workload: self.workload,
-                })?;
+                }))?;
             } else if key == step {
                 self.workload.see(&mut next, &key);
                 match rest {
-                    Some(path) => map.next_value_seed(Node {
+                    Some(path) => map.next_value_seed(IfMap(Node {
                         path,
                         is_root: false,
                         disable_label: self.disable_label,
                         workload: self.workload,
-                    })?,
-                    None => map.next_value_seed(Spec(self.workload))?,
+                    }))?,
+                    None => map.next_value_seed(IfMap(Spec(self.workload)))?,
                 }
             } else {
                 map.next_value::<IgnoredAny>()?;
@@ -195,27 +140,21 @@ struct Meta<'w, 'de> {
     workload: &'w mut Workload<'de>,
 }
 
-seed!(Meta);
-
-impl<'de> Visitor<'de> for Meta<'_, 'de> {
-    type Value = ();
-    passes_over!(scalars);
-    passes_over!(lists);
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+impl<'de> ReadMap<'de> for Meta<'_, 'de> {
+    fn read<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let (mut labels, mut annotations) = (false, false);
         while let Some(Text(key)) = map.next_key()? {
             match key.as_ref() {
                 "labels" => {
                     self.workload.see(&mut labels, &key);
-                    map.next_value_seed(Labels {
+                    map.next_value_seed(IfMap(Labels {
                         wanted: self.disable_label,
                         workload: self.workload,
-                    })?;
+                    }))?;
                 }
                 "annotations" => {
                     self.workload.see(&mut annotations, &key);
-                    map.next_value_seed(Annotations(self.workload))?;
+                    map.next_value_seed(IfMap(Annotations(self.workload)))?;
                 }
                 _ => {
                     map.next_value::<IgnoredAny>()?;
@@ -231,14 +170,8 @@ struct Labels<'w, 'de> {
     workload: &'w mut Workload<'de>,
 }
 
-seed!(Labels);
-
-impl<'de> Visitor<'de> for Labels<'_, 'de> {
-    type Value = ();
-    passes_over!(scalars);
-    passes_over!(lists);
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+impl<'de> ReadMap<'de> for Labels<'_, 'de> {
+    fn read<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let mut wanted = false;
         while let Some(Text(key)) = map.next_key()? {
             if key == self.wanted {
@@ -256,14 +189,8 @@ impl<'de> Visitor<'de> for Labels<'_, 'de> {
 
 struct Annotations<'w, 'de>(&'w mut Workload<'de>);
 
-seed!(Annotations);
-
-impl<'de> Visitor<'de> for Annotations<'_, 'de> {
-    type Value = ();
-    passes_over!(scalars);
-    passes_over!(lists);
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+impl<'de> ReadMap<'de> for Annotations<'_, 'de> {
+    fn read<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(Text(key)) = map.next_key()? {
             self.0.is_mirror |= key == MIRROR;
             map.next_value::<IgnoredAny>()?;
@@ -275,14 +202,8 @@ impl<'de> Visitor<'de> for Annotations<'_, 'de> {
 /// A pod's spec.
 struct Spec<'w, 'de>(&'w mut Workload<'de>);
 
-seed!(Spec);
-
-impl<'de> Visitor<'de> for Spec<'_, 'de> {
-    type Value = ();
-    passes_over!(scalars);
-    passes_over!(lists);
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+impl<'de> ReadMap<'de> for Spec<'_, 'de> {
+    fn read<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let mut seen: Vec<List> = Vec::with_capacity(List::ALL.len());
         while let Some(Text(key)) = map.next_key()? {
             match List::from_key(&key) {
@@ -291,7 +212,7 @@ impl<'de> Visitor<'de> for Spec<'_, 'de> {
                     seen.push(list);
                     self.0.see(&mut again, &key);
                     let workload = &mut *self.0;
-                    map.next_value_seed(Entries { list, workload })?;
+                    map.next_value_seed(IfList(Entries { list, workload }))?;
                 }
                 None => {
                     map.next_value::<IgnoredAny>()?;
@@ -307,21 +228,15 @@ struct Entries<'w, 'de> {
     workload: &'w mut Workload<'de>,
 }
 
-seed!(Entries);
-
-impl<'de> Visitor<'de> for Entries<'_, 'de> {
-    type Value = ();
-    passes_over!(scalars);
-    passes_over!(maps);
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
+impl<'de> ReadList<'de> for Entries<'_, 'de> {
+    fn read<A: SeqAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
         for index in 0.. {
             let entry = OneEntry {
                 list: self.list,
                 index,
                 workload: self.workload,
             };
-            if entries.next_element_seed(entry)?.is_none() {
+            if entries.next_element_seed(IfMap(entry))?.is_none() {
                 break;
             }
         }
@@ -335,14 +250,8 @@ struct OneEntry<'w, 'de> {
     workload: &'w mut Workload<'de>,
 }
 
-seed!(OneEntry);
-
-impl<'de> Visitor<'de> for OneEntry<'_, 'de> {
-    type Value = ();
-    passes_over!(scalars);
-    passes_over!(lists);
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+impl<'de> ReadMap<'de> for OneEntry<'_, 'de> {
+    fn read<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let (mut names, mut images) = (false, false);
         let mut name = Image::Missing;
         // Most volumes have no image, and that is no fault.
@@ -356,10 +265,10 @@ impl<'de> Visitor<'de> for OneEntry<'_, 'de> {
                 "image" => {
                     self.workload.see(&mut images, &key);
                     match self.list {
-                        List::Volumes => map.next_value_seed(VolumeImage {
+                        List::Volumes => map.next_value_seed(IfMap(VolumeImage {
                             image: &mut image,
                             workload: self.workload,
-                        })?,
+                        }))?,
                         _ => map.next_value_seed(Value(image.get_or_insert_default()))?,
                     }
                 }
@@ -388,14 +297,8 @@ struct VolumeImage<'w, 'de> {
     workload: &'w mut Workload<'de>,
 }
 
-seed!(VolumeImage);
-
-impl<'de> Visitor<'de> for VolumeImage<'_, 'de> {
-    type Value = ();
-    passes_over!(scalars);
-    passes_over!(lists);
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+impl<'de> ReadMap<'de> for VolumeImage<'_, 'de> {
+    fn read<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let mut references = false;
         let image = self.image.insert(Image::Missing);
         while let Some(Text(key)) = map.next_key()? {
@@ -413,7 +316,13 @@ impl<'de> Visitor<'de> for VolumeImage<'_, 'de> {
 /// A text, or something else, put where it is wanted.
 struct Value<'w, 'de>(&'w mut Image<'de>);
 
-seed!(Value);
+impl<'de> DeserializeSeed<'de> for Value<'_, 'de> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
+        json.deserialize_any(self)
+    }
+}
 
 impl<'de> Visitor<'de> for Value<'_, 'de> {
     type Value = ();
@@ -457,15 +366,109 @@ impl<'de> Visitor<'de> for Value<'_, 'de> {
         Ok(())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<(), A::Error> {
         *self.0 = Image::NotText;
-        while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(())
+        pass_over_list(list)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
         *self.0 = Image::NotText;
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(())
+        pass_over_map(map)
     }
+}
+
+// === reading one shape and passing over all others ===
+
+/// Reads a map.
+trait ReadMap<'de>: Sized {
+    fn read<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error>;
+}
+
+/// Reads a list.
+trait ReadList<'de>: Sized {
+    fn read<A: SeqAccess<'de>>(self, list: A) -> Result<(), A::Error>;
+}
+
+/// Lets a reader read if what comes is a map.
+struct IfMap<R>(R);
+
+/// Lets a reader read if what comes is a list.
+struct IfList<R>(R);
+
+/// All that is neither a map nor a list.
+macro_rules! pass_over_scalars {
+    () => {
+        type Value = ();
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("any JSON")
+        }
+        fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+            Ok(())
+        }
+        fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+            Ok(())
+        }
+        fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+            Ok(())
+        }
+        fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+            Ok(())
+        }
+        fn visit_str<E>(self, _: &str) -> Result<(), E> {
+            Ok(())
+        }
+        fn visit_unit<E>(self) -> Result<(), E> {
+            Ok(())
+        }
+    };
+}
+
+impl<'de, R: ReadMap<'de>> Visitor<'de> for IfMap<R> {
+    pass_over_scalars!();
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
+        self.0.read(map)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<(), A::Error> {
+        pass_over_list(list)
+    }
+}
+
+impl<'de, R: ReadList<'de>> Visitor<'de> for IfList<R> {
+    pass_over_scalars!();
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
+        pass_over_map(map)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<(), A::Error> {
+        self.0.read(list)
+    }
+}
+
+impl<'de, R: ReadMap<'de>> DeserializeSeed<'de> for IfMap<R> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
+        json.deserialize_any(self)
+    }
+}
+
+impl<'de, R: ReadList<'de>> DeserializeSeed<'de> for IfList<R> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
+        json.deserialize_any(self)
+    }
+}
+
+fn pass_over_map<'de, A: MapAccess<'de>>(mut map: A) -> Result<(), A::Error> {
+    while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+    Ok(())
+}
+
+fn pass_over_list<'de, A: SeqAccess<'de>>(mut list: A) -> Result<(), A::Error> {
+    while list.next_element::<IgnoredAny>()?.is_some() {}
+    Ok(())
 }

@@ -18,7 +18,7 @@ use super::book::Kind;
 use super::diagnostic::Diagnostic;
 use super::glob::Pattern;
 use super::index::RuleId;
-use super::lint::{can_swap, key_host};
+use super::sample::{can_swap, key_host};
 use super::{LIBRARY_KEY, Maps, canonical_key, names_no_port};
 use crate::image::{self, Reference, Registry};
 

@@ -16,7 +16,7 @@ use hyper::body::Body as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-use super::overload::Refusal;
+use super::refusal::Refusal;
 
 /// Bodies up to this many bytes need no share of the budget.
 const SMALL: usize = 64 << 10;

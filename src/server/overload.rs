@@ -25,6 +25,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::Limits;
 use super::body::{BodyReader, WholeBody};
+use super::refusal::Refusal;
 use crate::telemetry::metrics::Metrics;
 
 /// Taken off the time a caller gives, so that the answer arrives within it.
@@ -35,21 +36,6 @@ const MARGIN: Duration = Duration::from_millis(500);
 pub(super) struct Read {
     pub(super) body: WholeBody,
     deadline: Instant,
-}
-
-/// Why a review gets no answer of the handler's.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Refusal {
-    #[error("the body is larger than {0} bytes")]
-    TooLarge(usize),
-    #[error("the body came too slowly")]
-    Slow,
-    #[error("the body broke off: {0}")]
-    Broken(String),
-    #[error("too many large reviews are under way")]
-    NoMemory,
-    #[error("the review was not answered in time")]
-    Deadline,
 }
 
 /// The stack around a handler.
