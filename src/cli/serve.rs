@@ -162,7 +162,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    logs::start(&args.log_level, args.log_format)
+    let _logs = logs::start(&args.log_level, args.log_format)
         .with_context(|| format!("{:?} is no log level", args.log_level))?;
     name_forgotten();
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -257,3 +257,14 @@ async fn many_large_reviews_share_the_memory() {
     let resident = serve.resident();
     assert!(resident < 64 << 20, "{} MiB", resident >> 20);
 }
+
+/// Whoever should read the logs is stuck; reviews are answered all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_for_the_logs() {
+    let serve = Serve::start_unread(&[]);
+    let mut client = Client::connect(&serve).await;
+    for _ in 0..20_000 {
+        assert_eq!(client.post(b"rubbish").await.status, 400);
+    }
+    assert_eq!(client.swap("nginx").await, "my-registry.example.com/nginx");
+}

@@ -44,7 +44,17 @@ impl Serve {
         Self::start_in(dir, args, env)
     }
 
+    /// Its logs go into a pipe that nobody reads.
+    pub fn start_unread(args: &[&str]) -> Self {
+        Self::spawn(tempfile::tempdir().unwrap(), args, &[], Stdio::piped())
+    }
+
     pub fn start_in(dir: TempDir, args: &[&str], env: &[(&str, &str)]) -> Self {
+        let log = File::create(dir.path().join("log")).unwrap();
+        Self::spawn(dir, args, env, log.into())
+    }
+
+    fn spawn(dir: TempDir, args: &[&str], env: &[(&str, &str)], log: Stdio) -> Self {
         let path = dir.path().to_str().unwrap().to_owned();
         let mut child = serve(args, dir.path())
             .envs(
@@ -52,7 +62,7 @@ impl Serve {
                     .map(|(name, value)| (name, value.replace("{dir}", &path))),
             )
             .stdout(Stdio::piped())
-            .stderr(File::create(dir.path().join("log")).unwrap())
+            .stderr(log)
             .spawn()
             .unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
@@ -61,7 +71,7 @@ impl Serve {
             stdout.read_line(line).unwrap();
         }
         let port = |after: &str| -> u16 {
-            let log = fs::read_to_string(dir.path().join("log")).unwrap();
+            let log = fs::read_to_string(dir.path().join("log")).unwrap_or_default();
             let (_, rest) = greeting[0]
                 .split_once(after)
                 .unwrap_or_else(|| panic!("no {after} in {greeting:?}; the log says:\n{log}"));
@@ -84,7 +94,7 @@ impl Serve {
     }
 
     pub fn log(&self) -> String {
-        fs::read_to_string(self.dir.path().join("log")).unwrap()
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
     pub fn signal(&self, signal: Signal) {
