@@ -20,7 +20,7 @@ const LIBRARY: &str = "library/";
 
 /// The longest reference, in bytes. The grammar bounds neither host nor digest; nothing that a
 /// registry serves comes near this.
-const MAX_REFERENCE: usize = 4096;
+pub const MAX_REFERENCE: usize = 4096;
 
 /// The longest tag, in bytes.
 const MAX_TAG: usize = 128;

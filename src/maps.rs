@@ -19,7 +19,8 @@ pub mod verdict;
 
 use std::sync::OnceLock;
 
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
+use hashbrown::HashSet;
 
 use self::book::Book;
 pub use self::book::Kind;
@@ -33,6 +34,13 @@ use crate::image::{self, Reference, Registry};
 
 /// The largest map file that is read, in bytes. A Kubernetes ConfigMap holds at most 1 MiB.
 pub const MAX_BYTES: usize = 16 << 20;
+
+/// How many findings are listed; more are only counted.
+const MAX_LISTED: usize = 10_000;
+
+/// What all patterns together may ask for: characters, and such that are not said plainly.
+const MAX_PATTERN_CHARACTERS: usize = 4_000_000;
+const MAX_PATTERN_WILDCARDS: usize = 200_000;
 
 /// The registry key for Docker Hub's official images.
 const LIBRARY_KEY: &str = "docker.io/library";
@@ -59,6 +67,7 @@ pub struct Maps {
     /// Made when first asked for: [`Maps::lint`] does.
     targets: OnceLock<Targets>,
     skipped: usize,
+    unlisted: usize,
 }
 
 #[derive(Debug, Default)]
@@ -82,12 +91,9 @@ pub enum Unreadable {
     /// Larger than [`MAX_BYTES`].
     #[error("it is larger than {} MiB", MAX_BYTES >> 20)]
     TooLarge,
-    /// It holds a NUL byte.
-    #[error("it is a binary file: byte {0} is NUL")]
-    Binary(usize),
-    /// Lines, but none of them a rule.
-    #[error("not one of its {0} lines with text is a rule")]
-    NoRule(usize),
+    /// More than a tenth of its bytes are control characters or no UTF-8.
+    #[error("it is a binary file, and no UTF-8 text")]
+    Binary,
 }
 
 // === impl Rules ===
@@ -114,14 +120,13 @@ impl Maps {
     /// can be said of a file.
     ///
     /// # Errors
-    /// A file that is no map file at all: too large, binary, or without a single usable line where
-    /// there are lines.
+    /// A file that is no map file at all: too large, or binary.
     pub fn parse(bytes: &[u8]) -> Result<(Self, Vec<Diagnostic>), Unreadable> {
         if bytes.len() > MAX_BYTES {
             return Err(Unreadable::TooLarge);
         }
-        if let Some(at) = memchr::memchr(0, bytes) {
-            return Err(Unreadable::Binary(at));
+        if is_binary(bytes) {
+            return Err(Unreadable::Binary);
         }
         let mut maps = Self {
             book: Book::with_capacity(bytes.len(), bytes.len() / 32),
@@ -131,21 +136,30 @@ impl Maps {
         for line in parse::lines(bytes) {
             match line {
                 parse::Line::Rule(draft, warnings) => {
-                    diagnostics.extend(warnings);
                     let id = maps.book.push(&draft);
-                    diagnostics.extend(maps.enter(id));
+                    let repeated = maps.enter(id);
+                    let found = warnings.into_iter().chain(repeated);
+                    found.for_each(|found| maps.list(&mut diagnostics, found));
                 }
                 parse::Line::Error(error) => {
                     maps.skipped += 1;
-                    diagnostics.push(*error);
+                    maps.list(&mut diagnostics, *error);
                 }
             }
         }
-        if maps.skipped > 0 && maps.book.len() == 0 {
-            return Err(Unreadable::NoRule(maps.skipped));
+        for found in maps.compile() {
+            maps.list(&mut diagnostics, found);
         }
-        diagnostics.extend(maps.compile());
         Ok((maps, diagnostics))
+    }
+
+    /// Lists a finding, or counts it if there are more than anybody reads.
+    fn list(&mut self, diagnostics: &mut Vec<Diagnostic>, found: Diagnostic) {
+        if diagnostics.len() < MAX_LISTED {
+            diagnostics.push(found);
+        } else {
+            self.unlisted += 1;
+        }
     }
 
     /// Enters a rule where it is looked up. Of a repeated key the last rule counts, in the place of
@@ -184,40 +198,54 @@ impl Maps {
     }
 
     fn compile_patterns(&mut self, diagnostics: &mut Vec<Diagnostic>) {
-        let mut rules = Vec::new();
+        let (mut rules, mut too_large) = (Vec::new(), Vec::new());
+        let (mut characters, mut wildcards) = (0, 0);
         for id in self.book.ids_of(Kind::Replace) {
-            if let Some(pattern) = Pattern::parse(self.book.key(id)) {
+            let Some(pattern) = Pattern::parse(self.book.key(id)) else {
+                continue;
+            };
+            characters += pattern.len();
+            wildcards += pattern.wildcards();
+            if characters > MAX_PATTERN_CHARACTERS || wildcards > MAX_PATTERN_WILDCARDS {
+                too_large.push((id, "there are too many patterns before it".to_owned()));
+            } else {
                 rules.push((id, pattern));
             }
         }
-        let patterns = loop {
-            let only: Vec<_> = rules.iter().map(|(_, pattern)| pattern.clone()).collect();
-            match Patterns::build(&only) {
-                Ok(patterns) => break patterns,
-                Err((index, error)) => {
-                    let (id, _) = rules.remove(index);
-                    self.skipped += 1;
-                    diagnostics.push(Diagnostic::error(
-                        "pattern-too-large",
-                        self.book.key_place(id, ""),
-                        format!("the pattern can't be compiled: {error}"),
-                    ));
-                }
-            }
-        };
+        let only: Vec<_> = rules.iter().map(|(_, pattern)| pattern).collect();
+        let (patterns, failed) = Patterns::build(&only);
+        for (index, error) in failed {
+            too_large.extend(rules.get(index).map(|(id, _)| (*id, error)));
+        }
+        for (id, error) in too_large {
+            self.skipped += 1;
+            diagnostics.push(Diagnostic::error(
+                "pattern-too-large",
+                self.book.key_place(id, ""),
+                format!("the pattern can't be compiled: {error}"),
+            ));
+        }
         self.replace.patterns = patterns;
         self.replace.rules = rules;
     }
 
     fn compile_noswap(&mut self, rule: RuleId, diagnostics: &mut Vec<Diagnostic>) {
+        let mut seen = HashSet::new();
         let items: Vec<String> = self
             .book
             .value(rule)
             .split(',')
-            .map(|item| item.trim().replace(' ', ""))
-            .filter(|item| !item.is_empty())
+            .map(str::trim)
+            // What is longer than any image is in none.
+            .filter(|item| !item.is_empty() && item.len() <= image::MAX_REFERENCE)
+            .filter(|item| seen.insert(*item))
+            .map(str::to_owned)
             .collect();
-        match AhoCorasick::new(&items) {
+        // The kind whose size is in proportion to the items.
+        let finder = AhoCorasick::builder()
+            .kind(Some(AhoCorasickKind::ContiguousNFA))
+            .build(&items);
+        match finder {
             Ok(finder) => {
                 self.noswap = Some(Noswap {
                     rule,
@@ -256,6 +284,27 @@ impl Maps {
     pub fn skipped(&self) -> usize {
         self.skipped
     }
+
+    /// How many findings are not listed, because there are too many.
+    pub fn unlisted(&self) -> usize {
+        self.unlisted
+    }
+}
+
+/// Text has few bytes that are control characters or no UTF-8; a binary file has many, and so has
+/// text in UTF-16. A few are errors on their lines.
+fn is_binary(bytes: &[u8]) -> bool {
+    if memchr::memchr(0, bytes).is_none() && std::str::from_utf8(bytes).is_ok() {
+        return false;
+    }
+    let strange = bytes.utf8_chunks().map(|chunk| {
+        let controls = chunk
+            .valid()
+            .bytes()
+            .filter(|b| b.is_ascii_control() && !matches!(b, b'\t' | b'\n' | b'\r' | 0x0b | 0x0c));
+        controls.count() + chunk.invalid().len()
+    });
+    strange.sum::<usize>() * 10 > bytes.len()
 }
 
 /// Keeps the first rule of its kind, and returns it if it is another.
@@ -295,11 +344,7 @@ impl Maps {
         if let Some(index) = self.replace.patterns.first_match(image)
             && let Some((id, _)) = self.replace.rules.get(index)
         {
-            return self.settle(
-                *id,
-                image,
-                replaced(self.book.target(*id), reference.last()),
-            );
+            return self.settle(*id, image, replaced(self.book.value(*id), reference.last()));
         }
         tried(Tried::Replace(self.replace.patterns.len()));
         if let Some((id, tail)) = self.registry_rule(&reference, tried) {
@@ -400,12 +445,12 @@ impl Maps {
     }
 }
 
-/// What `[REPLACE]` makes of an image. An empty target leaves the last component alone.
-fn replaced(target: &str, last: &str) -> String {
-    if target.is_empty() {
-        last.to_owned()
-    } else {
-        [target, "/", last].concat()
+/// What `[REPLACE]` makes of an image. An empty value leaves the last component alone.
+fn replaced(value: &str, last: &str) -> String {
+    match value.strip_suffix('/') {
+        None if value.is_empty() => last.to_owned(),
+        None => [value, "/", last].concat(),
+        Some(_) => [value, last].concat(),
     }
 }
 

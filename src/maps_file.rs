@@ -17,6 +17,8 @@ pub struct Loaded {
     pub diagnostics: Vec<Diagnostic>,
     /// SHA-256 of the file, in hexadecimal.
     pub hash: String,
+    /// Whether the last line is ended: if not, more of it may be to come.
+    ends_well: bool,
 }
 
 /// Why a map file can't be used. Says which, and what to do.
@@ -33,29 +35,47 @@ enum Why {
     Io(io::Error),
     #[error("it is a directory; name a file in it")]
     Directory,
+    #[error("it is no regular file")]
+    Special,
     #[error("{0}")]
     Unreadable(Unreadable),
+    #[error("not one of its {0} lines with text is a rule")]
+    NoRule(usize),
+    #[error("there is no rule in it, and there were some; to swap nothing, write \"default::\"")]
+    Emptied,
     #[error(
         "{0} of its lines are in error, and --strict-maps is set; `imageswap check` shows them"
     )]
     Strict(usize),
 }
 
-/// Reads a map file. With `strict`, lines in error are not skipped but refused.
+/// Reads a map file, whatever it says.
 ///
 /// # Errors
-/// The file can't be read, is no map file, or is refused.
-pub fn load(path: &Path, strict: bool) -> Result<Loaded, Error> {
-    let error = |why| Error {
+/// The file can't be read or is no map file.
+pub fn load(path: &Path) -> Result<Loaded, Error> {
+    let load = || Loaded::parse(&read(path)?).map_err(Why::Unreadable);
+    load().map_err(|why| Error {
         path: path.to_owned(),
         why,
-    };
-    let bytes = read(path).map_err(error)?;
-    let loaded = Loaded::parse(&bytes).map_err(|unreadable| error(Why::Unreadable(unreadable)))?;
-    if strict && loaded.maps.skipped() > 0 {
-        return Err(error(Why::Strict(loaded.maps.skipped())));
+    })
+}
+
+/// Reads a map file that is to be served from. With `strict`, lines in error are not skipped but
+/// refused; with `had_rules`, a file without rules is.
+fn load_to_serve(path: &Path, strict: bool, had_rules: bool) -> Result<Loaded, Why> {
+    let metadata = fs::metadata(path).map_err(Why::Io)?;
+    // To open a pipe may take for ever.
+    if !metadata.is_file() && !metadata.is_dir() {
+        return Err(Why::Special);
     }
-    Ok(loaded)
+    let loaded = Loaded::parse(&read(path)?).map_err(Why::Unreadable)?;
+    match loaded.maps.skipped() {
+        0 if loaded.maps.is_empty() && had_rules => Err(Why::Emptied),
+        errors @ 1.. if loaded.maps.is_empty() => Err(Why::NoRule(errors)),
+        errors @ 1.. if strict => Err(Why::Strict(errors)),
+        _ => Ok(loaded),
+    }
 }
 
 /// Reads a map file only to ask it: nothing is said of it, lines in error are skipped.
@@ -113,17 +133,29 @@ impl Loaded {
             maps,
             diagnostics,
             hash: hash(bytes),
+            ends_well: bytes.last().is_none_or(|b| matches!(b, b'\n' | b'\r')),
         })
     }
 
     /// How many lines are in error.
     pub fn errors(&self) -> usize {
-        let is_error = |found: &&Diagnostic| found.severity == Severity::Error;
-        self.diagnostics.iter().filter(is_error).count()
+        self.maps.skipped()
+    }
+
+    /// How many lines are rules, but hardly meant, or are findings that are not listed.
+    pub fn warnings(&self) -> usize {
+        let is_warning = |found: &&Diagnostic| found.severity == Severity::Warning;
+        self.diagnostics.iter().filter(is_warning).count()
     }
 }
 
 // === following ===
+
+/// How many looks a file must have stood still for.
+const SETTLED: u32 = 2;
+
+/// The same for a file whose last line is not ended: it may be one that is being written slowly.
+const SETTLED_UNENDED: u32 = 6;
 
 /// A map file that may change: in place, by a rename, or by the swap of a `..data` symlink as a
 /// mounted ConfigMap does it. It is looked at, not watched: a watch on a file is lost with the
@@ -132,10 +164,14 @@ impl Loaded {
 pub struct Follower {
     path: PathBuf,
     strict: bool,
-    /// What was loaded, or tried, last.
+    /// What was loaded, or refused, last.
     known: Option<Fingerprint>,
-    /// What was there at the last look, if that is another.
-    pending: Option<Option<Fingerprint>>,
+    /// What is there now, if that is another, and how often it was seen.
+    pending: Option<(Option<Fingerprint>, u32)>,
+    /// Whether what is in use has rules.
+    has_rules: bool,
+    /// What could not be read, and was said.
+    complaint: Option<String>,
 }
 
 /// What changes when a file does.
@@ -152,15 +188,18 @@ impl Follower {
     /// Follows a file from its present state on.
     ///
     /// # Errors
-    /// As for [`load`].
+    /// The file can't be read, is no map file, has lines but no rule, or is refused for being
+    /// `strict`.
     pub fn start(path: PathBuf, strict: bool) -> Result<(Self, Loaded), Error> {
         let known = Fingerprint::of(&path);
-        let loaded = load(&path, strict)?;
+        let loaded = match load_to_serve(&path, strict, false) {
+            Ok(loaded) => loaded,
+            Err(why) => return Err(Error { path, why }),
+        };
         let follower = Self {
-            path,
-            strict,
             known,
-            pending: None,
+            has_rules: !loaded.maps.is_empty(),
+            ..Self::anew(path, strict)
         };
         Ok((follower, loaded))
     }
@@ -172,6 +211,8 @@ impl Follower {
             strict,
             known: None,
             pending: None,
+            has_rules: true,
+            complaint: None,
         }
     }
 
@@ -185,25 +226,51 @@ impl Follower {
         &self.path
     }
 
-    /// Looks at the file, and reads it if it is another than before and was so at the last look
-    /// already: a file in the middle of being written is not read.
+    /// Looks at the file, and reads it if it is another than before and has settled: a file in the
+    /// middle of being written is not read. What can't be read is tried again at each look, and
+    /// said once.
     pub fn look(&mut self) -> Option<Result<Loaded, Error>> {
         let now = Fingerprint::of(&self.path);
         if now == self.known {
-            self.pending = None;
+            (self.pending, self.complaint) = (None, None);
             return None;
         }
-        if self.pending.replace(now) != Some(now) {
+        let looks = match self.pending {
+            Some((seen, looks)) if seen == now => looks.saturating_add(1),
+            _ => 1,
+        };
+        self.pending = Some((now, looks));
+        if looks < SETTLED {
             return None;
         }
-        let loaded = load(&self.path, self.strict);
+        let loaded = load_to_serve(&self.path, self.strict, self.has_rules);
         if Fingerprint::of(&self.path) != now {
             // It changed under our hands.
             return None;
         }
-        self.known = now;
-        self.pending = None;
-        Some(loaded)
+        match loaded {
+            Ok(loaded) if !loaded.ends_well && looks < SETTLED_UNENDED => None,
+            Err(why @ Why::Io(_)) => {
+                let text = Some(why.to_string());
+                let is_news = self.complaint != text;
+                self.complaint = text;
+                is_news.then(|| Err(self.error(why)))
+            }
+            done => {
+                (self.known, self.pending, self.complaint) = (now, None, None);
+                if let Ok(loaded) = &done {
+                    self.has_rules = !loaded.maps.is_empty();
+                }
+                Some(done.map_err(|why| self.error(why)))
+            }
+        }
+    }
+
+    fn error(&self, why: Why) -> Error {
+        Error {
+            path: self.path.clone(),
+            why,
+        }
     }
 }
 
@@ -235,17 +302,24 @@ mod tests {
     fn a_change_is_read_once_it_has_settled() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("maps");
-        fs::write(&path, "default::a.io").unwrap();
+        fs::write(&path, "default::a.io\n").unwrap();
         let (mut follower, loaded) = Follower::start(path.clone(), false).unwrap();
         assert_eq!(loaded.maps.len(), 1);
         assert!(follower.look().is_none());
 
-        fs::write(&path, "").unwrap();
+        fs::write(&path, "b.io::").unwrap();
         assert!(follower.look().is_none());
-        fs::write(&path, "default::a.io\nb.io::").unwrap();
+        fs::write(&path, "default::a.io\nb.io::\n").unwrap();
         assert!(follower.look().is_none());
         assert_eq!(rules(follower.look()), Some(2));
         assert!(follower.look().is_none());
+
+        // The last line may be cut.
+        fs::write(&path, "default::a.i").unwrap();
+        for _ in 1..SETTLED_UNENDED {
+            assert!(follower.look().is_none());
+        }
+        assert_eq!(rules(follower.look()), Some(1));
     }
 
     #[test]
@@ -258,12 +332,25 @@ mod tests {
         assert!(follower.look().is_none());
         assert!(follower.look().unwrap().is_err());
         assert!(follower.look().is_none());
-        fs::write(&path, b"\0").unwrap();
+        for (text, part) in [
+            (&b"\0"[..], "binary"),
+            (b"", "no rule"),
+            (b"rubbish", "1 lines"),
+        ] {
+            fs::write(&path, text).unwrap();
+            assert!(follower.look().is_none());
+            let error = follower.look().unwrap().unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+            assert!(follower.look().is_none());
+        }
+        // A pipe must not be opened: it may have no other end.
+        fs::remove_file(&path).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, 0o600.into()).unwrap();
         assert!(follower.look().is_none());
         let error = follower.look().unwrap().unwrap_err().to_string();
-        assert!(error.contains("binary"), "{error}");
-        assert!(follower.look().is_none());
-        fs::write(&path, "default::b.io").unwrap();
+        assert!(error.contains("no regular file"), "{error}");
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "default::b.io\n").unwrap();
         assert!(follower.look().is_none());
         assert_eq!(rules(follower.look()), Some(1));
     }
@@ -273,7 +360,10 @@ mod tests {
     fn the_swap_of_a_mounted_config_map_is_followed() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
-        for (version, text) in [("..1", "default::a.io"), ("..2", "default::a.io\nb.io::")] {
+        for (version, text) in [
+            ("..1", "default::a.io\n"),
+            ("..2", "default::a.io\nb.io::\n"),
+        ] {
             fs::create_dir(at(version)).unwrap();
             fs::write(at(version).join("maps"), text).unwrap();
         }
@@ -291,7 +381,11 @@ mod tests {
     fn what_is_no_map_file_is_refused_with_one_sentence() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("maps");
-        let refused = |strict| load(&path, strict).unwrap_err().to_string();
+        let refused = |strict| {
+            Follower::start(path.clone(), strict)
+                .unwrap_err()
+                .to_string()
+        };
         assert!(
             refused(false).contains("No such file"),
             "{}",
@@ -304,7 +398,7 @@ mod tests {
             refused(false)
         );
         fs::write(&path, "default::a.io\nrubbish").unwrap();
-        assert_eq!(load(&path, false).unwrap().errors(), 1);
+        assert_eq!(Follower::start(path.clone(), false).unwrap().1.errors(), 1);
         assert!(refused(true).contains("--strict-maps"), "{}", refused(true));
         File::create(&path).unwrap().set_len(100 << 20).unwrap();
         assert!(

@@ -22,6 +22,8 @@ const HOSTS: &[&str] = &[
     "[::1]:5000",
     "m-a.io",
     "m-docker.io",
+    "index.docker.io:443",
+    "docker.io:443",
 ];
 const PATHS: &[&str] = &[
     "x",
@@ -57,6 +59,11 @@ const VALUES: &[&str] = &[
     "C.io/Bad",
     "localhost",
     "[::1]",
+    "index.docker.io",
+    "index.docker.io:443",
+    "docker.io:443",
+    "h_b-",
+    "/",
 ];
 const PATTERNS: &[&str] = &[
     "*",

@@ -8,7 +8,6 @@ use clap::builder::FalseyValueParser;
 
 use super::args::Output;
 use super::terminal::{self, ERROR, GOOD, WARNING};
-use crate::maps::Severity;
 use crate::maps_file::{self, Loaded};
 
 /// Exits with 1 if a line is in error, with 2 if a file can't be read.
@@ -49,7 +48,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut out = terminal::stdout();
     let (mut faulty, mut unread) = (false, false);
     for file in &args.files {
-        match maps_file::load(file, false) {
+        match maps_file::load(file) {
             Ok(loaded) => {
                 let count = Count::of(&loaded);
                 faulty |= count.errors > 0 || args.strict && count.warnings > 0;
@@ -75,10 +74,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 impl Count {
     fn of(loaded: &Loaded) -> Self {
-        let errors = loaded.errors();
         Self {
-            errors,
-            warnings: loaded.diagnostics.len() - errors,
+            errors: loaded.errors(),
+            warnings: loaded.warnings(),
         }
     }
 }
@@ -89,15 +87,18 @@ fn print(out: &mut impl Write, file: &Path, loaded: &Loaded, count: Count) -> an
         // The stream drops the colour if it is not wanted.
         writeln!(out, "{}", found.render(&name, true))?;
     }
-    if let Some(more) = loaded
-        .diagnostics
-        .len()
-        .checked_sub(MAX_SHOWN)
-        .filter(|n| *n > 0)
-    {
+    let more = loaded.diagnostics.len().saturating_sub(MAX_SHOWN);
+    if more > 0 {
         writeln!(
             out,
-            "and {more} more findings; `--output json` shows all of them\n"
+            "and {more} more findings; `--output json` shows them\n"
+        )?;
+    }
+    if loaded.maps.unlisted() > 0 {
+        writeln!(
+            out,
+            "and {} findings more than are kept\n",
+            loaded.maps.unlisted()
         )?;
     }
     let (style, verdict) = match count {
@@ -118,10 +119,6 @@ fn print(out: &mut impl Write, file: &Path, loaded: &Loaded, count: Count) -> an
 fn print_json(out: &mut impl Write, file: &Path, loaded: &Loaded) -> anyhow::Result<()> {
     let name = file.display().to_string();
     for found in &loaded.diagnostics {
-        debug_assert!(matches!(
-            found.severity,
-            Severity::Error | Severity::Warning
-        ));
         serde_json::to_writer(&mut *out, &found.record(&name))?;
         out.write_all(b"\n")?;
     }

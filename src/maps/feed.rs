@@ -7,7 +7,7 @@
 //! generated files.
 //!
 //! In all of this, *x* is an image, *producer* the rule that swaps it, *r* its result, and
-//! *consumer* a rule that would swap *r*.
+//! *consumer* a rule that would swap *r*. Of several producers with one target, one is named.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -25,7 +25,10 @@ use crate::image::{self, Reference, Registry};
 /// How much the comparison of patterns and targets may cost: less than a second.
 const MAX_STEPS: usize = 50_000_000;
 
-/// Reports every producer with the first consumer of each kind.
+/// The most that is reported.
+const MAX_REPORTED: usize = 10_000;
+
+/// Reports producers, each with a consumer of each kind.
 pub(super) fn feeds(maps: &Maps) -> Vec<Diagnostic> {
     let mut feeds = Feeds {
         maps,
@@ -55,13 +58,14 @@ impl Feeds<'_> {
     /// The result of `[EXACT]` is one image: ask what becomes of it.
     fn results_of_exact(&mut self) {
         let maps = self.maps;
+        let by_line: HashMap<_, _> = maps.book.ids().map(|id| (maps.book.line(id), id)).collect();
         for producer in maps.book.ids_of(Kind::Exact) {
             let verdict = maps.swap(maps.book.value(producer));
             if verdict.image().is_some()
                 && let Some(line) = verdict.rule.and_then(|rule| rule.line)
-                && let Some(consumer) = maps.book.ids().find(|id| maps.book.line(*id) == line)
+                && let Some(consumer) = by_line.get(&line)
             {
-                self.report(producer, consumer);
+                self.report(producer, *consumer);
             }
         }
     }
@@ -77,7 +81,8 @@ impl Feeds<'_> {
             let Ok(image) = Reference::parse(key) else {
                 continue;
             };
-            for producer in maps.targets().all_holding(&image, &maps.book) {
+            let mut producers = maps.targets().all_holding(&image, &maps.book);
+            if let Some(producer) = producers.next() {
                 self.report(producer, consumer);
             }
         }
@@ -92,7 +97,7 @@ impl Feeds<'_> {
                 continue;
             };
             let changes = |id: &RuleId| can_swap(maps, *id) && !product.stays_under(maps, *id);
-            if let Some(consumer) = keys.naming(maps, &product).into_iter().find(changes) {
+            if let Some(consumer) = keys.naming(&product).into_iter().find(changes) {
                 self.report(producer, consumer);
             }
         }
@@ -162,7 +167,7 @@ impl Feeds<'_> {
             .filter(|(_, (id, pattern))| can_swap(maps, *id) && !pattern.needs_slash())
             .collect();
         for (order, (producer, pattern)) in maps.replace.rules.iter().enumerate() {
-            if !maps.book.target(*producer).is_empty() || pattern.never_crosses_slash() {
+            if !maps.book.value(*producer).is_empty() || pattern.never_crosses_slash() {
                 continue;
             }
             // r matches the pattern that made it, before all that come later.
@@ -187,7 +192,8 @@ impl Feeds<'_> {
     }
 
     fn report(&mut self, producer: RuleId, consumer: RuleId) {
-        if !self.reported.insert((producer, consumer)) {
+        let is_new = self.reported.insert((producer, consumer));
+        if !is_new || self.diagnostics.len() >= MAX_REPORTED {
             return;
         }
         let book = &self.maps.book;
@@ -384,7 +390,8 @@ impl Product {
             return false;
         }
         // A kept port stays where the key names none, or names it and the value does too.
-        target == registry && (names_no_port(key) || !self.any_port) || target == key
+        target == registry && (names_no_port(key) || !self.any_port)
+            || target == key && canonical_key(key) == key
     }
 }
 
@@ -398,80 +405,83 @@ fn is_registry(first: &str) -> bool {
 
 /// Registry keys by the host they name.
 struct Keys<'m> {
-    by_host: HashMap<&'m str, Vec<RuleId>>,
+    by_host: HashMap<&'m str, HostKeys<'m>>,
+}
+
+/// The keys that name one host.
+#[derive(Default)]
+struct HostKeys<'m> {
+    library: Option<RuleId>,
+    plain: Option<RuleId>,
+    by_port: HashMap<&'m str, RuleId>,
+    /// One with a port that makes something else of an image with that port.
+    changing: Option<RuleId>,
 }
 
 impl<'m> Keys<'m> {
     fn of(maps: &'m Maps) -> Self {
-        let mut by_host: HashMap<&str, Vec<RuleId>> = HashMap::new();
+        let mut by_host: HashMap<&str, HostKeys<'m>> = HashMap::new();
         for id in maps.book.ids_of(Kind::Registry) {
-            if let Some(host) = key_host(maps.book.key(id)) {
-                by_host.entry(host).or_default().push(id);
+            let key = canonical_key(maps.book.key(id));
+            let Some(host) = key_host(key) else {
+                continue;
+            };
+            let keys = by_host.entry(host).or_default();
+            match Registry::parse(key).map(|registry| registry.port) {
+                Ok(Some(port)) => {
+                    keys.by_port.insert(port, id);
+                    let stays = maps.book.key(id) == key && maps.book.target(id) == key;
+                    if !stays && can_swap(maps, id) {
+                        keys.changing.get_or_insert(id);
+                    }
+                }
+                Ok(None) => keys.plain = Some(id),
+                // `docker.io/library`
+                Err(_) => keys.library = Some(id),
             }
         }
         Self { by_host }
     }
 
     /// The keys that can name the registry of an *r*.
-    fn naming(&self, maps: &Maps, product: &Product) -> Vec<RuleId> {
+    fn naming(&self, product: &Product) -> Vec<RuleId> {
         let Some(registry) = product.registry.as_deref() else {
             let begins =
                 |host: &str| host.starts_with(&product.begins) || host == image::DOCKER_HUB;
-            return self
-                .by_host
-                .iter()
-                .filter(|(host, _)| begins(host))
-                .flat_map(|(_, ids)| ids.iter().copied())
+            let keys = self.by_host.iter().filter(|(host, _)| begins(host));
+            // The port of x is dropped.
+            return keys
+                .flat_map(|(_, keys)| [keys.library, keys.plain])
+                .flatten()
                 .collect();
         };
-        let mut ids = Vec::new();
         if is_registry(registry)
             && let Ok(Registry { host, port, .. }) = Registry::parse(registry)
         {
-            self.of_host(maps, image::canonical_host(host), port, product, &mut ids);
-        } else {
-            self.of_host(maps, image::DOCKER_HUB, None, product, &mut ids);
-            if product.any_port {
-                self.of_host(maps, registry, None, product, &mut ids);
-            }
+            return self.of_host(image::canonical_host(host), port, product);
+        }
+        let mut ids = self.of_host(image::DOCKER_HUB, None, product);
+        if product.any_port {
+            ids.extend(self.of_host(registry, None, product));
         }
         ids
     }
 
-    fn of_host(
-        &self,
-        maps: &Maps,
-        host: &str,
-        port: Option<&str>,
-        product: &Product,
-        ids: &mut Vec<RuleId>,
-    ) {
-        let all = self
-            .by_host
-            .get(host)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
-        let port_of = |id: &RuleId| {
-            let key = canonical_key(maps.book.key(*id));
-            Registry::parse(key).ok().and_then(|registry| registry.port)
+    fn of_host(&self, host: &str, port: Option<&str>, product: &Product) -> Vec<RuleId> {
+        let Some(keys) = self.by_host.get(host) else {
+            return Vec::new();
         };
-        let is_library = |id: &RuleId| canonical_key(maps.book.key(*id)) == LIBRARY_KEY;
         if let Some(port) = port {
             // As in a look-up: the key with the port, else the one without.
-            let named = all.iter().find(|id| port_of(id) == Some(port));
-            let plain = all
-                .iter()
-                .find(|id| port_of(id).is_none() && !is_library(id));
-            ids.extend(named.or(plain));
-            return;
+            let named = keys.by_port.get(port).copied();
+            return named.or(keys.plain).into_iter().collect();
         }
         let can_be_library = matches!(product.path.as_str(), "" | "library");
-        ids.extend(all.iter().filter(|id| {
-            if is_library(id) {
-                can_be_library
-            } else {
-                port_of(id).is_none() || product.any_port
-            }
-        }));
+        let library = keys.library.filter(|_| can_be_library);
+        let changing = keys.changing.filter(|_| product.any_port);
+        [library, keys.plain, changing]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 }

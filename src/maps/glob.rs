@@ -7,26 +7,36 @@
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
+/// The most that a pattern can ask for: no reference is longer.
+const MAX_TOKENS: usize = 4096;
+
+/// How many patterns are tried at once. An automaton of a thousand was seen to take gigabytes over
+/// varied images, and sixteen of sixty-four take little.
+const AT_ONCE: usize = 64;
+
 /// One pattern, compiled to what it asks of each character.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Pattern(Vec<Token>);
+pub(super) struct Pattern {
+    tokens: Vec<Token>,
+    /// Bit N of a set stands for the ASCII character N.
+    sets: Vec<u128>,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Token {
     /// This character.
     Literal(u8),
-    /// One character of this set: bit N stands for the ASCII character N.
-    Set(u128),
+    /// One character of this set, by its number.
+    Set(u16),
     /// One character.
     Any,
     /// Any text, also none.
     Star,
 }
 
-/// Many patterns, tried at once.
+/// Many patterns, tried many at once.
 #[derive(Debug, Default)]
 pub(super) struct Patterns {
-    /// More than one only if the patterns are too large for one automaton.
     sets: Vec<Chunk>,
     len: usize,
 }
@@ -42,35 +52,59 @@ struct Chunk {
 impl Pattern {
     /// Reads a pattern. `None` if no valid reference can ever match it.
     pub(super) fn parse(pattern: &str) -> Option<Self> {
+        let mut parsed = Self {
+            tokens: Vec::new(),
+            sets: Vec::new(),
+        };
         let chars: Vec<char> = pattern.chars().collect();
-        let mut tokens = Vec::with_capacity(chars.len());
+        let last_close = chars.iter().rposition(|c| *c == ']').unwrap_or_default();
         let mut rest = chars.as_slice();
         while let Some((&c, behind)) = rest.split_first() {
+            let can_close = chars.len() - behind.len() <= last_close;
             rest = behind;
             let token = match c {
                 '*' => Token::Star,
                 '?' => Token::Any,
-                '[' => match set_end(rest) {
+                '[' => match can_close.then(|| set_end(rest)).flatten() {
                     Some(end) => {
                         let (set, behind) = rest.split_at_checked(end)?;
                         rest = behind.get(1..)?;
-                        Token::Set(mask(set)?)
+                        parsed.sets.push(mask(set)?);
+                        Token::Set(u16::try_from(parsed.sets.len() - 1).ok()?)
                     }
                     None => Token::Literal(b'['),
                 },
                 c => Token::Literal(u8::try_from(c).ok().filter(u8::is_ascii)?),
             };
             // `**` says no more than `*`, and means something else to globset.
-            if !(token == Token::Star && tokens.last() == Some(&Token::Star)) {
-                tokens.push(token);
+            if !(token == Token::Star && parsed.tokens.last() == Some(&Token::Star)) {
+                parsed.tokens.push(token);
+            }
+            // Between two stars stands one character at least.
+            if parsed.tokens.len() > 2 * MAX_TOKENS + 1 {
+                return None;
             }
         }
-        Some(Self(tokens))
+        let characters = parsed.tokens.iter().filter(|token| **token != Token::Star);
+        (characters.count() <= MAX_TOKENS).then_some(parsed)
+    }
+
+    /// How many of its characters are not said plainly: what an automaton of it costs.
+    pub(super) fn wildcards(&self) -> usize {
+        let is_plain = |token: &&Token| matches!(token, Token::Literal(_));
+        self.tokens.len() - self.tokens.iter().filter(is_plain).count()
+    }
+
+    fn set(&self, number: u16) -> u128 {
+        self.sets
+            .get(usize::from(number))
+            .copied()
+            .unwrap_or_default()
     }
 
     /// What the pattern says before its first wildcard.
     pub(super) fn literal_prefix(&self) -> String {
-        self.0
+        self.tokens
             .iter()
             .map_while(|token| match token {
                 Token::Literal(b) => Some(char::from(*b)),
@@ -81,13 +115,13 @@ impl Pattern {
 
     /// Whether the pattern begins with `*`.
     pub(super) fn starts_open(&self) -> bool {
-        self.0.first() == Some(&Token::Star)
+        self.tokens.first() == Some(&Token::Star)
     }
 
     /// Of a pattern `*TEXT` without a further wildcard or slash: whatever ends in TEXT matches, and
     /// so does its last path component.
     pub(super) fn is_plain_suffix(&self) -> bool {
-        match self.0.split_first() {
+        match self.tokens.split_first() {
             Some((Token::Star, rest)) => rest
                 .iter()
                 .all(|token| matches!(token, Token::Literal(b) if *b != b'/')),
@@ -97,21 +131,21 @@ impl Pattern {
 
     /// Whether every text that matches lacks a slash.
     pub(super) fn never_crosses_slash(&self) -> bool {
-        self.0.iter().all(|token| match token {
+        self.tokens.iter().all(|token| match token {
             Token::Literal(b) => *b != b'/',
-            Token::Set(mask) => mask & bit(b'/') == 0,
+            Token::Set(number) => self.set(*number) & bit(b'/') == 0,
             Token::Any | Token::Star => false,
         })
     }
 
     /// Whether every text that matches has a slash.
     pub(super) fn needs_slash(&self) -> bool {
-        self.0.contains(&Token::Literal(b'/'))
+        self.tokens.contains(&Token::Literal(b'/'))
     }
 
     /// How many things it asks for.
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.tokens.len()
     }
 
     /// Whether a text that begins with `prefix` can match; with `one_component`, one whose rest has
@@ -133,10 +167,10 @@ impl Pattern {
             states = self.step(&states, b);
         }
         let needs_no_slash = |state: usize| {
-            let rest = self.0.get(state..).unwrap_or_default();
+            let rest = self.tokens.get(state..).unwrap_or_default();
             rest.iter().all(|token| match token {
                 Token::Literal(b) => *b != b'/',
-                Token::Set(mask) => mask & !bit(b'/') != 0,
+                Token::Set(number) => self.set(*number) & !bit(b'/') != 0,
                 Token::Any | Token::Star => true,
             })
         };
@@ -149,7 +183,7 @@ impl Pattern {
     }
 
     fn start(&self) -> Vec<bool> {
-        let mut states = vec![false; self.0.len() + 1];
+        let mut states = vec![false; self.tokens.len() + 1];
         if let Some(first) = states.first_mut() {
             *first = true;
         }
@@ -159,7 +193,7 @@ impl Pattern {
 
     fn step(&self, states: &[bool], b: u8) -> Vec<bool> {
         let mut next = vec![false; states.len()];
-        for (i, token) in self.0.iter().enumerate() {
+        for (i, token) in self.tokens.iter().enumerate() {
             if !states.get(i).copied().unwrap_or_default() {
                 continue;
             }
@@ -167,7 +201,7 @@ impl Pattern {
                 Token::Star => i,
                 Token::Any => i + 1,
                 Token::Literal(literal) if *literal == b => i + 1,
-                Token::Set(mask) if b.is_ascii() && mask & bit(b) != 0 => i + 1,
+                Token::Set(number) if b.is_ascii() && self.set(*number) & bit(b) != 0 => i + 1,
                 _ => continue,
             };
             if let Some(state) = next.get_mut(to) {
@@ -179,7 +213,7 @@ impl Pattern {
     }
 
     fn skip_stars(&self, states: &mut [bool]) {
-        for (i, token) in self.0.iter().enumerate() {
+        for (i, token) in self.tokens.iter().enumerate() {
             if *token == Token::Star
                 && states.get(i).copied().unwrap_or_default()
                 && let Some(state) = states.get_mut(i + 1)
@@ -192,7 +226,7 @@ impl Pattern {
     /// The same in globset's syntax.
     fn to_glob(&self) -> String {
         let mut glob = String::new();
-        for token in &self.0 {
+        for token in &self.tokens {
             match token {
                 Token::Star => glob.push('*'),
                 Token::Any => glob.push('?'),
@@ -200,7 +234,7 @@ impl Pattern {
                     glob.push(char::from(*b));
                 }
                 Token::Literal(b) => glob.extend(['\\', char::from(*b)]),
-                Token::Set(mask) => push_set(&mut glob, *mask),
+                Token::Set(number) => push_set(&mut glob, self.set(*number)),
             }
         }
         glob
@@ -278,17 +312,15 @@ fn push_set(glob: &mut String, mask: u128) {
 // === impl Patterns ===
 
 impl Patterns {
-    /// Compiles the patterns for being tried at once.
-    ///
-    /// # Errors
-    /// The index of a pattern that is too large to compile, and why.
-    pub(super) fn build(patterns: &[Pattern]) -> Result<Self, (usize, String)> {
-        let mut sets = Vec::new();
-        build_chunks(0, patterns, &mut sets)?;
-        Ok(Self {
-            sets,
-            len: patterns.len(),
-        })
+    /// Compiles the patterns for being tried together, and says which of them are too large to be
+    /// compiled, and why; those never match.
+    pub(super) fn build(patterns: &[&Pattern]) -> (Self, Vec<(usize, String)>) {
+        let (mut sets, mut failed) = (Vec::new(), Vec::new());
+        for (number, chunk) in patterns.chunks(AT_ONCE).enumerate() {
+            build_chunk(number * AT_ONCE, chunk, &mut sets, &mut failed);
+        }
+        let len = patterns.len() - failed.len();
+        (Self { sets, len }, failed)
     }
 
     /// How many there are.
@@ -306,29 +338,25 @@ impl Patterns {
     }
 }
 
-fn build_chunks(
+/// Halves what is too large together, down to the single pattern.
+fn build_chunk(
     first: usize,
-    patterns: &[Pattern],
+    patterns: &[&Pattern],
     sets: &mut Vec<Chunk>,
-) -> Result<(), (usize, String)> {
-    if patterns.is_empty() {
-        return Ok(());
-    }
+    failed: &mut Vec<(usize, String)>,
+) {
     match build_set(patterns) {
-        Ok(set) => {
-            sets.push(Chunk { first, set });
-            Ok(())
-        }
-        Err(error) if patterns.len() == 1 => Err((first, error.kind().to_string())),
+        Ok(set) => sets.push(Chunk { first, set }),
+        Err(error) if patterns.len() <= 1 => failed.push((first, error.kind().to_string())),
         Err(_) => {
             let (low, high) = patterns.split_at(patterns.len() / 2);
-            build_chunks(first, low, sets)?;
-            build_chunks(first + low.len(), high, sets)
+            build_chunk(first, low, sets, failed);
+            build_chunk(first + low.len(), high, sets, failed);
         }
     }
 }
 
-fn build_set(patterns: &[Pattern]) -> Result<GlobSet, globset::Error> {
+fn build_set(patterns: &[&Pattern]) -> Result<GlobSet, globset::Error> {
     let mut set = GlobSetBuilder::new();
     for pattern in patterns {
         let glob = GlobBuilder::new(&pattern.to_glob())
@@ -345,12 +373,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn build(patterns: &[Pattern]) -> Patterns {
+        let (patterns, failed) = Patterns::build(&patterns.iter().collect::<Vec<_>>());
+        assert_eq!(failed, []);
+        patterns
+    }
+
     fn matches(pattern: &str, image: &str) -> bool {
         match Pattern::parse(pattern) {
-            Some(pattern) => Patterns::build(&[pattern])
-                .unwrap()
-                .first_match(image)
-                .is_some(),
+            Some(pattern) => build(&[pattern]).first_match(image).is_some(),
             None => false,
         }
     }
@@ -401,10 +432,32 @@ mod tests {
             .iter()
             .map(|p| Pattern::parse(p).unwrap())
             .collect();
-        let patterns = Patterns::build(&patterns).unwrap();
+        let patterns = build(&patterns);
         assert_eq!(patterns.first_match("ab"), Some(1));
         assert_eq!(patterns.first_match("ac"), Some(2));
         assert_eq!(patterns.first_match("x"), Some(3));
+    }
+
+    #[test]
+    fn of_many_chunks_the_first_match_wins() {
+        let patterns: Vec<_> = (0..1000)
+            .map(|n| Pattern::parse(&format!("*/app{n}:*")).unwrap())
+            .chain(Pattern::parse("*"))
+            .collect();
+        let patterns = build(&patterns);
+        for n in [0, 63, 64, 500, 999] {
+            assert_eq!(patterns.first_match(&format!("a.io/app{n}:1")), Some(n));
+        }
+        assert_eq!(patterns.first_match("a.io/other:1"), Some(1000));
+    }
+
+    #[test]
+    fn a_pattern_that_asks_for_more_than_any_reference_holds_never_matches() {
+        assert!(Pattern::parse(&"?".repeat(MAX_TOKENS)).is_some());
+        assert!(Pattern::parse(&"?".repeat(MAX_TOKENS + 1)).is_none());
+        assert!(Pattern::parse(&"[!a]".repeat(1_000_000)).is_none());
+        assert!(Pattern::parse(&"[".repeat(1_000_000)).is_none());
+        assert!(Pattern::parse(&"*".repeat(1_000_000)).is_some());
     }
 
     #[test]
@@ -470,7 +523,7 @@ mod tests {
             let expected = parsed
                 .iter()
                 .position(|(p, _)| oracle(&p.chars().collect::<Vec<_>>(), &text));
-            prop_assert_eq!(Patterns::build(&only).unwrap().first_match(&image), expected);
+            prop_assert_eq!(build(&only).first_match(&image), expected);
         }
 
         #[test]

@@ -6,7 +6,7 @@ use super::book::Kind;
 use super::diagnostic::{Diagnostic, Place};
 use super::glob::Pattern;
 use super::index::RuleId;
-use super::sample::sample_result;
+use super::sample::{can_swap, sample_results};
 use super::{LIBRARY_KEY, Maps, canonical_key, feed};
 use crate::image::{Reference, Registry};
 
@@ -29,10 +29,13 @@ fn key(maps: &Maps, id: RuleId) -> Option<Diagnostic> {
         Kind::Exact => {
             let error = Reference::parse(key).err()?;
             let help = "the key is compared with the image as a whole, as written";
-            (format!("no image can be {key:?}: {error}"), help)
+            (
+                format!("no image can be {:?}: {error}", shortened(key)),
+                help,
+            )
         }
         Kind::Replace if Pattern::parse(key).is_none() => (
-            format!("no image reference can match {key:?}"),
+            format!("no image reference can match {:?}", shortened(key)),
             "image references are ASCII; \"*\", \"?\", \"[seq]\" and \"[!seq]\" are special",
         ),
         Kind::Registry => registry_key(canonical_key(key))?,
@@ -48,26 +51,35 @@ fn registry_key(key: &str) -> Option<(String, &'static str)> {
     }
     if let Some(registry) = key.strip_suffix("/library") {
         return Some((
-            format!("{registry} has no library images: only docker.io, without a port, has"),
+            format!(
+                "{} has no library images: only docker.io, without a port, has",
+                shortened(registry)
+            ),
             "for a path below another registry write [REPLACE]REGISTRY/library/*::VALUE",
         ));
     }
     if key.contains('/') {
         return Some((
-            format!("{key:?} is no registry: a key has no path"),
+            format!("{:?} is no registry: a key has no path", shortened(key)),
             "for images below a path write [REPLACE]REGISTRY/PATH/*::VALUE",
         ));
     }
     Some((
-        format!("{key:?} is no registry: HOST or HOST:PORT is one"),
+        format!(
+            "{:?} is no registry: HOST or HOST:PORT is one",
+            shortened(key)
+        ),
         "a key is a registry, default, noswap_wildcards, [EXACT]IMAGE or [REPLACE]PATTERN",
     ))
 }
 
 /// A value whose results are no references, whatever the image.
 fn value(maps: &Maps, id: RuleId) -> Option<Diagnostic> {
-    let sample = sample_result(maps, id)?;
+    let sample = sample_results(maps, id).into_iter().flatten().next()?;
     let error = Reference::parse(&sample).err()?;
+    if can_swap(maps, id) {
+        return None;
+    }
     let place = maps
         .book
         .value_place(id, "images that match are left alone");
@@ -77,8 +89,13 @@ fn value(maps: &Maps, id: RuleId) -> Option<Diagnostic> {
     };
     Some(
         Diagnostic::warning("value-never-valid", place, message)
-            .help(format!("an image would become {sample:?}")),
+            .help(format!("an image would become {:?}", shortened(&sample))),
     )
+}
+
+/// As much of a text as is worth showing.
+fn shortened(text: &str) -> String {
+    text.chars().take(200).collect()
 }
 
 fn no_default(maps: &Maps) -> Option<Diagnostic> {

@@ -78,14 +78,14 @@ impl<'a> Reader<'a> {
             return Ok(None);
         }
         let (prefix, key_start) = self.prefix(text, start)?;
-        let (key, value, old) = self.separate(text, key_start, prefix)?;
+        let (key, value, old) = self.separate(text, key_start)?;
         let key_text = text.get(key.clone()).unwrap_or_default();
         if key_text.is_empty() {
             let at = start..value.start;
             let message = "nothing stands before the \"::\"";
             return Err(self.error("empty-key", at, message, "write KEY::VALUE"));
         }
-        let kind = prefix.unwrap_or(match key_text {
+        let kind = prefix.unwrap_or(match without_blanks(key_text).as_ref() {
             "default" => Kind::Default,
             "noswap_wildcards" => Kind::Noswap,
             _ => Kind::Registry,
@@ -101,10 +101,12 @@ impl<'a> Reader<'a> {
             key: self.part(text, key, &mut warnings),
             value: match kind {
                 // Blanks between the items of a list say nothing.
-                Kind::Noswap => Part {
-                    range: value,
-                    says: None,
-                },
+                Kind::Noswap if !has_inner_blank(text.get(value.clone()).unwrap_or_default()) => {
+                    Part {
+                        range: value,
+                        says: None,
+                    }
+                }
                 _ => self.part(text, value, &mut warnings),
             },
         };
@@ -118,7 +120,7 @@ impl<'a> Reader<'a> {
             return Ok((None, start));
         };
         let end = start + word.len() + 2;
-        match word {
+        match without_blanks(word).as_ref() {
             "EXACT" => Ok((Some(Kind::Exact), end)),
             "REPLACE" => Ok((Some(Kind::Replace), end)),
             // An IPv6 address.
@@ -140,10 +142,8 @@ impl<'a> Reader<'a> {
         &self,
         text: &str,
         from: usize,
-        prefix: Option<Kind>,
     ) -> Result<(Range<usize>, Range<usize>, bool), Box<Diagnostic>> {
-        // In a pattern, brackets are a set of characters.
-        let marks = Marks::find(text, from, prefix != Some(Kind::Replace));
+        let marks = Marks::find(text, from);
         let (key_end, value_start, old) = match (marks.double, marks.singles.as_slice()) {
             ((Some(_), Some(second)), _) => {
                 return Err(self.error(
@@ -239,7 +239,7 @@ struct Marks {
 }
 
 impl Marks {
-    fn find(text: &str, from: usize, key_can_be_address: bool) -> Self {
+    fn find(text: &str, from: usize) -> Self {
         let mut marks = Self {
             double: (None, None),
             singles: Vec::new(),
@@ -261,8 +261,7 @@ impl Marks {
                 marks.singles.push(at);
                 at += 1;
             } else {
-                let can_be_address = key_can_be_address || marks.double.0.is_some();
-                at += address_length(rest).filter(|_| can_be_address).unwrap_or(1);
+                at += address_length(rest).unwrap_or(1);
             }
         }
         marks
@@ -271,12 +270,30 @@ impl Marks {
 
 /// The length of the IPv6 address in brackets that a text begins with.
 fn address_length(text: &str) -> Option<usize> {
-    let (address, _) = text.strip_prefix('[')?.split_once(']')?;
-    let is_address = address.contains(':')
-        && address
-            .bytes()
-            .all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.'));
-    is_address.then_some(address.len() + 2)
+    let inside = text.strip_prefix('[')?;
+    let can_be = |b: u8| b.is_ascii_hexdigit() || matches!(b, b':' | b'.');
+    let length = inside
+        .bytes()
+        .take(MAX_ADDRESS)
+        .take_while(|b| can_be(*b))
+        .count();
+    let (address, behind) = inside.split_at_checked(length)?;
+    (address.contains(':') && behind.starts_with(']')).then_some(length + 2)
+}
+
+/// More than any IPv6 address has.
+const MAX_ADDRESS: usize = 64;
+
+fn without_blanks(text: &str) -> Cow<'_, str> {
+    match text.contains(' ') {
+        true => Cow::Owned(text.replace(' ', "")),
+        false => Cow::Borrowed(text),
+    }
+}
+
+/// Whether a blank stands inside an item of a list.
+fn has_inner_blank(list: &str) -> bool {
+    list.split(',').any(|item| item.trim().contains(' '))
 }
 
 fn trimmed(text: &str, range: Range<usize>) -> Range<usize> {

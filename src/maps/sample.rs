@@ -7,21 +7,26 @@ use crate::image::{self, Reference, Registry};
 
 /// Whether some image can be swapped by this rule.
 pub(super) fn can_swap(maps: &Maps, id: RuleId) -> bool {
-    sample_result(maps, id).is_some_and(|sample| Reference::parse(&sample).is_ok())
+    let mut samples = sample_results(maps, id).into_iter().flatten();
+    samples.any(|sample| Reference::parse(&sample).is_ok())
 }
 
-/// What the rule makes of a plain image that matches it; `None` where it does not swap.
-pub(super) fn sample_result(maps: &Maps, id: RuleId) -> Option<String> {
+/// What the rule makes of plain images that match it, as short as can be; none where it does not
+/// swap.
+pub(super) fn sample_results(maps: &Maps, id: RuleId) -> [Option<String>; 2] {
     let (key, value, target) = (maps.book.key(id), maps.book.value(id), maps.book.target(id));
-    let dashed = |host: &str| [value, host, "/app"].concat();
-    match maps.book.kind(id)? {
-        Kind::Exact => Some(value.to_owned()),
-        Kind::Replace => (!value.is_empty()).then(|| replaced(target, "app")),
-        Kind::Noswap | Kind::Legacy => None,
-        _ if value.is_empty() => None,
-        Kind::Default if value.ends_with('-') => Some(dashed(image::DOCKER_HUB)),
-        Kind::Registry if value.ends_with('-') => Some(dashed(key_host(key)?)),
-        Kind::Default | Kind::Registry => Some([target, "/app"].concat()),
+    let dashed = |host: &str| Some([value, host, "/a"].concat());
+    match maps.book.kind(id) {
+        Some(Kind::Exact) => [Some(value.to_owned()), None],
+        _ if value.is_empty() => [None, None],
+        Some(Kind::Replace) => [Some(replaced(value, "a")), None],
+        // A host without a dot makes another reference than one with it.
+        Some(Kind::Default) if value.ends_with('-') => {
+            [dashed(image::DOCKER_HUB), dashed("localhost")]
+        }
+        Some(Kind::Registry) if value.ends_with('-') => [key_host(key).and_then(dashed), None],
+        Some(Kind::Default | Kind::Registry) => [Some([target, "/a"].concat()), None],
+        _ => [None, None],
     }
 }
 

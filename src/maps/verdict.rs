@@ -120,6 +120,7 @@ impl std::fmt::Display for Why<'_> {
         match self {
             Self::NotAReference(error) => write!(f, "this is no image reference: {error}"),
             Self::BadResult { result, error } => {
+                let result: String = result.chars().take(100).collect();
                 write!(
                     f,
                     "the rule's result is no image reference: {error}: {result:?}"

@@ -28,7 +28,7 @@ impl Endpoint {
                 () = &mut finishing => break,
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, _)) => self.start(stream, self.connections.enter().await),
-                    Err(error) => back_off(&error).await,
+                    Err(error) => self.back_off(&error).await,
                 }
             }
         }
@@ -41,6 +41,19 @@ impl Endpoint {
             tokio::time::timeout(Duration::from_millis(1), self.listener.accept()).await
         {
             self.start(stream, self.connections.enter().await);
+        }
+    }
+
+    async fn back_off(&self, error: &io::Error) {
+        match error.kind() {
+            // The peer was gone before we came.
+            io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset => {}
+            _ => {
+                tracing::warn!(%error, "can't accept a connection; closing another and trying again");
+                // Too many open files, most likely.
+                self.connections.evict_one();
+                tokio::time::sleep(BACK_OFF).await;
+            }
         }
     }
 
@@ -101,17 +114,6 @@ fn jittered(age: Duration) -> Duration {
     let random = RandomState::new().hash_one(0_u8) % 2001;
     let share = u32::try_from(random).unwrap_or_default();
     age / 10_000 * (9_000 + share)
-}
-
-async fn back_off(error: &io::Error) {
-    match error.kind() {
-        // The peer was gone before we came.
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset => {}
-        _ => {
-            tracing::warn!(%error, "can't accept a connection; trying again");
-            tokio::time::sleep(BACK_OFF).await;
-        }
-    }
 }
 
 #[cfg(test)]

@@ -9,8 +9,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
+use bytes::Bytes;
 use http::header::{CONNECTION, HeaderValue};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -25,8 +26,9 @@ use super::lifecycle::{Lifecycle, Phase};
 /// How often a connection looks whether its peer is late.
 const TICK: Duration = Duration::from_secs(2);
 
-/// The largest head of a request, and the stretch in which a body is read, in bytes.
-const BUFFER: usize = 64 << 10;
+/// The stretch in which a connection is read, in bytes; a head may be a few times as long. A
+/// thousand peers can fill it.
+const BUFFER: usize = 16 << 10;
 
 /// What a connection needs to know.
 #[derive(Clone)]
@@ -92,17 +94,62 @@ async fn answer(
     activity: Arc<Activity>,
     terms: Terms,
 ) -> Result<Response, std::convert::Infallible> {
-    activity.enter(State::Busy);
-    let mut response = terms.router.oneshot(request.map(Body::new)).await?;
+    let body_is_here = request.body().is_end_stream();
+    activity.enter(if body_is_here {
+        State::Answering
+    } else {
+        State::Body
+    });
+    let reading = activity.clone();
+    let request = request.map(|body| {
+        Body::new(Ended {
+            body,
+            activity: reading,
+        })
+    });
+    let mut response = terms.router.oneshot(request).await?;
+    if response.status().is_success() {
+        activity.served();
+    }
     if activity.age() > terms.max_age || terms.lifecycle.phase() >= Phase::Draining {
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);
     }
-    activity.enter(State::Idle);
+    activity.enter(State::Writing);
     Ok(response)
 }
 
-/// A stream that notes when its peer says something.
+/// A body that notes when it has come to its end, and it is our turn.
+struct Ended {
+    body: Incoming,
+    activity: Arc<Activity>,
+}
+
+impl hyper::body::Body for Ended {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if matches!(frame, Poll::Ready(None)) || self.body.is_end_stream() {
+            self.activity.enter(State::Answering);
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A stream that notes when its peer says something, or takes something.
 struct Heard<S> {
     stream: S,
     activity: Arc<Activity>,
@@ -129,7 +176,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let wrote = Pin::new(&mut self.stream).poll_write(cx, buf);
+        if matches!(wrote, Poll::Ready(Ok(1..))) {
+            self.activity.wrote();
+        }
+        wrote
     }
 
     fn poll_write_vectored(
@@ -137,7 +188,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let wrote = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        if matches!(wrote, Poll::Ready(Ok(1..))) {
+            self.activity.wrote();
+        }
+        wrote
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -145,7 +200,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        if matches!(flushed, Poll::Ready(Ok(()))) {
+            self.activity.flushed();
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

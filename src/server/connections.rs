@@ -1,8 +1,9 @@
 //! The open connections, and who has to go when there are too many.
 //!
-//! A connection that has not asked anything yet goes first, the oldest before the others; then the
-//! one that has been idle longest; one whose request is being answered never. So ten thousand
-//! silent peers displace each other, and not kube-apiserver.
+//! Those that were never answered anything may take half of the places: beyond that the oldest of
+//! them goes. Else one goes whose peer has kept us waiting in the middle of something, else the one
+//! that has been idle longest; one whose request is being answered never. So ten thousand silent
+//! peers displace each other, and neither kube-apiserver's connections nor a new one of its.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -25,11 +26,22 @@ pub(super) enum State {
     Fresh,
     /// A request's head is coming in.
     Head,
+    /// A request's body is coming in.
+    Body,
+    /// It is our turn.
+    Answering,
+    /// An answer is going out.
+    Writing,
     /// Nothing has come since the last answer.
     Idle,
-    /// A request is being read or answered.
-    Busy,
 }
+
+/// A peer that has kept us waiting this long in the middle of something is late, if its place is
+/// needed.
+const LATE: Duration = Duration::from_secs(1);
+
+/// How often to look again for a place while there is none.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// The open connections of one endpoint. A clone is the same ones.
 #[derive(Debug, Clone)]
@@ -88,17 +100,15 @@ impl Connections {
             if let Some(place) = self.try_enter() {
                 return place;
             }
-            left.await;
+            // One that is answered makes room as well as one that leaves, and says nothing.
+            let _ = tokio::time::timeout(LOOK_AGAIN, left).await;
         }
     }
 
     fn try_enter(&self) -> Option<Place> {
         let mut open = self.open();
         if open.by_number.len() >= self.0.max {
-            let victim = open.most_dispensable()?;
-            if let Some(activity) = open.by_number.remove(&victim) {
-                activity.evicted.notify_one();
-            }
+            open.evict(self.0.max)?;
         }
         let number = open.next;
         open.next += 1;
@@ -122,10 +132,22 @@ impl Connections {
         self.len() == 0
     }
 
-    /// Whether a request is being read or answered on any of them.
+    /// Whether anything is under way on any of them: a request, an answer, or the start of a
+    /// connection that is too young to be given up.
     pub fn any_busy(&self) -> bool {
-        let busy = |activity: &Arc<Activity>| matches!(activity.state(), State::Head | State::Busy);
+        let busy = |activity: &Arc<Activity>| match activity.state() {
+            State::Head | State::Body | State::Answering | State::Writing => true,
+            State::Handshake | State::Fresh => activity.age() < 2 * LATE,
+            State::Idle => false,
+        };
         self.open().by_number.values().any(busy)
+    }
+
+    /// Closes the most dispensable connection, for what it takes from the machine.
+    pub(super) fn evict_one(&self) {
+        let mut open = self.open();
+        let _ = open.evict(self.0.max);
+        self.count(&open);
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -140,10 +162,23 @@ impl Connections {
 }
 
 impl Open {
-    fn most_dispensable(&self) -> Option<u64> {
+    /// Makes room; `None` if all are being answered.
+    fn evict(&mut self, max: usize) -> Option<()> {
+        let victim = self.most_dispensable(max)?;
+        let activity = self.by_number.remove(&victim)?;
+        activity.evicted.notify_one();
+        Some(())
+    }
+
+    fn most_dispensable(&self, max: usize) -> Option<u64> {
+        let now = Instant::now();
+        let newcomers = self.by_number.values().filter(|a| a.is_newcomer());
+        let too_many = newcomers.count() * 2 >= max;
         self.by_number
             .iter()
-            .filter_map(|(number, activity)| Some((activity.dispensability()?, *number)))
+            .filter_map(|(number, activity)| {
+                Some((activity.dispensability(now, too_many)?, *number))
+            })
             .min()
             .map(|(_, number)| number)
     }
@@ -177,16 +212,15 @@ impl Activity {
             0 => State::Handshake,
             1 => State::Fresh,
             2 => State::Head,
-            3 => State::Idle,
-            _ => State::Busy,
+            3 => State::Body,
+            4 => State::Answering,
+            5 => State::Writing,
+            _ => State::Idle,
         }
     }
 
     /// Called by the connection's own task alone.
     pub(super) fn enter(&self, state: State) {
-        if state == State::Busy {
-            self.has_served.store(true, Ordering::Relaxed);
-        }
         let since = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.since.store(since, Ordering::Relaxed);
         self.state.store(state as u8, Ordering::Relaxed);
@@ -199,6 +233,29 @@ impl Activity {
         }
     }
 
+    /// Bytes went out.
+    pub(super) fn wrote(&self) {
+        if self.state() == State::Writing {
+            self.enter(State::Writing);
+        }
+    }
+
+    /// All that was to go out has.
+    pub(super) fn flushed(&self) {
+        if self.state() == State::Writing {
+            self.enter(State::Idle);
+        }
+    }
+
+    /// It was answered what it asked.
+    pub(super) fn served(&self) {
+        self.has_served.store(true, Ordering::Relaxed);
+    }
+
+    fn is_newcomer(&self) -> bool {
+        !self.has_served.load(Ordering::Relaxed) && self.state() != State::Answering
+    }
+
     pub(super) fn age(&self) -> Duration {
         self.born.elapsed()
     }
@@ -207,10 +264,10 @@ impl Activity {
     pub(super) fn deadline(&self, patience: &Patience) -> Option<Instant> {
         let patience = match self.state() {
             State::Handshake => patience.handshake,
-            State::Fresh | State::Head => patience.head,
+            State::Fresh | State::Head | State::Writing => patience.head,
             State::Idle => patience.idle,
             // A body that does not come is the business of who reads it.
-            State::Busy => return None,
+            State::Body | State::Answering => return None,
         };
         Some(self.since() + patience)
     }
@@ -225,16 +282,18 @@ impl Activity {
     }
 
     /// The least goes first; `None` for one that must not.
-    fn dispensability(&self) -> Option<(u8, Instant)> {
-        let rank = match self.state() {
-            State::Busy => return None,
-            _ if !self.has_served.load(Ordering::Relaxed) => 0,
-            State::Handshake | State::Fresh | State::Head => 1,
+    fn dispensability(&self, now: Instant, too_many_newcomers: bool) -> Option<(u8, Instant)> {
+        let (state, since) = (self.state(), self.since());
+        let rank = match state {
+            State::Answering => return None,
+            _ if too_many_newcomers && self.is_newcomer() => 0,
             State::Idle => 2,
+            _ if now.saturating_duration_since(since) > LATE => 1,
+            _ if self.is_newcomer() => 3,
+            _ => 4,
         };
-        // Of those that never asked anything, the one that has taken longest over it.
-        let since = if rank == 0 { self.born } else { self.since() };
-        Some((rank, since))
+        // Of the newcomers, the one that has taken longest over it, whatever it does now.
+        Some((rank, if rank == 0 { self.born } else { since }))
     }
 }
 
@@ -242,40 +301,95 @@ impl Activity {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn who_never_asked_goes_before_who_is_idle_and_who_is_busy_stays() {
-        let connections = Connections::new(3, Metrics::new().unwrap());
-        let mut places = Vec::new();
-        for state in [State::Idle, State::Busy, State::Fresh] {
-            let place = connections.enter().await;
-            place.activity.enter(State::Busy);
-            if state == State::Fresh {
-                // Fresh is what has not asked anything.
-                place.activity.has_served.store(false, Ordering::Relaxed);
-            }
-            place.activity.enter(state);
-            places.push(place);
-            tokio::time::advance(Duration::from_secs(1)).await;
+    /// A connection in this state, a second younger than the one before.
+    async fn enter(connections: &Connections, state: State, served: bool) -> Place {
+        let place = connections.enter().await;
+        place.activity.enter(state);
+        if served {
+            place.activity.served();
         }
-        let evicted = |place: &Place| !connections.open().by_number.contains_key(&place.number);
-        let fourth = connections.enter().await;
-        assert_eq!(
-            places.iter().map(evicted).collect::<Vec<_>>(),
-            [false, false, true]
-        );
-        fourth.activity.enter(State::Busy);
-        let fifth = connections.enter().await;
-        assert_eq!(
-            places.iter().map(evicted).collect::<Vec<_>>(),
-            [true, false, true]
-        );
-        fifth.activity.enter(State::Busy);
-        assert!(connections.try_enter().is_none());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        place
+    }
+
+    /// Which of these were evicted.
+    fn evicted(connections: &Connections, places: &[Place]) -> Vec<usize> {
+        let open = connections.open();
+        let gone = |place: &Place| !open.by_number.contains_key(&place.number);
+        let gone = places.iter().enumerate().filter(|(_, place)| gone(place));
+        gone.map(|(index, _)| index).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn newcomers_displace_each_other_and_leave_the_others_their_half() {
+        let connections = Connections::new(4, Metrics::new().unwrap());
+        let mut places = Vec::new();
+        for (state, served) in [
+            (State::Idle, true),
+            (State::Fresh, false),
+            (State::Idle, true),
+            (State::Handshake, false),
+        ] {
+            places.push(enter(&connections, state, served).await);
+        }
+        for expected in [vec![1], vec![1, 3], vec![1, 3, 4], vec![1, 3, 4, 5]] {
+            places.push(enter(&connections, State::Fresh, false).await);
+            assert_eq!(evicted(&connections, &places), expected);
+        }
         // Whoever is evicted hears of it, and leaves no gap twice.
-        places[2].activity.evicted().await;
+        places[1].activity.evicted().await;
         drop(places);
-        assert_eq!(connections.len(), 2);
-        assert!(connections.try_enter().is_some());
+        assert_eq!(connections.len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_late_goes_before_who_is_idle_and_who_is_answered_stays() {
+        let connections = Connections::new(4, Metrics::new().unwrap());
+        let mut places = Vec::new();
+        for state in [State::Idle, State::Answering, State::Body, State::Idle] {
+            places.push(enter(&connections, state, true).await);
+        }
+        tokio::time::advance(LATE).await;
+        for expected in [vec![2], vec![0, 2], vec![0, 2, 3]] {
+            places.push(enter(&connections, State::Answering, true).await);
+            assert_eq!(evicted(&connections, &places), expected);
+        }
+        assert!(connections.try_enter().is_none());
+        // One that has been answered makes room without leaving.
+        let waiting = tokio::spawn({
+            let connections = connections.clone();
+            async move { drop(connections.enter().await) }
+        });
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(!waiting.is_finished());
+        places[1].activity.enter(State::Writing);
+        places[1].activity.flushed();
+        tokio::time::timeout(Duration::from_secs(1), waiting)
+            .await
+            .unwrap()
+            .unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_under_way() {
+        let connections = Connections::new(4, Metrics::new().unwrap());
+        let place = connections.enter().await;
+        let mut busy = Vec::new();
+        for state in [
+            State::Fresh,
+            State::Head,
+            State::Body,
+            State::Answering,
+            State::Writing,
+            State::Idle,
+        ] {
+            place.activity.enter(state);
+            busy.push(connections.any_busy());
+        }
+        assert_eq!(busy, [true, true, true, true, true, false]);
+        place.activity.enter(State::Fresh);
+        tokio::time::advance(Duration::from_secs(3)).await;
+        assert!(!connections.any_busy());
     }
 
     #[tokio::test(start_paused = true)]
@@ -298,9 +412,15 @@ mod tests {
         // One byte a second does not win time.
         activity.heard();
         assert_eq!(left(), Some(seconds(8)));
-        activity.enter(State::Busy);
+        activity.enter(State::Answering);
         assert_eq!(left(), None);
-        activity.enter(State::Idle);
+        // A peer that reads nothing is late, one that reads slowly is not.
+        activity.enter(State::Writing);
+        tokio::time::advance(seconds(9)).await;
+        assert_eq!(left(), Some(seconds(1)));
+        activity.wrote();
+        assert_eq!(left(), Some(seconds(10)));
+        activity.flushed();
         assert_eq!(left(), Some(seconds(150)));
     }
 }
