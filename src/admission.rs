@@ -10,16 +10,21 @@ mod reply;
 pub mod slots;
 mod wire;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fmt::Display;
 
 use serde_json::value::RawValue;
 
-use self::object::{Entry, Image, Workload};
+use self::object::{Entry, Image, MAX_ENTRIES, Workload};
 use self::reply::Swap;
 use self::slots::List;
 pub use self::wire::BadReview;
 use self::wire::{Request, Review};
 use crate::maps::Rules;
+
+/// kube-apiserver cuts each warning to 256 characters once all together pass 4,096.
+const MAX_WARNINGS: usize = 16;
 
 /// What was answered, and what there is to count and to log.
 #[derive(Debug)]
@@ -32,7 +37,7 @@ pub struct Reply {
     pub operation: &'static str,
     /// How many images were decided by each kind of rule; see [`crate::maps::Verdict::kind`].
     pub images: Vec<(&'static str, u64)>,
-    /// What the user was warned of.
+    /// What the user was warned of, or the first of it.
     pub warnings: Vec<String>,
 }
 
@@ -58,6 +63,8 @@ pub enum Skip {
     Mirror,
     /// A key on the way to an image appears twice, so the server may see another image.
     DuplicateKey,
+    /// It has more images than any object the server takes.
+    TooLong,
     /// It is JSON, but not what it says it is.
     Unreadable,
 }
@@ -71,6 +78,7 @@ impl Outcome {
             Self::Skipped(Skip::Label) => "skipped_label",
             Self::Skipped(Skip::Mirror) => "skipped_mirror",
             Self::Skipped(Skip::DuplicateKey) => "skipped_duplicate_key",
+            Self::Skipped(Skip::TooLong) => "skipped_too_long",
             Self::Skipped(Skip::Unreadable) => "skipped_unreadable",
             Self::NoImages => "no_images",
         }
@@ -89,7 +97,7 @@ pub fn review(body: &[u8], rules: &Rules, disable_label: &str) -> Result<Reply, 
     let mut decision = Decision::default();
     let outcome = decision.take(&review.request, rules, disable_label);
     Ok(Reply {
-        body: reply::write(&review, &decision.swaps, &decision.warnings),
+        body: reply::write(&review, &decision.swaps, decision.all_warnings()),
         outcome,
         operation: review.request.operation.as_str(),
         images: decision.images,
@@ -103,6 +111,8 @@ struct Decision<'a> {
     swaps: Vec<Swap<'a>>,
     warnings: Vec<String>,
     images: Vec<(&'static str, u64)>,
+    /// How many warnings there were beyond those that are kept.
+    more_warnings: usize,
 }
 
 impl<'a> Decision<'a> {
@@ -116,20 +126,26 @@ impl<'a> Decision<'a> {
         let workload = match Workload::read(object.get(), path, disable_label) {
             Ok(workload) => workload,
             Err(error) => {
-                self.warn(format!("the object can't be read: {error}"));
+                self.warn(format_args!("the object can't be read: {error}"));
                 return Outcome::Skipped(Skip::Unreadable);
             }
         };
         if let Some(key) = &workload.duplicate {
-            self.warn(format!(
+            self.warn(format_args!(
                 "the key {key:?} appears twice, so nothing is swapped"
             ));
             return Outcome::Skipped(Skip::DuplicateKey);
         }
+        if workload.is_too_long {
+            self.warn(format_args!(
+                "there are more than {MAX_ENTRIES} images, so none is swapped"
+            ));
+            return Outcome::Skipped(Skip::TooLong);
+        }
         if workload.is_disabled {
             return Outcome::Skipped(Skip::Label);
         }
-        if workload.is_mirror {
+        if workload.is_mirror && path.is_empty() {
             return Outcome::Skipped(Skip::Mirror);
         }
         let scope = Scope::of(request, path, disable_label);
@@ -159,7 +175,7 @@ impl<'a> Decision<'a> {
                     "it is no text"
                 };
                 self.count("invalid");
-                self.warn(format!("{entry}: the image stays as it is: {what}"));
+                self.warn(format_args!("{entry}: the image stays as it is: {what}"));
                 return;
             }
         };
@@ -193,8 +209,20 @@ impl<'a> Decision<'a> {
         }
     }
 
-    fn warn(&mut self, warning: String) {
-        self.warnings.push(format!("imageswap: {warning}"));
+    fn warn(&mut self, warning: impl Display) {
+        if self.warnings.len() < MAX_WARNINGS {
+            self.warnings.push(format!("imageswap: {warning}"));
+        } else {
+            self.more_warnings += 1;
+        }
+    }
+
+    /// The warnings that are kept, and one for those that are not.
+    fn all_warnings(&self) -> Vec<Cow<'_, str>> {
+        let kept = self.warnings.iter().map(|w| Cow::Borrowed(w.as_str()));
+        let more = (self.more_warnings > 0)
+            .then(|| Cow::Owned(format!("imageswap: {} more warnings", self.more_warnings)));
+        kept.chain(more).collect()
     }
 }
 
@@ -207,6 +235,8 @@ enum Scope<'a> {
     NewEphemeral(Old<'a>),
     /// UPDATE of a Pod: images that are not as they were. A changed image restarts a container.
     Changed(Old<'a>),
+    /// None, because it can't be known what was there.
+    Nothing,
 }
 
 /// The images of an object before the update, by list and name.
@@ -214,13 +244,14 @@ type Old<'a> = HashMap<(List, String), Image<'a>>;
 
 impl<'a> Scope<'a> {
     fn of(request: &Request<'a>, path: &[&str], disable_label: &str) -> Self {
-        if request.is_ephemeral() {
-            return Self::NewEphemeral(old(request.old_object, path, disable_label));
+        if !request.is_update() || !path.is_empty() {
+            return Self::All;
         }
-        if request.is_update() && path.is_empty() {
-            return Self::Changed(old(request.old_object, path, disable_label));
+        match old(request.old_object, path, disable_label) {
+            None => Self::Nothing,
+            Some(old) if request.is_ephemeral() => Self::NewEphemeral(old),
+            Some(old) => Self::Changed(old),
         }
-        Self::All
     }
 
     fn covers(&self, entry: &Entry<'_>) -> bool {
@@ -230,6 +261,7 @@ impl<'a> Scope<'a> {
         };
         match self {
             Self::All => true,
+            Self::Nothing => false,
             Self::NewEphemeral(old) => {
                 entry.list == List::EphemeralContainers && !old.contains_key(&key())
             }
@@ -238,19 +270,15 @@ impl<'a> Scope<'a> {
     }
 }
 
-/// An old object that can't be read says nothing of what was there.
-fn old<'a>(object: Option<&'a RawValue>, path: &[&str], disable_label: &str) -> Old<'a> {
-    let workload = object.and_then(|o| Workload::read(o.get(), path, disable_label).ok());
-    let entries = workload
-        .map(|workload| workload.entries)
-        .unwrap_or_default();
-    entries
-        .into_iter()
-        .map(|entry| {
-            let name = entry.name.unwrap_or_default().into_owned();
-            ((entry.list, name), entry.image)
-        })
-        .collect()
+/// `None` if there is no old object that can be read.
+fn old<'a>(object: Option<&'a RawValue>, path: &[&str], disable_label: &str) -> Option<Old<'a>> {
+    let workload = Workload::read(object?.get(), path, disable_label).ok()?;
+    let entries = workload.entries.into_iter();
+    let old = entries.map(|entry| {
+        let name = entry.name.unwrap_or_default().into_owned();
+        ((entry.list, name), entry.image)
+    });
+    (!workload.is_too_long).then(|| old.collect())
 }
 
 /// As much of an image as is worth a warning.

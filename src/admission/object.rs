@@ -14,6 +14,10 @@ use super::wire::Text;
 /// The annotation that the kubelet puts on the mirror of a static pod.
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
+/// The most containers and volumes with an image that are looked at. kube-apiserver takes objects of
+/// up to 3 MiB, in which ten thousand do not fit.
+pub const MAX_ENTRIES: usize = 10_000;
+
 /// What is read of an object that holds a pod.
 #[derive(Debug, Default)]
 pub struct Workload<'a> {
@@ -23,6 +27,8 @@ pub struct Workload<'a> {
     pub is_disabled: bool,
     /// The object mirrors a static pod.
     pub is_mirror: bool,
+    /// There are more than [`MAX_ENTRIES`], and `entries` has only the first.
+    pub is_too_long: bool,
     /// A key on the way to an image, or in what decides about it, that appears twice.
     pub duplicate: Option<String>,
 }
@@ -277,7 +283,9 @@ impl<'de> ReadMap<'de> for OneEntry<'_, 'de> {
                 }
             }
         }
-        if let Some(image) = image {
+        if self.workload.entries.len() >= MAX_ENTRIES {
+            self.workload.is_too_long = true;
+        } else if let Some(image) = image {
             self.workload.entries.push(Entry {
                 list: self.list,
                 index: self.index,

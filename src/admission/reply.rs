@@ -12,9 +12,6 @@ use super::slots::List;
 use super::wire::Review;
 use crate::maps::RuleRef;
 
-/// kube-apiserver cuts each warning to 256 characters once all together pass 4,096.
-const MAX_WARNINGS: usize = 16;
-
 /// One audit annotation an image, as long as a person would read them.
 const MAX_ANNOTATIONS: usize = 64;
 
@@ -65,7 +62,11 @@ struct Operation<'a> {
     value: &'a str,
 }
 
-pub(super) fn write(review: &Review<'_>, swaps: &[Swap<'_>], warnings: &[String]) -> Vec<u8> {
+pub(super) fn write(
+    review: &Review<'_>,
+    swaps: &[Swap<'_>],
+    warnings: Vec<Cow<'_, str>>,
+) -> Vec<u8> {
     let patch = (!swaps.is_empty()).then(|| STANDARD.encode(patch(swaps)));
     json(&Envelope {
         api_version: review.version.as_str(),
@@ -76,7 +77,7 @@ pub(super) fn write(review: &Review<'_>, swaps: &[Swap<'_>], warnings: &[String]
             patch_type: patch.is_some().then_some("JSONPatch"),
             patch,
             audit_annotations: annotations(swaps),
-            warnings: first_warnings(warnings),
+            warnings,
         },
     })
 }
@@ -158,25 +159,8 @@ impl Swap<'_> {
 /// What was swapped and by which rule. An image that is not swapped, because it was in an earlier
 /// call for the same object, has none: the server keeps the first value of a key.
 fn annotations(swaps: &[Swap<'_>]) -> BTreeMap<String, String> {
-    let (shown, more) = swaps.split_at(swaps.len().min(MAX_ANNOTATIONS));
-    let mut annotations: BTreeMap<_, _> = shown
-        .iter()
-        .map(|swap| (swap.annotation_key(), swap.annotation()))
-        .collect();
-    if !more.is_empty() {
-        annotations.insert("more".to_owned(), format!("{} more images", more.len()));
-    }
-    annotations
-}
-
-fn first_warnings(warnings: &[String]) -> Vec<Cow<'_, str>> {
-    let (shown, more) = warnings.split_at(warnings.len().min(MAX_WARNINGS));
-    let mut shown: Vec<_> = shown.iter().map(|w| Cow::Borrowed(w.as_str())).collect();
-    if !more.is_empty() {
-        shown.push(Cow::Owned(format!(
-            "imageswap: {} more warnings",
-            more.len()
-        )));
-    }
+    let shown = swaps.iter().take(MAX_ANNOTATIONS);
     shown
+        .map(|swap| (swap.annotation_key(), swap.annotation()))
+        .collect()
 }

@@ -52,10 +52,10 @@ pub enum BadReview {
     NotUtf8(usize),
     /// No JSON.
     #[error("the body is not JSON: {0}")]
-    NotJson(serde_json::Error),
+    NotJson(String),
     /// JSON of another shape.
     #[error("the body is not an AdmissionReview: {0}")]
-    Shape(serde_json::Error),
+    Shape(String),
     /// JSON of another kind.
     #[error("the body is not an AdmissionReview: its kind is {0:?}")]
     Kind(String),
@@ -134,8 +134,8 @@ impl<'a> Review<'a> {
             std::str::from_utf8(body).map_err(|error| BadReview::NotUtf8(error.valid_up_to()))?;
         let raw: RawReview<'a> =
             serde_json::from_str(text).map_err(|error| match error.classify() {
-                Category::Data => BadReview::Shape(error),
-                Category::Io | Category::Syntax | Category::Eof => BadReview::NotJson(error),
+                Category::Data => BadReview::Shape(said(&error)),
+                Category::Io | Category::Syntax | Category::Eof => BadReview::NotJson(said(&error)),
             })?;
         let kind = text_of(raw.kind);
         // serde reads a struct from an array, too.
@@ -172,6 +172,22 @@ impl<'a> Review<'a> {
 
 fn text_of(text: Option<Text<'_>>) -> Cow<'_, str> {
     text.map(|text| text.0).unwrap_or_default()
+}
+
+/// What serde says, which may quote all of the body.
+fn said(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.char_indices().nth(160) {
+        None => text,
+        Some((end, _)) => {
+            let start = text.get(..end).unwrap_or_default();
+            format!(
+                "{start}… at line {} column {}",
+                error.line(),
+                error.column()
+            )
+        }
+    }
 }
 
 /// As much of a stranger's text as belongs into an answer.

@@ -19,7 +19,7 @@ use super::diagnostic::Diagnostic;
 use super::glob::Pattern;
 use super::index::RuleId;
 use super::sample::{can_swap, key_host};
-use super::{LIBRARY_KEY, Maps, canonical_key, names_no_port};
+use super::{LIBRARY_KEY, Maps, canonical_key, is_bare_host};
 use crate::image::{self, Reference, Registry};
 
 /// How much the comparison of patterns and targets may cost: less than a second.
@@ -386,12 +386,21 @@ impl Product {
             return target == self.place
                 && (self.one_component || self.path == "library" || self.place == "library");
         }
+        let Ok(Registry { host, .. }) = Registry::parse(registry) else {
+            return false;
+        };
         if !is_registry(registry) {
             return false;
         }
-        // A kept port stays where the key names none, or names it and the value does too.
-        target == registry && (names_no_port(key) || !self.any_port)
-            || target == key && canonical_key(key) == key
+        match Registry::parse(key).map(|registry| registry.port) {
+            // A bare host is given the port that r has.
+            Ok(None) if is_bare_host(target) => target == host,
+            Ok(None) => target == registry && !self.any_port,
+            Ok(Some(port)) => {
+                target.strip_prefix(host).and_then(|t| t.strip_prefix(':')) == Some(port)
+            }
+            Err(_) => false,
+        }
     }
 }
 
@@ -414,8 +423,9 @@ struct HostKeys<'m> {
     library: Option<RuleId>,
     plain: Option<RuleId>,
     by_port: HashMap<&'m str, RuleId>,
-    /// One with a port that makes something else of an image with that port.
-    changing: Option<RuleId>,
+    /// With a port, and making something else of an image with that port: the first, or all where
+    /// the host has two names.
+    changing: Vec<RuleId>,
 }
 
 impl<'m> Keys<'m> {
@@ -430,9 +440,10 @@ impl<'m> Keys<'m> {
             match Registry::parse(key).map(|registry| registry.port) {
                 Ok(Some(port)) => {
                     keys.by_port.insert(port, id);
-                    let stays = maps.book.key(id) == key && maps.book.target(id) == key;
-                    if !stays && can_swap(maps, id) {
-                        keys.changing.get_or_insert(id);
+                    let two_names = host == image::DOCKER_HUB;
+                    let changes = two_names || maps.book.target(id) != key;
+                    if changes && can_swap(maps, id) && (two_names || keys.changing.is_empty()) {
+                        keys.changing.push(id);
                     }
                 }
                 Ok(None) => keys.plain = Some(id),
@@ -478,10 +489,10 @@ impl<'m> Keys<'m> {
         }
         let can_be_library = matches!(product.path.as_str(), "" | "library");
         let library = keys.library.filter(|_| can_be_library);
-        let changing = keys.changing.filter(|_| product.any_port);
-        [library, keys.plain, changing]
-            .into_iter()
-            .flatten()
-            .collect()
+        let mut ids: Vec<_> = library.into_iter().chain(keys.plain).collect();
+        if product.any_port {
+            ids.extend(&keys.changing);
+        }
+        ids
     }
 }

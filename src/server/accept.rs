@@ -9,7 +9,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::Endpoint;
 use super::connection::{self, Terms};
-use super::connections::Place;
+use super::connections::{Place, State};
 use super::lifecycle::Phase;
 use super::tls::ServingCert;
 use crate::telemetry::metrics::Metrics;
@@ -85,7 +85,11 @@ async fn serve_tls(
     terms: Terms,
     metrics: &Metrics,
 ) -> &'static str {
-    let handshake = TlsAcceptor::from(cert.current()).accept(stream);
+    let handshake = async {
+        stream.readable().await?;
+        place.activity.enter(State::Handshake);
+        TlsAcceptor::from(cert.current()).accept(stream).await
+    };
     let handshake = tokio::select! {
         done = tokio::time::timeout(terms.patience.handshake, handshake) => done,
         () = place.activity.evicted() => {

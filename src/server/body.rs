@@ -2,7 +2,8 @@
 //!
 //! The body is read before anything is refused: a Go client whose request is answered unread sees
 //! a broken connection in place of up to a third of the answers. Small bodies are just read. Large
-//! ones share a budget, and wait for it without being read.
+//! ones share a budget, from when they are seen to be large: a peer that only says so takes
+//! nothing from the others.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,14 +19,17 @@ use tokio::time::{Instant, timeout_at};
 
 use super::refusal::Refusal;
 
-/// Bodies up to this many bytes need no share of the budget.
-const SMALL: usize = 64 << 10;
+/// Bodies up to this many bytes need no share of the budget. A thousand peers can send as much.
+const SMALL: usize = 16 << 10;
 
 /// The budget is counted in this many bytes.
 const UNIT: usize = 1 << 10;
 
 /// How long a body may take, besides its size.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a large body, which holds a share of the budget, may stand still.
+const STANDSTILL: Duration = Duration::from_secs(2);
 
 /// How fast a body must come at least, in bytes a second.
 const PACE: usize = 1 << 20;
@@ -60,44 +64,69 @@ impl BodyReader {
         }
     }
 
-    /// Reads a body; waits for its share of the budget until the deadline.
+    /// Reads a body; waits for its share of the budget until `shed`, and then throws it away.
     pub(super) async fn read(
         &self,
         request: Request<Body>,
-        deadline: Instant,
+        shed: Instant,
     ) -> Result<WholeBody, Refusal> {
         let waits_for_us = request.headers().contains_key(EXPECT);
-        let body = request.into_body();
+        let mut body = request.into_body();
         let declared = body.size_hint().upper();
         let size = declared.map_or(self.max, |size| usize::try_from(size).unwrap_or(usize::MAX));
         if size > self.max {
             // Who asked first has sent nothing yet.
             if !waits_for_us {
-                discard(body, size).await;
+                discard(body).await;
             }
             return Err(Refusal::TooLarge(self.max));
         }
-        let late = Instant::now() + PATIENCE + Duration::from_secs((size / PACE) as u64);
-        let share = match timeout_at(deadline, self.share(size)).await {
-            Ok(share) => share,
-            Err(_) => {
-                discard(body, size).await;
-                return Err(Refusal::NoMemory);
+        let mut whole = BytesMut::with_capacity(size.min(SMALL));
+        let mut share = None;
+        let mut started = Instant::now();
+        loop {
+            let pace = Duration::from_millis((whole.len() * 1000 / PACE) as u64);
+            let standstill = Instant::now()
+                + if share.is_some() {
+                    STANDSTILL
+                } else {
+                    PATIENCE
+                };
+            let late = standstill.min(started + PATIENCE + pace);
+            let frame = timeout_at(late, body.frame()).await;
+            let frame = match frame.map_err(|_| Refusal::Slow)? {
+                None => break,
+                Some(frame) => frame.map_err(|error| Refusal::Broken(error.to_string()))?,
+            };
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            if whole.len() + data.len() > self.max {
+                discard(body).await;
+                return Err(Refusal::TooLarge(self.max));
             }
-        };
-        match timeout_at(late, collect(body, declared.map(|_| size), self.max)).await {
-            Ok(bytes) => Ok(WholeBody {
-                bytes: bytes?,
-                share,
-            }),
-            Err(_) => Err(Refusal::Slow),
+            if whole.len() + data.len() > SMALL && share.is_none() {
+                let waited = Instant::now();
+                match timeout_at(shed, self.share(size)).await {
+                    Ok(got) => share = got,
+                    Err(_) => {
+                        discard(body).await;
+                        return Err(Refusal::NoMemory);
+                    }
+                }
+                // That was not the peer's time.
+                started += waited.elapsed();
+                whole.reserve(size - whole.len());
+            }
+            whole.extend_from_slice(&data);
         }
+        Ok(WholeBody {
+            bytes: whole.freeze(),
+            share,
+        })
     }
 
     async fn share(&self, size: usize) -> Option<OwnedSemaphorePermit> {
-        if size <= SMALL {
-            return None;
-        }
         let units = size.div_ceil(UNIT).min(self.units);
         let units = u32::try_from(units).unwrap_or(u32::MAX);
         // The semaphore is never closed.
@@ -105,27 +134,9 @@ impl BodyReader {
     }
 }
 
-async fn collect(mut body: Body, size: Option<usize>, max: usize) -> Result<Bytes, Refusal> {
-    let mut all = BytesMut::with_capacity(size.unwrap_or(SMALL));
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Refusal::Broken(error.to_string()))?;
-        let Ok(data) = frame.into_data() else {
-            continue;
-        };
-        if all.len() + data.len() > max {
-            discard(body, DISCARDED).await;
-            return Err(Refusal::TooLarge(max));
-        }
-        all.extend_from_slice(&data);
-    }
-    Ok(all.freeze())
-}
-
-/// Reads and throws away, so that the peer reads our answer in place of an error of its own.
-async fn discard(mut body: Body, size: usize) {
-    if size > DISCARDED && size != usize::MAX {
-        return;
-    }
+/// Reads and throws away, so that the peer reads our answer in place of an error of its own. Bounded
+/// in size and time.
+pub(super) async fn discard(mut body: Body) {
     let mut left = DISCARDED;
     let until = Instant::now() + PATIENCE;
     while let Ok(Some(Ok(frame))) = timeout_at(until, body.frame()).await {

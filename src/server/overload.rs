@@ -336,7 +336,7 @@ mod tests {
             tokio::spawn(stack.clone().oneshot(post(uri, vec![b'x'; size])))
         };
         let (first, second) = (call(100 << 10, "/"), call(100 << 10, "/?timeout=4s"));
-        let small: Vec<_> = (0..20).map(|_| call(60 << 10, "/")).collect();
+        let small: Vec<_> = (0..20).map(|_| call(10 << 10, "/")).collect();
         assert_eq!(second.await.unwrap().unwrap().status(), 429);
         assert_eq!(first.await.unwrap().unwrap().status(), 200);
         for call in small {

@@ -3,6 +3,7 @@
 
 use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
@@ -17,15 +18,20 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::Limits;
+use super::body::discard;
 use super::lifecycle::{Lifecycle, Phase};
 use super::overload::{self, Read};
 use crate::admission::{self, Outcome, Reply};
 use crate::maps::Rules;
+use crate::telemetry::logs::Sparingly;
 use crate::telemetry::metrics::Metrics;
 
 /// Reviews up to this many bytes are decided where they are read, in microseconds. Larger ones are
 /// decided aside, so that they hold up nothing else.
 const QUICK: usize = 64 << 10;
+
+/// What is wrong with a stranger's requests is logged this often at most; metrics count all of it.
+static SPARINGLY: Sparingly = Sparingly::new(Duration::from_millis(100));
 
 /// What answering takes: all of it is published by others, and none of it is waited for.
 #[derive(Debug, Clone)]
@@ -115,7 +121,9 @@ fn decide(webhook: &Webhook, body: &[u8]) -> Response {
                 .bad_requests
                 .with_label_values(&[reason])
                 .inc();
-            tracing::warn!(reason, "refused a request: {bad}");
+            if SPARINGLY.may() {
+                tracing::warn!(reason, "refused a request: {bad}");
+            }
             (StatusCode::BAD_REQUEST, format!("{bad}\n")).into_response()
         }
     }
@@ -131,7 +139,9 @@ fn note(metrics: &Metrics, reply: &Reply) {
         metrics.images.with_label_values(&[rule]).inc_by(*count);
     }
     for warning in reply.warnings.iter().take(4) {
-        tracing::warn!("{warning}");
+        if SPARINGLY.may() {
+            tracing::warn!("{warning}");
+        }
     }
     if reply.outcome != Outcome::NoImages {
         tracing::debug!(operation, outcome, "answered a review");
@@ -177,11 +187,14 @@ async fn ready(lifecycle: Lifecycle) -> Response {
     }
 }
 
-async fn not_found() -> Response {
+/// A body that is not read would break the connection before the answer is.
+async fn not_found(request: Request) -> Response {
+    discard(request.into_body()).await;
     (StatusCode::NOT_FOUND, "there is nothing here\n").into_response()
 }
 
-async fn wrong_method() -> Response {
+async fn wrong_method(request: Request) -> Response {
+    discard(request.into_body()).await;
     let text = "this path takes another method; the Allow header names it\n";
     (StatusCode::METHOD_NOT_ALLOWED, text).into_response()
 }

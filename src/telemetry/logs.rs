@@ -4,6 +4,9 @@
 //! logs may be slow or stuck, and no review waits for that.
 
 use std::io::IsTerminal;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
@@ -50,6 +53,41 @@ pub fn start(level: &str, format: Format) -> Result<WorkerGuard, ParseError> {
     Ok(guard)
 }
 
+/// Says whether one more line may be logged: one in each stretch of time.
+#[derive(Debug)]
+pub struct Sparingly {
+    every: Duration,
+    /// When the next line may come, in milliseconds from the first question.
+    next: AtomicU64,
+    began: OnceLock<Instant>,
+}
+
+impl Sparingly {
+    /// One line in each such stretch.
+    pub const fn new(every: Duration) -> Self {
+        Self {
+            every,
+            next: AtomicU64::new(0),
+            began: OnceLock::new(),
+        }
+    }
+
+    /// Whether this line may be logged.
+    pub fn may(&self) -> bool {
+        let began = self.began.get_or_init(Instant::now);
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let now = millis(began.elapsed());
+        let next = self.next.load(Ordering::Relaxed);
+        let after = now.saturating_add(millis(self.every));
+        // Of several that ask at once, one may.
+        now >= next
+            && self
+                .next
+                .compare_exchange(next, after, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+}
+
 /// 1.5.3 handed `IMAGESWAP_LOG_LEVEL` to Python.
 fn level_name(level: &str) -> String {
     match level.to_ascii_uppercase().as_str() {
@@ -63,6 +101,17 @@ fn level_name(level: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_line_in_each_stretch() {
+        let sparingly = Sparingly::new(Duration::from_secs(3600));
+        assert_eq!(
+            [sparingly.may(), sparingly.may(), sparingly.may()],
+            [true, false, false]
+        );
+        let sparingly = Sparingly::new(Duration::ZERO);
+        assert_eq!([sparingly.may(), sparingly.may()], [true, true]);
+    }
 
     #[test]
     fn python_levels_are_understood() {
