@@ -1,8 +1,10 @@
 //! Arguments that several commands share.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use clap::builder::OsStringValueParser;
 
 use super::terminal;
 use crate::maps::{Legacy, Rules};
@@ -25,19 +27,18 @@ pub(super) struct RulesArgs {
         help_heading = "Rules",
         long,
         value_name = "FILE",
+        value_parser = OsStringValueParser::new(),
         env = "IMAGESWAP_MAPS_FILE"
     )]
-    maps: Option<PathBuf>,
+    maps: Option<OsString>,
 
     /// Swap by a map file, or by one prefix (deprecated)
     #[arg(
         help_heading = "Rules",
         long,
-        value_enum,
-        ignore_case = true,
-        hide_possible_values = true,
+        value_parser = mode,
         value_name = "maps|legacy",
-        default_value_t,
+        default_value = "maps",
         env = "IMAGESWAP_MODE"
     )]
     pub(super) mode: Mode,
@@ -54,10 +55,9 @@ pub(super) struct RulesArgs {
 }
 
 /// How images are swapped.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
     /// By a map file
-    #[default]
     Maps,
     /// By the prefix alone (deprecated)
     Legacy,
@@ -73,13 +73,20 @@ pub(super) enum Output {
     Json,
 }
 
+fn mode(text: &str) -> Result<Mode, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "maps" | "" => Ok(Mode::Maps),
+        "legacy" => Ok(Mode::Legacy),
+        _ => Err("the modes are maps and legacy".to_owned()),
+    }
+}
+
 impl RulesArgs {
     /// The map file, if there is one.
     pub(super) fn file(&self) -> Option<PathBuf> {
-        let named = self
-            .maps
-            .clone()
-            .filter(|path| !path.as_os_str().is_empty());
+        // A variable that is set to nothing is not set.
+        let named = self.maps.clone().filter(|path| !path.is_empty());
+        let named = named.map(PathBuf::from);
         let mounted = || Some(PathBuf::from(MOUNTED_MAPS)).filter(|path| path.exists());
         named.or_else(mounted)
     }

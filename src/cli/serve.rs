@@ -4,6 +4,7 @@
 //! for the drain delay while every answer closes its connection, stop listening, finish what is
 //! under way, exit 0. A second signal exits now.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
-use clap::builder::FalseyValueParser;
+use clap::builder::{FalseyValueParser, OsStringValueParser};
 use time::OffsetDateTime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -20,7 +21,7 @@ use tracing::{error, info, warn};
 
 use super::args::{DISABLE_LABEL, Mode, RulesArgs, example};
 use super::terminal;
-use crate::cluster::local::{Origin, StateDir};
+use crate::cluster::local::{Origin, StateDir, margin};
 use crate::maps::{Diagnostic, Maps, Rules, Severity};
 use crate::maps_file::{Follower, Loaded};
 use crate::server::lifecycle::{Lifecycle, Phase};
@@ -37,10 +38,13 @@ const LOOK: Duration = Duration::from_millis(500);
 const MAX_LOGGED: usize = 20;
 
 /// Connections that probes and a scraper or two need.
-const ADMIN_CONNECTIONS: usize = 64;
+const ADMIN_CONNECTIONS: usize = 128;
 
-/// Files that are open besides connections.
-const OTHER_FILES: u64 = 64;
+/// Files that are open besides the webhook's connections.
+const OTHER_FILES: u64 = ADMIN_CONNECTIONS as u64 + 64;
+
+/// How often to look whether the certificate ends.
+const CERTIFICATE_LOOK: Duration = Duration::from_secs(3600);
 
 /// Variables of 1.5.3 that have no meaning any more.
 const FORGOTTEN: [&str; 6] = [
@@ -79,10 +83,10 @@ pub(super) struct Args {
     #[arg(
         help_heading = "Certificate",
         long,
-        value_name = "DIR",
+        value_name = "DIR", value_parser = OsStringValueParser::new(),
         env = "IMAGESWAP_STATE_DIR"
     )]
-    state_dir: Option<PathBuf>,
+    state_dir: Option<OsString>,
 
     /// How long a certificate lives
     #[arg(help_heading = "Certificate", long, value_name = "TIME", value_parser = duration, default_value = "365d", env = "IMAGESWAP_CERT_LIFETIME")]
@@ -301,9 +305,9 @@ fn load_rules(args: &Args, metrics: &Metrics) -> anyhow::Result<(SharedRules, Op
         return Ok((share(args.rules.legacy()), None));
     }
     let Some(path) = args.rules.file() else {
-        terminal::hint(
+        warn!(
             "no map file is named (--maps FILE): a built-in example sends Docker Hub's images to \
-             my-registry.example.com",
+             my-registry.example.com"
         );
         return Ok((share(publish(example()?, metrics)), None));
     };
@@ -381,22 +385,44 @@ fn log(found: &Diagnostic) {
 // === the certificate ===
 
 fn certificate(args: &Args, dir: &StateDir, metrics: &Metrics) -> anyhow::Result<ServingCert> {
-    let life = args
+    let life: time::Duration = args
         .cert_lifetime
         .try_into()
         .context("--cert-lifetime is too long")?;
-    let (pair, origin) = dir.load_or_mint(&args.names(), life, OffsetDateTime::now_utc())?;
+    let now = OffsetDateTime::now_utc();
+    let (pair, origin) = dir.load_or_mint(&args.names(), life, now)?;
     let path = dir.path.display();
     match origin {
         Origin::Found => info!(%path, "serving the certificate that was there"),
         Origin::Minted => info!(%path, "made a certificate"),
         Origin::Replaced(flaw) => warn!(%path, "made a new certificate: {flaw}"),
+        Origin::Renewed => info!(%path, "made a new certificate: the one that was there ends soon"),
     }
     for (certificate, ends) in [("leaf", pair.not_after), ("ca", pair.ca_not_after)] {
         let gauge = metrics.not_after.with_label_values(&[certificate]);
         gauge.set(ends.unix_timestamp());
     }
+    tokio::spawn(watch_certificate(pair.not_after, margin(life)));
     Ok(ServingCert::new(&pair)?)
+}
+
+/// Says when the certificate that is served ends soon, or has ended. It is made anew at a start.
+async fn watch_certificate(not_after: OffsetDateTime, margin: time::Duration) {
+    loop {
+        let left = not_after - OffsetDateTime::now_utc();
+        if left <= time::Duration::ZERO {
+            error!(%not_after, "the certificate has ended: restart ImageSwap to get a new one");
+        } else if left < margin {
+            warn!(%not_after, "the certificate ends soon: restart ImageSwap to get a new one");
+        }
+        // Until there is something to say, or to say again.
+        let wait = if left > margin { left - margin } else { left };
+        let wait = match wait.is_positive() {
+            true => wait.unsigned_abs(),
+            false => CERTIFICATE_LOOK,
+        };
+        tokio::time::sleep(wait.clamp(Duration::from_secs(1), CERTIFICATE_LOOK)).await;
+    }
 }
 
 impl Args {
@@ -421,10 +447,9 @@ impl Args {
 
     fn state_dir(&self) -> anyhow::Result<StateDir> {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-        let named = self
-            .state_dir
-            .clone()
-            .filter(|path| !path.as_os_str().is_empty());
+        // A variable that is set to nothing is not set.
+        let named = self.state_dir.clone().filter(|path| !path.is_empty());
+        let named = named.map(PathBuf::from);
         let path = named
             .or_else(|| Some(PathBuf::from(variable("XDG_STATE_HOME")?).join("imageswap")))
             .or_else(|| Some(PathBuf::from(variable("HOME")?).join(".local/state/imageswap")))
@@ -580,12 +605,21 @@ fn duration(text: &str) -> Result<Duration, String> {
     let days = text
         .strip_suffix('d')
         .and_then(|days| days.trim().parse::<u32>().ok());
-    if let Some(days) = days {
-        return Ok(Duration::from_secs(u64::from(days) * 86_400));
+    let parsed = match days {
+        Some(days) => Duration::from_secs(u64::from(days) * 86_400),
+        None => {
+            let signed: jiff::SignedDuration = text.parse().map_err(|_| help.to_owned())?;
+            Duration::try_from(signed).map_err(|_| help.to_owned())?
+        }
+    };
+    if parsed > MAX_TIME {
+        return Err("a time is at most 36500d".to_owned());
     }
-    let signed: jiff::SignedDuration = text.parse().map_err(|_| help.to_owned())?;
-    signed.try_into().map_err(|_| help.to_owned())
+    Ok(parsed)
 }
+
+/// A hundred years: dates and deadlines are reckoned with it.
+const MAX_TIME: Duration = Duration::from_secs(36_500 * 86_400);
 
 #[cfg(test)]
 mod tests {
@@ -617,6 +651,9 @@ mod tests {
             ("10m", Some(600_000)),
             ("365d", Some(31_536_000_000)),
             ("0s", Some(0)),
+            ("36500d", Some(3_153_600_000_000)),
+            ("36501d", None),
+            ("9223372036854775807s", None),
             ("-1s", None),
             ("9", None),
             ("", None),

@@ -1,12 +1,14 @@
 //! The certificate on a machine without a cluster: three files in a directory.
 //!
 //! `tls.crt` and `tls.key` (mode 0600) are served, `ca.crt` is what clients trust: the parts of the
-//! Secret that a cluster has. A pair that is missing or can't be served is minted anew.
+//! Secret that a cluster has. A pair that is missing, can't be served or ends soon is minted anew.
+//! Two processes that start at once in one directory take turns.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use time::{Duration, OffsetDateTime};
 
@@ -28,14 +30,22 @@ pub enum Origin {
     Minted,
     /// What was there could not be served.
     Replaced(Flaw),
+    /// What was there ends soon.
+    Renewed,
 }
+
+/// A pair is made anew at a start when this much of its life, or a third of it, is left.
+const RENEWED_BEFORE: Duration = Duration::days(30);
+
+/// How long to wait for another process that is making a pair.
+const TURN: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// The directory can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file or the directory itself.
     #[error(
-        "can't {action} {}: {source}; name another directory with --state-dir",
+        "can't {action} {}: {why}; name another directory with --state-dir",
         path.display()
     )]
     Io {
@@ -44,7 +54,7 @@ pub enum Error {
         /// On what.
         path: PathBuf,
         /// Why it failed.
-        source: io::Error,
+        why: io::Error,
     },
     /// No pair could be made.
     #[error(transparent)]
@@ -66,10 +76,14 @@ impl StateDir {
         now: OffsetDateTime,
     ) -> Result<(Pair, Origin), Error> {
         self.make()?;
+        let _turn = self.turn()?;
         let origin = match self.read()? {
             None => Origin::Minted,
             Some(pem) => match pki::judge(&pem, names, now) {
-                Ok(pair) => return Ok((pair, Origin::Found)),
+                Ok(pair) if pair.not_after - now > margin(life) => {
+                    return Ok((pair, Origin::Found));
+                }
+                Ok(_) => Origin::Renewed,
                 Err(flaw) => Origin::Replaced(flaw),
             },
         };
@@ -92,6 +106,23 @@ impl StateDir {
             .map_err(|source| io_error("make the directory", &self.path, source))
     }
 
+    /// The right to read and write the pair, until the file is dropped.
+    fn turn(&self) -> Result<File, Error> {
+        let path = self.path.join(".lock");
+        let failed = |source| io_error("lock", &path, source);
+        let file = File::create(&path).map_err(failed)?;
+        let until = Instant::now() + TURN;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                    std::thread::sleep(std::time::Duration::from_millis(10));
+                }
+                Err(error) => return Err(failed(error.into())),
+            }
+        }
+    }
+
     /// `None` if a part is missing.
     fn read(&self) -> Result<Option<Pem>, Error> {
         let read = |name: &str| {
@@ -103,11 +134,26 @@ impl StateDir {
                 Err(source) => Err(io_error("read", &path, source)),
             }
         };
+        self.guard_key()?;
         let parts = (read("tls.crt")?, read("tls.key")?, read("ca.crt")?);
         Ok(match parts {
             (Some(chain), Some(key), Some(ca)) => Some(Pem { chain, key, ca }),
             _ => None,
         })
+    }
+
+    /// A key that others may read is none.
+    fn guard_key(&self) -> Result<(), Error> {
+        let path = self.path.join("tls.key");
+        let Ok(metadata) = fs::metadata(&path) else {
+            return Ok(());
+        };
+        if metadata.permissions().mode() & 0o077 == 0 {
+            return Ok(());
+        }
+        tracing::warn!(path = %path.display(), "others could read the key; its mode is now 0600");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
+            .map_err(|source| io_error("protect", &path, source))
     }
 
     /// A stop between two files leaves a pair that doesn't match, which the next start replaces.
@@ -145,18 +191,21 @@ impl StateDir {
     }
 }
 
+/// How much of its life must be left of a pair that is found.
+pub fn margin(life: Duration) -> Duration {
+    RENEWED_BEFORE.min(life / 3)
+}
+
 fn io_error(action: &'static str, path: &Path, source: io::Error) -> Error {
     Error::Io {
         action,
         path: path.to_owned(),
-        source,
+        why: source,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH.saturating_add(Duration::days(20_000));
@@ -181,7 +230,10 @@ mod tests {
         let later = NOW + Duration::days(3);
         assert!(matches!(open(&dir, later).unwrap().1, Origin::Replaced(_)));
         assert_ne!(fs::read(dir.ca()).unwrap(), first);
-        assert_eq!(fs::read_dir(&dir.path).unwrap().count(), 3);
+        let nearly = later + Duration::hours(40);
+        assert!(matches!(open(&dir, nearly).unwrap().1, Origin::Renewed));
+        // The pair and the lock.
+        assert_eq!(fs::read_dir(&dir.path).unwrap().count(), 4);
     }
 
     #[test]
@@ -196,6 +248,41 @@ mod tests {
         fs::write(dir.path.join("tls.crt"), [0xff, 0]).unwrap();
         assert!(matches!(open(&dir, NOW).unwrap().1, Origin::Replaced(_)));
         assert!(matches!(open(&dir, NOW).unwrap().1, Origin::Found));
+    }
+
+    #[test]
+    fn those_who_start_at_once_serve_the_same() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = StateDir {
+            path: temp.path().to_owned(),
+        };
+        let starts: Vec<_> = (0..8)
+            .map(|_| {
+                let dir = dir.clone();
+                std::thread::spawn(move || open(&dir, NOW).unwrap().0.certified.cert.clone())
+            })
+            .collect();
+        let leaves: Vec<_> = starts
+            .into_iter()
+            .map(|start| start.join().unwrap())
+            .collect();
+        assert!(leaves.iter().all(|leaf| *leaf == leaves[0]));
+    }
+
+    #[test]
+    fn a_key_that_others_may_read_is_protected() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = StateDir {
+            path: temp.path().to_owned(),
+        };
+        open(&dir, NOW).unwrap();
+        let key = dir.path.join("tls.key");
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(matches!(open(&dir, NOW).unwrap().1, Origin::Found));
+        assert_eq!(
+            fs::metadata(&key).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
     }
 
     #[test]

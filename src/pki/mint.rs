@@ -13,7 +13,7 @@ const BACKDATED: Duration = Duration::hours(1);
 
 /// A pair could not be made.
 #[derive(Debug, thiserror::Error)]
-#[error("can't make a certificate: {0}")]
+#[error("can't make a certificate")]
 pub struct MintError(#[from] rcgen::Error);
 
 /// Makes a pair for these names (DNS names and IP addresses), valid for `life` from now. ECDSA on

@@ -195,6 +195,30 @@ async fn the_variables_of_1_5_3_keep_working() {
     assert!(!log.contains("INFO"), "{log}");
 }
 
+#[tokio::test]
+async fn variables_set_to_nothing_are_not_set() {
+    let serve = Serve::start_with(
+        &[],
+        &[
+            ("IMAGESWAP_MAPS_FILE", ""),
+            ("IMAGESWAP_MODE", ""),
+            ("IMAGE_PREFIX", ""),
+        ],
+    );
+    let mut client = Client::connect(&serve).await;
+    assert_eq!(client.swap("a").await, "my-registry.example.com/a");
+}
+
+#[tokio::test]
+async fn a_certificate_that_ends_is_said_so() {
+    let serve = Serve::start(&["--cert-lifetime", "3s"]);
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !serve.log().contains("the certificate has ended") {
+        assert!(std::time::Instant::now() < until, "{}", serve.log());
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
 #[test]
 fn what_it_can_not_start_with_is_one_clear_error() {
     let dir = tempfile::tempdir().unwrap();
