@@ -40,7 +40,7 @@ const MAX_LISTED: usize = 10_000;
 
 /// What all patterns together may ask for: characters, and such that are not said plainly.
 const MAX_PATTERN_CHARACTERS: usize = 4_000_000;
-const MAX_PATTERN_WILDCARDS: usize = 200_000;
+const MAX_PATTERN_WILDCARDS: usize = 50_000;
 
 /// The registry key for Docker Hub's official images.
 const LIBRARY_KEY: &str = "docker.io/library";
