@@ -272,7 +272,8 @@ impl<'a> Scope<'a> {
 
 /// `None` if there is no old object that can be read.
 fn old<'a>(object: Option<&'a RawValue>, path: &[&str], disable_label: &str) -> Option<Old<'a>> {
-    let workload = Workload::read(object?.get(), path, disable_label).ok()?;
+    let object = object.filter(|object| object.get().starts_with('{'))?;
+    let workload = Workload::read(object.get(), path, disable_label).ok()?;
     let entries = workload.entries.into_iter();
     let old = entries.map(|entry| {
         let name = entry.name.unwrap_or_default().into_owned();

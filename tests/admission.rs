@@ -583,6 +583,27 @@ fn an_update_of_a_pod_swaps_only_images_that_are_changed() {
     expect(&body, &slots, Outcome::Swapped);
 }
 
+/// What was there can't be known, so nothing is taken for new.
+#[test]
+fn an_update_without_the_old_object_swaps_nothing() {
+    let mut body = pod(json!([{"name": "a", "image": "nginx"}]));
+    body["request"]["operation"] = json!("UPDATE");
+    for old in [Value::Null, json!(5), json!([])] {
+        body["request"]["oldObject"] = old;
+        expect(&body, &[], Outcome::NoImages);
+    }
+    body["request"]["oldObject"] = json!({});
+    expect(&body, &[(POD_0, "hub.example.com/nginx")], Outcome::Swapped);
+}
+
+#[test]
+fn only_a_pod_is_a_mirror() {
+    let mirror = json!({"annotations": {"kubernetes.io/config.mirror": "x"}});
+    let mut body = recorded("deployment-create-test-deploy01.json");
+    body["request"]["object"]["spec"]["template"]["metadata"] = mirror;
+    expect(&body, &[(TEMPLATE_0, JMSEARCY)], Outcome::Swapped);
+}
+
 #[test]
 fn an_update_of_a_template_swaps_all() {
     let mut body = recorded("deployment-create-test-deploy01.json");

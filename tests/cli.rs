@@ -329,6 +329,16 @@ fn every_finding() {
         ("default::a.io\n[REPLACE]a*::b.io/c-", "value-never-valid"),
         ("docker.io::a.io", "no-default"),
         ("", "no-default"),
+        ("def ault::a.io", "inner-blank"),
+        ("default::a.io\nnoswap_wildcards::a b, c", "inner-blank"),
+        ("default::a.io\n[REPLACE]a/*::/", "value-never-valid"),
+        ("default::a.io\n[REPLACE]a/*:[::1]:5000/m", "single-colon"),
+        ("default::a.io\nb.io::c\0d", "value-never-valid"),
+        (
+            "default::\nquay.io::docker.io\nindex.docker.io::index.docker.io",
+            "feeds",
+        ),
+        ("default::hub_a-\ndocker.io::q.io", "feeds"),
         ("default::\na.io::b.io\nb.io::c.io", "feeds"),
         ("default::\na.io::a.io/m", "feeds"),
         ("default::b.io\n[EXACT]b.io/x::c.io/x", "feeds"),
@@ -346,6 +356,7 @@ fn every_finding() {
     for good in [
         "default::a.io\ndocker.io::b.io/m-\n[::1]:5000::c.io\n[EXACT][::1]/a::d.io/a\n",
         "default::\nregistry.k8s.io::registry.k8s.io\ndocker.io::docker.io\n",
+        "default::a.io\n[ EXACT]a::b.io/a\n[REPLACE ] c* :: d.io",
         "default::[::1]:5000/x\nlocalhost:5000::[::1]\nmyhost::c.io",
         "\u{feff}default::a.io\r\ndocker.io/library::a.io/library\rquay.io::\n\n# x",
     ] {

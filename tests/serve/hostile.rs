@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use http::Method;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -270,5 +271,85 @@ async fn nobody_waits_for_the_logs() {
     };
     let done = tokio::time::timeout(Duration::from_secs(60), refusals).await;
     assert!(done.is_ok(), "it waits");
+    assert_eq!(client.swap("nginx").await, "my-registry.example.com/nginx");
+}
+
+/// Peers that say they will send much, send a little and wait do not hold up those who do send.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_bodies_that_do_not_come_deny_none_that_do() {
+    let serve = Serve::start(&[]);
+    let mut waiting = Vec::new();
+    for sent in [1, 1, 1, 1, 10 << 10, 10 << 10] {
+        let mut stream = tls(
+            serve.address,
+            &serve.ca(),
+            "localhost",
+            rustls::DEFAULT_VERSIONS,
+        )
+        .await
+        .unwrap();
+        let head = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 12000000\r\n\r\n";
+        stream.write_all(head).await.unwrap();
+        stream.write_all(&vec![b' '; sent]).await.unwrap();
+        waiting.push(stream);
+    }
+    let mut large = review("nginx");
+    large.resize(3 << 20, b' ');
+    for _ in 0..10 {
+        assert_eq!(Client::connect(&serve).await.post(&large).await.status, 200);
+    }
+    for mut stream in waiting {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    }
+}
+
+/// Reviews that are small on the wire and large in memory, and refusals that could quote them.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_review_costs_is_bounded() {
+    let serve = Serve::start(&[]);
+    let mut client = Client::connect(&serve).await;
+    let head = br#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u","kind":{"kind":"Pod"},"object":{"spec":{"containers":["#;
+    let entries = b"{},".repeat(4_500_000);
+    let answer = client
+        .post(&[&head[..], &entries, b"{}]}}}}"].concat())
+        .await;
+    assert_eq!(answer.status, 200);
+    assert!(
+        answer
+            .text()
+            .contains("more than 10000 images, so none is swapped"),
+        "{answer:?}"
+    );
+
+    let quoted = "x".repeat(15 << 20);
+    let body = format!(
+        r#"{{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":"{quoted}"}}"#
+    );
+    let answer = client.post(body.as_bytes()).await;
+    assert_eq!(answer.status, 400);
+    assert!(answer.body.len() < 400, "{}", answer.body.len());
+    assert!(serve.log().len() < 10_000);
+    let resident = serve.resident();
+    assert!(resident < 128 << 20, "{} MiB", resident >> 20);
+}
+
+/// A body that is sent to the wrong place is read all the same, so that the answer arrives.
+#[tokio::test]
+async fn a_large_body_to_the_wrong_place_gets_its_answer() {
+    let serve = Serve::start(&[]);
+    let mut client = Client::connect(&serve).await;
+    let large = vec![b' '; 3 << 20];
+    for _ in 0..10 {
+        assert_eq!(
+            client.send(Method::POST, "/webhook", &large).await.status,
+            404
+        );
+        assert_eq!(
+            client.send(Method::POST, "/healthz", &large).await.status,
+            405
+        );
+    }
     assert_eq!(client.swap("nginx").await, "my-registry.example.com/nginx");
 }
