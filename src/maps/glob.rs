@@ -10,8 +10,9 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 /// The most that a pattern can ask for: no reference is longer.
 const MAX_TOKENS: usize = 4096;
 
-/// How many patterns are tried at once. An automaton of a thousand was seen to take gigabytes over
-/// varied images, and sixteen of sixty-four take little.
+/// How many patterns are tried at once, besides those that are but a text at the start or at the
+/// end. An automaton of a thousand was seen to take gigabytes over varied images, and sixteen of
+/// sixty-four take little.
 const AT_ONCE: usize = 64;
 
 /// One pattern, compiled to what it asks of each character.
@@ -100,6 +101,16 @@ impl Pattern {
             .get(usize::from(number))
             .copied()
             .unwrap_or_default()
+    }
+
+    /// Whether it is a text, or a text at the start or at the end: globset looks for all such texts
+    /// at once, without an automaton for each.
+    fn is_text(&self) -> bool {
+        let rest = match self.tokens.as_slice() {
+            [Token::Star, rest @ ..] | [rest @ .., Token::Star] => rest,
+            rest => rest,
+        };
+        rest.iter().all(|token| matches!(token, Token::Literal(_)))
     }
 
     /// What the pattern says before its first wildcard.
@@ -316,8 +327,11 @@ impl Patterns {
     /// compiled, and why; those never match.
     pub(super) fn build(patterns: &[&Pattern]) -> (Self, Vec<(usize, String)>) {
         let (mut sets, mut failed) = (Vec::new(), Vec::new());
-        for (number, chunk) in patterns.chunks(AT_ONCE).enumerate() {
-            build_chunk(number * AT_ONCE, chunk, &mut sets, &mut failed);
+        let (mut first, mut rest) = (0, patterns);
+        while !rest.is_empty() {
+            let (chunk, behind) = rest.split_at(chunk_length(rest));
+            build_chunk(first, chunk, &mut sets, &mut failed);
+            (first, rest) = (first + chunk.len(), behind);
         }
         let len = patterns.len() - failed.len();
         (Self { sets, len }, failed)
@@ -336,6 +350,15 @@ impl Patterns {
             matches.into_iter().min().map(|index| chunk.first + index)
         })
     }
+}
+
+/// How many of the patterns to try at once.
+fn chunk_length(patterns: &[&Pattern]) -> usize {
+    let costly = patterns.iter().enumerate().filter(|(_, p)| !p.is_text());
+    costly
+        .map(|(index, _)| index)
+        .nth(AT_ONCE)
+        .unwrap_or(patterns.len())
 }
 
 /// Halves what is too large together, down to the single pattern.
