@@ -1,33 +1,35 @@
 //! `imageswap serve`: the webhook. The only place that knows all rooms and wires them together.
 //!
-//! Start: listen, load maps and certificate, then be ready. SIGTERM: not ready at once, serve on
-//! for the drain delay while every answer closes its connection, stop listening, finish what is
-//! under way, exit 0. A second signal exits now.
+//! Start: load the maps, listen, load or make the certificate, then be ready. SIGTERM: not ready at
+//! once, serve on for the drain delay while every answer closes its connection, stop listening,
+//! finish what is under way, exit 0. A second signal exits now.
 
-use std::ffi::OsString;
+mod args;
+mod greeting;
+
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
-use clap::builder::{FalseyValueParser, OsStringValueParser};
 use time::OffsetDateTime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
-use super::args::{DISABLE_LABEL, Mode, RulesArgs, example};
-use super::terminal;
+pub(super) use self::args::Args;
+use self::args::name_forgotten;
+use self::greeting::greet;
+use super::args::{Mode, example};
 use crate::cluster::local::{Origin, StateDir, margin};
 use crate::maps::{Diagnostic, Maps, Rules, Severity};
 use crate::maps_file::{Follower, Loaded};
 use crate::server::lifecycle::{Lifecycle, Phase};
 use crate::server::routes::{self, Webhook};
 use crate::server::tls::ServingCert;
-use crate::server::{self, Connections, Endpoint, Limits, Patience};
+use crate::server::{self, Connections, Endpoint};
 use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
 
@@ -45,125 +47,6 @@ const OTHER_FILES: u64 = ADMIN_CONNECTIONS as u64 + 64;
 
 /// How often to look whether the certificate ends.
 const CERTIFICATE_LOOK: Duration = Duration::from_secs(3600);
-
-/// Variables of 1.5.3 that have no meaning any more.
-const FORGOTTEN: [&str; 6] = [
-    "IMAGESWAP_CLUSTER_NAME",
-    "IMAGESWAP_CSR_SIGNER_NAME",
-    "IMAGESWAP_DISABLE_AUTO_MWC",
-    "imageswap_tls_secret_name",
-    "FLASK_ENV",
-    "PYTHONUNBUFFERED",
-];
-
-/// A review to try the webhook with, where the project's own are not at hand.
-const TRY_FILE: &str = "tests/reviews/pod-create-test-pod01.json";
-const TRY_REVIEW: &str = r#"{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{"uid":"1","kind":{"group":"","version":"v1","kind":"Pod"},"operation":"CREATE","object":{"spec":{"containers":[{"name":"web","image":"docker.io/nginx/nginx:latest"}]}}}}"#;
-
-/// Answers `POST /` and `POST /mutate` with the swapped images, and keeps doing so.
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    /// Where reviews come in, over TLS
-    #[arg(help_heading = "Addresses", long, value_name = "ADDRESS", value_parser = address, default_value = "[::]:5000", env = "IMAGESWAP_LISTEN")]
-    listen: SocketAddr,
-
-    /// Where /metrics, /livez and /readyz are, over plain HTTP
-    #[arg(help_heading = "Addresses", long, value_name = "ADDRESS", value_parser = address, default_value = "[::]:9090", env = "IMAGESWAP_ADMIN_LISTEN")]
-    admin_listen: SocketAddr,
-
-    #[command(flatten)]
-    rules: RulesArgs,
-
-    /// Refuse a map file with lines in error, in place of skipping them
-    #[arg(help_heading = "Rules", long, value_parser = FalseyValueParser::new(), env = "IMAGESWAP_STRICT_MAPS")]
-    strict_maps: bool,
-
-    /// Where certificate, key and ca.crt are kept [default: $XDG_STATE_HOME/imageswap or
-    /// ~/.local/state/imageswap]
-    #[arg(
-        help_heading = "Certificate",
-        long,
-        value_name = "DIR", value_parser = OsStringValueParser::new(),
-        env = "IMAGESWAP_STATE_DIR"
-    )]
-    state_dir: Option<OsString>,
-
-    /// How long a certificate lives
-    #[arg(help_heading = "Certificate", long, value_name = "TIME", value_parser = duration, default_value = "365d", env = "IMAGESWAP_CERT_LIFETIME")]
-    cert_lifetime: Duration,
-
-    /// The label whose value "disabled" on an object keeps ImageSwap away
-    #[arg(help_heading = "Rules", long, value_name = "LABEL", default_value = DISABLE_LABEL, env = "IMAGESWAP_DISABLE_LABEL")]
-    disable_label: String,
-
-    /// The namespace of the webhook's Service, for the certificate's names
-    #[arg(
-        help_heading = "Certificate",
-        long,
-        value_name = "NAME",
-        default_value = "imageswap-system",
-        env = "IMAGESWAP_NAMESPACE_NAME"
-    )]
-    namespace: String,
-
-    /// The name that /healthz tells
-    #[arg(
-        help_heading = "Addresses",
-        long,
-        value_name = "NAME",
-        env = "IMAGESWAP_POD_NAME"
-    )]
-    pod_name: Option<String>,
-
-    /// The longest a review may take; kube-apiserver's own ?timeout= may shorten it
-    #[arg(help_heading = "Limits", long, value_name = "TIME", value_parser = duration, default_value = "9s", env = "IMAGESWAP_REQUEST_TIMEOUT")]
-    request_timeout: Duration,
-
-    /// Reviews decided at once; more are answered 429, which kube-apiserver repeats
-    #[arg(help_heading = "Limits", long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000), default_value = "256", env = "IMAGESWAP_MAX_IN_FLIGHT")]
-    max_in_flight: u32,
-
-    /// The largest review, in MiB
-    #[arg(help_heading = "Limits", long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=1024), default_value = "16", env = "IMAGESWAP_MAX_BODY_MIB")]
-    max_body_mib: u32,
-
-    /// What all large reviews together may take, in MiB; more wait
-    #[arg(help_heading = "Limits", long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=65_536), default_value = "24", env = "IMAGESWAP_BODY_MEMORY_MIB")]
-    body_memory_mib: u32,
-
-    /// Connections open at once; for one more, the least useful is closed
-    #[arg(help_heading = "Limits", long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000), default_value = "1024", env = "IMAGESWAP_MAX_CONNECTIONS")]
-    max_connections: u32,
-
-    /// How old a connection may become, so that new replicas get their share
-    #[arg(help_heading = "Limits", long, value_name = "TIME", value_parser = duration, default_value = "10m", env = "IMAGESWAP_MAX_CONNECTION_AGE")]
-    max_connection_age: Duration,
-
-    /// How long to serve on after SIGTERM, while the cluster learns that this replica goes
-    #[arg(help_heading = "Limits", long, value_name = "TIME", value_parser = duration, default_value = "8s", env = "IMAGESWAP_DRAIN_DELAY")]
-    drain_delay: Duration,
-
-    /// What to log: error, warn, info, debug, trace, or filters such as info,imageswap=debug
-    #[arg(
-        help_heading = "Logs",
-        long,
-        value_name = "LEVEL",
-        default_value = "info",
-        env = "IMAGESWAP_LOG_LEVEL"
-    )]
-    log_level: String,
-
-    /// The form of the log
-    #[arg(
-        help_heading = "Logs",
-        long,
-        value_enum,
-        value_name = "FORM",
-        default_value = "auto",
-        env = "IMAGESWAP_LOG_FORMAT"
-    )]
-    log_format: logs::Format,
-}
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let _logs = logs::start(&args.log_level, args.log_format)
@@ -195,7 +78,7 @@ async fn serve(args: &Args) -> anyhow::Result<ExitCode> {
     let webhook = Endpoint {
         listener,
         tls: Some(cert),
-        router: routes::webhook(args.webhook(&rules, &metrics), &args.limits()),
+        router: routes::webhook(webhook_of(args, &rules, &metrics), &args.limits()),
         connections: connections.clone(),
         patience: args.patience(),
         lifecycle: lifecycle.clone(),
@@ -382,6 +265,15 @@ fn log(found: &Diagnostic) {
     }
 }
 
+fn webhook_of(args: &Args, rules: &SharedRules, metrics: &Metrics) -> Webhook {
+    Webhook {
+        rules: rules.clone(),
+        disable_label: args.disable_label.as_str().into(),
+        pod_name: args.pod_name.as_deref().map(Into::into),
+        metrics: metrics.clone(),
+    }
+}
+
 // === the certificate ===
 
 fn certificate(args: &Args, dir: &StateDir, metrics: &Metrics) -> anyhow::Result<ServingCert> {
@@ -422,69 +314,6 @@ async fn watch_certificate(not_after: OffsetDateTime, margin: time::Duration) {
             false => CERTIFICATE_LOOK,
         };
         tokio::time::sleep(wait.clamp(Duration::from_secs(1), CERTIFICATE_LOOK)).await;
-    }
-}
-
-impl Args {
-    /// What the certificate is valid for: the Service in a cluster, and this machine.
-    fn names(&self) -> Vec<String> {
-        let namespace = &self.namespace;
-        let mut names = vec![
-            format!("imageswap.{namespace}.svc"),
-            format!("imageswap.{namespace}.svc.cluster.local"),
-            format!("imageswap.{namespace}"),
-            "imageswap".to_owned(),
-            "localhost".to_owned(),
-            "127.0.0.1".to_owned(),
-            "::1".to_owned(),
-        ];
-        let ip = self.listen.ip().to_string();
-        if !self.listen.ip().is_unspecified() && !names.contains(&ip) {
-            names.push(ip);
-        }
-        names
-    }
-
-    fn state_dir(&self) -> anyhow::Result<StateDir> {
-        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-        // A variable that is set to nothing is not set.
-        let named = self.state_dir.clone().filter(|path| !path.is_empty());
-        let named = named.map(PathBuf::from);
-        let path = named
-            .or_else(|| Some(PathBuf::from(variable("XDG_STATE_HOME")?).join("imageswap")))
-            .or_else(|| Some(PathBuf::from(variable("HOME")?).join(".local/state/imageswap")))
-            .context(
-                "there is no home directory to keep the certificate in; name one with --state-dir",
-            )?;
-        Ok(StateDir { path })
-    }
-
-    fn webhook(&self, rules: &SharedRules, metrics: &Metrics) -> Webhook {
-        Webhook {
-            rules: rules.clone(),
-            disable_label: self.disable_label.as_str().into(),
-            pod_name: self.pod_name.as_deref().map(Into::into),
-            metrics: metrics.clone(),
-        }
-    }
-
-    fn limits(&self) -> Limits {
-        let mib = |n: u32| n as usize * (1 << 20);
-        Limits {
-            max_in_flight: self.max_in_flight as usize,
-            max_body: mib(self.max_body_mib),
-            body_memory: mib(self.body_memory_mib),
-            request_timeout: self.request_timeout,
-        }
-    }
-
-    fn patience(&self) -> Patience {
-        Patience {
-            handshake: Duration::from_secs(5),
-            head: Duration::from_secs(10),
-            idle: Duration::from_secs(150),
-            max_age: self.max_connection_age,
-        }
     }
 }
 
@@ -535,140 +364,4 @@ fn max_connections(wanted: u32) -> usize {
         warn!("the limit of open files allows {most} connections in place of {wanted}");
     }
     usize::try_from(most.min(wanted)).unwrap_or(usize::MAX)
-}
-
-fn name_forgotten() {
-    let set: Vec<_> = FORGOTTEN
-        .into_iter()
-        .filter(|name| std::env::var_os(name).is_some())
-        .collect();
-    if !set.is_empty() {
-        let names = set.join(", ");
-        warn!("set, but without a meaning since ImageSwap 2: {names} (docs/compatibility.md)");
-    }
-}
-
-/// The two lines that a person needs.
-fn greet(address: SocketAddr, admin: SocketAddr, dir: &StateDir) -> anyhow::Result<()> {
-    use std::io::Write;
-    let host = |address: SocketAddr| {
-        if address.ip().is_unspecified() || address.ip().is_loopback() {
-            format!("localhost:{}", address.port())
-        } else {
-            address.to_string()
-        }
-    };
-    let data = if std::path::Path::new(TRY_FILE).is_file() {
-        format!("@{TRY_FILE}")
-    } else {
-        format!("'{TRY_REVIEW}'")
-    };
-    let (ca, url) = (dir.ca(), format!("https://{}/", host(address)));
-    let mut out = terminal::stdout();
-    writeln!(
-        out,
-        "imageswap {} listens on {url} (metrics and probes: http://{}/metrics)",
-        env!("CARGO_PKG_VERSION"),
-        host(admin),
-    )?;
-    writeln!(out, "try: curl --cacert {} -d {data} {url}", quoted(&ca))?;
-    out.flush()?;
-    Ok(())
-}
-
-/// A path as a shell takes it.
-fn quoted(path: &std::path::Path) -> String {
-    let text = path.display().to_string();
-    let is_plain = |c: char| c.is_alphanumeric() || "/._-+@%".contains(c);
-    if text.chars().all(is_plain) {
-        text
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
-}
-
-// === values of flags ===
-
-/// `HOST:PORT`, or `:PORT` for all addresses.
-fn address(text: &str) -> Result<SocketAddr, String> {
-    let full = match text.strip_prefix(':') {
-        Some(port) if !text.starts_with("::") => format!("[::]:{port}"),
-        _ => text.to_owned(),
-    };
-    full.parse()
-        .map_err(|_| "an address is IP:PORT, [IPv6]:PORT, or :PORT for all".to_owned())
-}
-
-/// `9s`, `10m`, `365d`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let help = "a time is a number with a unit: 500ms, 9s, 10m, 12h, 365d";
-    let days = text
-        .strip_suffix('d')
-        .and_then(|days| days.trim().parse::<u32>().ok());
-    let parsed = match days {
-        Some(days) => Duration::from_secs(u64::from(days) * 86_400),
-        None => {
-            let signed: jiff::SignedDuration = text.parse().map_err(|_| help.to_owned())?;
-            Duration::try_from(signed).map_err(|_| help.to_owned())?
-        }
-    };
-    if parsed > MAX_TIME {
-        return Err("a time is at most 36500d".to_owned());
-    }
-    Ok(parsed)
-}
-
-/// A hundred years: dates and deadlines are reckoned with it.
-const MAX_TIME: Duration = Duration::from_secs(36_500 * 86_400);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses() {
-        for (text, expected) in [
-            ("127.0.0.1:5000", Some("127.0.0.1:5000")),
-            (":0", Some("[::]:0")),
-            ("[::1]:5", Some("[::1]:5")),
-            ("localhost:5000", None),
-            ("5000", None),
-            ("", None),
-        ] {
-            assert_eq!(
-                address(text).ok(),
-                expected.map(|a| a.parse().unwrap()),
-                "{text}"
-            );
-        }
-    }
-
-    #[test]
-    fn durations() {
-        for (text, expected) in [
-            ("9s", Some(9_000)),
-            ("500ms", Some(500)),
-            ("10m", Some(600_000)),
-            ("365d", Some(31_536_000_000)),
-            ("0s", Some(0)),
-            ("36500d", Some(3_153_600_000_000)),
-            ("36501d", None),
-            ("9223372036854775807s", None),
-            ("-1s", None),
-            ("9", None),
-            ("", None),
-        ] {
-            assert_eq!(
-                duration(text).ok().map(|d| d.as_millis()),
-                expected,
-                "{text}"
-            );
-        }
-    }
-
-    #[test]
-    fn paths_are_quoted_for_a_shell() {
-        assert_eq!(quoted("/a/b-c.d".as_ref()), "/a/b-c.d");
-        assert_eq!(quoted("/a b/it's".as_ref()), r"'/a b/it'\''s'");
-    }
 }

@@ -130,3 +130,17 @@ async fn a_second_signal_ends_it_now_and_control_c_does_not_wait() {
     serve.signal(Signal::INT);
     assert_eq!(serve.wait(Duration::from_secs(3)).code(), Some(0));
 }
+
+#[tokio::test]
+async fn it_serves_and_drains_when_nobody_reads_its_logs_any_more() {
+    let mut serve = Serve::start_unread(&["--drain-delay", "500ms"]);
+    serve.close_log();
+    let mut client = Client::connect(&serve).await;
+    for _ in 0..20 {
+        assert_eq!(client.post(b"rubbish").await.status, 400);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(client.swap("nginx").await, "my-registry.example.com/nginx");
+    serve.signal(Signal::TERM);
+    assert_eq!(serve.wait(Duration::from_secs(5)).code(), Some(0));
+}

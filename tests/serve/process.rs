@@ -89,6 +89,11 @@ impl Serve {
         }
     }
 
+    /// Whoever read the logs is gone.
+    pub fn close_log(&mut self) {
+        drop(self.child.stderr.take());
+    }
+
     pub fn ca(&self) -> PathBuf {
         self.dir.path().join("state/ca.crt")
     }

@@ -1,0 +1,276 @@
+//! The flags of `imageswap serve`, and what they come to.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::builder::{FalseyValueParser, OsStringValueParser};
+use tracing::warn;
+
+use crate::cli::args::{DISABLE_LABEL, RulesArgs};
+use crate::cluster::local::StateDir;
+use crate::server::{Limits, Patience};
+use crate::telemetry::logs;
+
+/// Variables of 1.5.3 that have no meaning any more.
+const FORGOTTEN: [&str; 6] = [
+    "IMAGESWAP_CLUSTER_NAME",
+    "IMAGESWAP_CSR_SIGNER_NAME",
+    "IMAGESWAP_DISABLE_AUTO_MWC",
+    "imageswap_tls_secret_name",
+    "FLASK_ENV",
+    "PYTHONUNBUFFERED",
+];
+
+/// Answers `POST /` and `POST /mutate` with the swapped images, and keeps doing so.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Args {
+    /// Where reviews come in, over TLS
+    #[arg(help_heading = "Addresses", long, value_name = "ADDRESS", value_parser = address, default_value = "[::]:5000", env = "IMAGESWAP_LISTEN")]
+    pub(super) listen: SocketAddr,
+
+    /// Where /metrics, /livez and /readyz are, over plain HTTP
+    #[arg(help_heading = "Addresses", long, value_name = "ADDRESS", value_parser = address, default_value = "[::]:9090", env = "IMAGESWAP_ADMIN_LISTEN")]
+    pub(super) admin_listen: SocketAddr,
+
+    #[command(flatten)]
+    pub(super) rules: RulesArgs,
+
+    /// Refuse a map file with lines in error, in place of skipping them
+    #[arg(help_heading = "Rules", long, value_parser = FalseyValueParser::new(), env = "IMAGESWAP_STRICT_MAPS")]
+    pub(super) strict_maps: bool,
+
+    /// Where certificate, key and ca.crt are kept [default: $XDG_STATE_HOME/imageswap or
+    /// ~/.local/state/imageswap]
+    #[arg(
+        help_heading = "Certificate",
+        long,
+        value_name = "DIR", value_parser = OsStringValueParser::new(),
+        env = "IMAGESWAP_STATE_DIR"
+    )]
+    pub(super) state_dir: Option<OsString>,
+
+    /// How long a certificate lives
+    #[arg(help_heading = "Certificate", long, value_name = "TIME", value_parser = duration, default_value = "365d", env = "IMAGESWAP_CERT_LIFETIME")]
+    pub(super) cert_lifetime: Duration,
+
+    /// The label whose value "disabled" on an object keeps ImageSwap away
+    #[arg(help_heading = "Rules", long, value_name = "LABEL", default_value = DISABLE_LABEL, env = "IMAGESWAP_DISABLE_LABEL")]
+    pub(super) disable_label: String,
+
+    /// The namespace of the webhook's Service, for the certificate's names
+    #[arg(
+        help_heading = "Certificate",
+        long,
+        value_name = "NAME",
+        default_value = "imageswap-system",
+        env = "IMAGESWAP_NAMESPACE_NAME"
+    )]
+    pub(super) namespace: String,
+
+    /// The name that /healthz tells
+    #[arg(
+        help_heading = "Addresses",
+        long,
+        value_name = "NAME",
+        env = "IMAGESWAP_POD_NAME"
+    )]
+    pub(super) pod_name: Option<String>,
+
+    /// The longest a review may take; kube-apiserver's own ?timeout= may shorten it
+    #[arg(help_heading = "Limits", long, value_name = "TIME", value_parser = duration, default_value = "9s", env = "IMAGESWAP_REQUEST_TIMEOUT")]
+    pub(super) request_timeout: Duration,
+
+    /// Reviews decided at once; more are answered 429, which kube-apiserver repeats
+    #[arg(help_heading = "Limits", long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000), default_value = "256", env = "IMAGESWAP_MAX_IN_FLIGHT")]
+    pub(super) max_in_flight: u32,
+
+    /// The largest review, in MiB
+    #[arg(help_heading = "Limits", long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=1024), default_value = "16", env = "IMAGESWAP_MAX_BODY_MIB")]
+    pub(super) max_body_mib: u32,
+
+    /// What all large reviews together may take, in MiB; more wait
+    #[arg(help_heading = "Limits", long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=65_536), default_value = "24", env = "IMAGESWAP_BODY_MEMORY_MIB")]
+    pub(super) body_memory_mib: u32,
+
+    /// Connections open at once; for one more, the least useful is closed
+    #[arg(help_heading = "Limits", long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000), default_value = "1024", env = "IMAGESWAP_MAX_CONNECTIONS")]
+    pub(super) max_connections: u32,
+
+    /// How old a connection may become, so that new replicas get their share
+    #[arg(help_heading = "Limits", long, value_name = "TIME", value_parser = duration, default_value = "10m", env = "IMAGESWAP_MAX_CONNECTION_AGE")]
+    pub(super) max_connection_age: Duration,
+
+    /// How long to serve on after SIGTERM, while the cluster learns that this replica goes
+    #[arg(help_heading = "Limits", long, value_name = "TIME", value_parser = duration, default_value = "8s", env = "IMAGESWAP_DRAIN_DELAY")]
+    pub(super) drain_delay: Duration,
+
+    /// What to log: error, warn, info, debug, trace, or filters such as info,imageswap=debug
+    #[arg(
+        help_heading = "Logs",
+        long,
+        value_name = "LEVEL",
+        default_value = "info",
+        env = "IMAGESWAP_LOG_LEVEL"
+    )]
+    pub(super) log_level: String,
+
+    /// The form of the log
+    #[arg(
+        help_heading = "Logs",
+        long,
+        value_enum,
+        value_name = "FORM",
+        default_value = "auto",
+        env = "IMAGESWAP_LOG_FORMAT"
+    )]
+    pub(super) log_format: logs::Format,
+}
+
+impl Args {
+    /// What the certificate is valid for: the Service in a cluster, and this machine.
+    pub(super) fn names(&self) -> Vec<String> {
+        let namespace = &self.namespace;
+        let mut names = vec![
+            format!("imageswap.{namespace}.svc"),
+            format!("imageswap.{namespace}.svc.cluster.local"),
+            format!("imageswap.{namespace}"),
+            "imageswap".to_owned(),
+            "localhost".to_owned(),
+            "127.0.0.1".to_owned(),
+            "::1".to_owned(),
+        ];
+        let ip = self.listen.ip().to_string();
+        if !self.listen.ip().is_unspecified() && !names.contains(&ip) {
+            names.push(ip);
+        }
+        names
+    }
+
+    pub(super) fn state_dir(&self) -> anyhow::Result<StateDir> {
+        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        // A variable that is set to nothing is not set.
+        let named = self.state_dir.clone().filter(|path| !path.is_empty());
+        let named = named.map(PathBuf::from);
+        let path = named
+            .or_else(|| Some(PathBuf::from(variable("XDG_STATE_HOME")?).join("imageswap")))
+            .or_else(|| Some(PathBuf::from(variable("HOME")?).join(".local/state/imageswap")))
+            .context(
+                "there is no home directory to keep the certificate in; name one with --state-dir",
+            )?;
+        Ok(StateDir { path })
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        let mib = |n: u32| n as usize * (1 << 20);
+        Limits {
+            max_in_flight: self.max_in_flight as usize,
+            max_body: mib(self.max_body_mib),
+            body_memory: mib(self.body_memory_mib),
+            request_timeout: self.request_timeout,
+        }
+    }
+
+    pub(super) fn patience(&self) -> Patience {
+        Patience {
+            handshake: Duration::from_secs(5),
+            head: Duration::from_secs(10),
+            idle: Duration::from_secs(150),
+            max_age: self.max_connection_age,
+        }
+    }
+}
+
+/// One warning for all of them.
+pub(super) fn name_forgotten() {
+    let set: Vec<_> = FORGOTTEN
+        .into_iter()
+        .filter(|name| std::env::var_os(name).is_some())
+        .collect();
+    if !set.is_empty() {
+        let names = set.join(", ");
+        warn!("set, but without a meaning since ImageSwap 2: {names} (docs/compatibility.md)");
+    }
+}
+
+// === values of flags ===
+
+/// `HOST:PORT`, or `:PORT` for all addresses.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let full = match text.strip_prefix(':') {
+        Some(port) if !text.starts_with("::") => format!("[::]:{port}"),
+        _ => text.to_owned(),
+    };
+    full.parse()
+        .map_err(|_| "an address is IP:PORT, [IPv6]:PORT, or :PORT for all".to_owned())
+}
+
+/// `9s`, `10m`, `365d`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let help = "a time is a number with a unit: 500ms, 9s, 10m, 12h, 365d";
+    let days = text
+        .strip_suffix('d')
+        .and_then(|days| days.trim().parse::<u32>().ok());
+    let parsed = match days {
+        Some(days) => Duration::from_secs(u64::from(days) * 86_400),
+        None => {
+            let signed: jiff::SignedDuration = text.parse().map_err(|_| help.to_owned())?;
+            Duration::try_from(signed).map_err(|_| help.to_owned())?
+        }
+    };
+    if parsed > MAX_TIME {
+        return Err("a time is at most 36500d".to_owned());
+    }
+    Ok(parsed)
+}
+
+/// A hundred years: dates and deadlines are reckoned with it.
+const MAX_TIME: Duration = Duration::from_secs(36_500 * 86_400);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        for (text, expected) in [
+            ("127.0.0.1:5000", Some("127.0.0.1:5000")),
+            (":0", Some("[::]:0")),
+            ("[::1]:5", Some("[::1]:5")),
+            ("localhost:5000", None),
+            ("5000", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                address(text).ok(),
+                expected.map(|a| a.parse().unwrap()),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn durations() {
+        for (text, expected) in [
+            ("9s", Some(9_000)),
+            ("500ms", Some(500)),
+            ("10m", Some(600_000)),
+            ("365d", Some(31_536_000_000)),
+            ("0s", Some(0)),
+            ("36500d", Some(3_153_600_000_000)),
+            ("36501d", None),
+            ("9223372036854775807s", None),
+            ("-1s", None),
+            ("9", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                duration(text).ok().map(|d| d.as_millis()),
+                expected,
+                "{text}"
+            );
+        }
+    }
+}
