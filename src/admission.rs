@@ -22,6 +22,7 @@ use self::slots::List;
 pub use self::wire::BadReview;
 use self::wire::{Request, Review};
 use crate::maps::Rules;
+use crate::text::shortened;
 
 /// kube-apiserver cuts each warning to 256 characters once all together pass 4,096.
 const MAX_WARNINGS: usize = 16;
@@ -184,8 +185,8 @@ impl<'a> Decision<'a> {
         if verdict.is_invalid()
             && let Err(why) = &verdict.outcome
         {
-            let image = shortened(image);
-            self.warn(format!(
+            let image = shortened(image, 100);
+            self.warn(format_args!(
                 "{entry}: the image {image:?} stays as it is: {why}"
             ));
         }
@@ -280,12 +281,4 @@ fn old<'a>(object: Option<&'a RawValue>, path: &[&str], disable_label: &str) -> 
         ((entry.list, name), entry.image)
     });
     (!workload.is_too_long).then(|| old.collect())
-}
-
-/// As much of an image as is worth a warning.
-fn shortened(image: &str) -> &str {
-    match image.char_indices().nth(100) {
-        Some((end, _)) => image.get(..end).unwrap_or_default(),
-        None => image,
-    }
 }

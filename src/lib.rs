@@ -11,3 +11,4 @@ pub mod maps_file;
 pub mod pki;
 pub mod server;
 pub mod telemetry;
+mod text;

@@ -54,8 +54,20 @@ enum Why {
 /// # Errors
 /// The file can't be read or is no map file.
 pub fn load(path: &Path) -> Result<Loaded, Error> {
-    let load = || Loaded::parse(&read(path)?).map_err(Why::Unreadable);
-    load().map_err(|why| Error {
+    read_as(path, Loaded::parse)
+}
+
+/// Reads a map file only to ask it: nothing is said of it, lines in error are skipped.
+///
+/// # Errors
+/// As for [`load`].
+pub fn load_quietly(path: &Path) -> Result<Maps, Error> {
+    read_as(path, |bytes| Maps::parse(bytes).map(|(maps, _)| maps))
+}
+
+fn read_as<T>(path: &Path, parse: impl Fn(&[u8]) -> Result<T, Unreadable>) -> Result<T, Error> {
+    let parsed = read(path).and_then(|bytes| parse(&bytes).map_err(Why::Unreadable));
+    parsed.map_err(|why| Error {
         path: path.to_owned(),
         why,
     })
@@ -75,22 +87,6 @@ fn load_to_serve(path: &Path, strict: bool, had_rules: bool) -> Result<Loaded, W
         errors @ 1.. if loaded.maps.is_empty() => Err(Why::NoRule(errors)),
         errors @ 1.. if strict => Err(Why::Strict(errors)),
         _ => Ok(loaded),
-    }
-}
-
-/// Reads a map file only to ask it: nothing is said of it, lines in error are skipped.
-///
-/// # Errors
-/// The file can't be read or is no map file.
-pub fn load_quietly(path: &Path) -> Result<Maps, Error> {
-    let error = |why| Error {
-        path: path.to_owned(),
-        why,
-    };
-    let bytes = read(path).map_err(error)?;
-    match Maps::parse(&bytes) {
-        Ok((maps, _)) => Ok(maps),
-        Err(unreadable) => Err(error(Why::Unreadable(unreadable))),
     }
 }
 

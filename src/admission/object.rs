@@ -10,6 +10,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 
 use super::slots::List;
 use super::wire::Text;
+use crate::text::shortened;
 
 /// The annotation that the kubelet puts on the mirror of a static pod.
 const MIRROR: &str = "kubernetes.io/config.mirror";
@@ -91,7 +92,7 @@ impl fmt::Display for Entry<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}[{}]", self.list.key(), self.index)?;
         match &self.name {
-            Some(name) => write!(f, " {:?}", name.chars().take(63).collect::<String>()),
+            Some(name) => write!(f, " {:?}", shortened(name, 63)),
             None => Ok(()),
         }
     }

@@ -10,6 +10,7 @@ use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use super::slots::pod_path;
+use crate::text::shortened;
 
 /// An AdmissionReview that can be answered.
 #[derive(Debug)]
@@ -140,12 +141,12 @@ impl<'a> Review<'a> {
         let kind = text_of(raw.kind);
         // serde reads a struct from an array, too.
         if kind != "AdmissionReview" || !text.trim_start().starts_with('{') {
-            return Err(BadReview::Kind(shown(&kind)));
+            return Err(BadReview::Kind(shortened(&kind, 60).to_owned()));
         }
         let version = match text_of(raw.api_version).as_ref() {
             "admission.k8s.io/v1" => Version::V1,
             "admission.k8s.io/v1beta1" => Version::V1Beta1,
-            other => return Err(BadReview::Version(shown(other))),
+            other => return Err(BadReview::Version(shortened(other, 60).to_owned())),
         };
         let request = raw.request.ok_or(BadReview::NoRequest)?;
         let uid = text_of(request.uid);
@@ -177,22 +178,15 @@ fn text_of(text: Option<Text<'_>>) -> Cow<'_, str> {
 /// What serde says, which may quote all of the body.
 fn said(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    match text.char_indices().nth(160) {
-        None => text,
-        Some((end, _)) => {
-            let start = text.get(..end).unwrap_or_default();
-            format!(
-                "{start}… at line {} column {}",
-                error.line(),
-                error.column()
-            )
-        }
+    let start = shortened(&text, 160);
+    if start.len() == text.len() {
+        return text;
     }
-}
-
-/// As much of a stranger's text as belongs into an answer.
-fn shown(text: &str) -> String {
-    text.chars().take(60).collect()
+    format!(
+        "{start}… at line {} column {}",
+        error.line(),
+        error.column()
+    )
 }
 
 // === impl Request ===

@@ -63,6 +63,22 @@ pub(super) enum Mode {
     Legacy,
 }
 
+/// How to print.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct OutputArgs {
+    /// The form of what is printed
+    #[arg(
+        short = 'o',
+        long = "output",
+        value_enum,
+        hide_possible_values = true,
+        value_name = "text|json",
+        default_value_t,
+        env = "IMAGESWAP_OUTPUT"
+    )]
+    pub(super) form: Output,
+}
+
 /// The form of what is printed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Output {

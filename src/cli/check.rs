@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::builder::FalseyValueParser;
 
-use super::args::Output;
+use super::args::{Output, OutputArgs};
 use super::terminal::{self, ERROR, GOOD, WARNING};
 use crate::maps_file::{self, Loaded};
 
@@ -21,17 +21,8 @@ pub(super) struct Args {
     #[arg(long, value_parser = FalseyValueParser::new(), env = "IMAGESWAP_STRICT")]
     strict: bool,
 
-    /// The form of what is printed
-    #[arg(
-        short,
-        long,
-        value_enum,
-        hide_possible_values = true,
-        value_name = "text|json",
-        default_value_t,
-        env = "IMAGESWAP_OUTPUT"
-    )]
-    output: Output,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 /// More than anybody reads.
@@ -52,7 +43,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             Ok(loaded) => {
                 let count = Count::of(&loaded);
                 faulty |= count.errors > 0 || args.strict && count.warnings > 0;
-                match args.output {
+                match args.output.form {
                     Output::Text => print(&mut out, file, &loaded, count)?,
                     Output::Json => print_json(&mut out, file, &loaded)?,
                 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::args::{Output, RulesArgs};
+use super::args::{Output, OutputArgs, RulesArgs};
 use super::terminal::{self, BOLD, DIM, GOOD, WARNING};
 use crate::maps::{RuleRef, Rules, Tried, Verdict};
 
@@ -19,17 +19,8 @@ pub(super) struct Args {
     #[command(flatten)]
     rules: RulesArgs,
 
-    /// The form of what is printed
-    #[arg(
-        short,
-        long,
-        value_enum,
-        hide_possible_values = true,
-        value_name = "text|json",
-        default_value_t,
-        env = "IMAGESWAP_OUTPUT"
-    )]
-    output: Output,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 /// One line of `-o json`.
@@ -53,9 +44,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut out = terminal::stdout();
     for image in &args.images {
         if image == "-" {
-            explain_lines(&mut out, &rules, args.output)?;
+            explain_lines(&mut out, &rules, args.output.form)?;
         } else {
-            explain(&mut out, &rules, image, args.output)?;
+            explain(&mut out, &rules, image, args.output.form)?;
         }
     }
     out.flush()?;

@@ -84,15 +84,16 @@ async fn serve(args: &Args) -> anyhow::Result<ExitCode> {
         lifecycle: lifecycle.clone(),
         metrics: metrics.clone(),
     };
+    // Not the webhook's connections, so not counted as such.
+    let uncounted = Metrics::new()?;
     let admin = Endpoint {
         listener: admin_listener,
         tls: None,
         router: routes::admin(metrics.clone(), lifecycle.clone()),
-        // Not the webhook's connections, so not counted as such.
-        connections: Connections::new(ADMIN_CONNECTIONS, Metrics::new()?),
+        connections: Connections::new(ADMIN_CONNECTIONS, uncounted.clone()),
         patience: args.patience(),
         lifecycle: lifecycle.clone(),
-        metrics: Metrics::new()?,
+        metrics: uncounted,
     };
     if let Some(follower) = follower {
         tokio::spawn(follow(follower, rules, metrics));

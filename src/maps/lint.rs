@@ -9,6 +9,10 @@ use super::index::RuleId;
 use super::sample::{can_swap, sample_results};
 use super::{LIBRARY_KEY, Maps, canonical_key, feed};
 use crate::image::{Reference, Registry};
+use crate::text::shortened;
+
+/// How many characters of a key or a result are shown.
+const SHOWN: usize = 200;
 
 pub(super) fn lint(maps: &Maps) -> Vec<Diagnostic> {
     let mut diagnostics: Vec<_> = maps
@@ -30,12 +34,12 @@ fn key(maps: &Maps, id: RuleId) -> Option<Diagnostic> {
             let error = Reference::parse(key).err()?;
             let help = "the key is compared with the image as a whole, as written";
             (
-                format!("no image can be {:?}: {error}", shortened(key)),
+                format!("no image can be {:?}: {error}", shortened(key, SHOWN)),
                 help,
             )
         }
         Kind::Replace if Pattern::parse(key).is_none() => (
-            format!("no image reference can match {:?}", shortened(key)),
+            format!("no image reference can match {:?}", shortened(key, SHOWN)),
             "image references are ASCII; \"*\", \"?\", \"[seq]\" and \"[!seq]\" are special",
         ),
         Kind::Registry => registry_key(canonical_key(key))?,
@@ -53,21 +57,24 @@ fn registry_key(key: &str) -> Option<(String, &'static str)> {
         return Some((
             format!(
                 "{} has no library images: only docker.io, without a port, has",
-                shortened(registry)
+                shortened(registry, SHOWN)
             ),
             "for a path below another registry write [REPLACE]REGISTRY/library/*::VALUE",
         ));
     }
     if key.contains('/') {
         return Some((
-            format!("{:?} is no registry: a key has no path", shortened(key)),
+            format!(
+                "{:?} is no registry: a key has no path",
+                shortened(key, SHOWN)
+            ),
             "for images below a path write [REPLACE]REGISTRY/PATH/*::VALUE",
         ));
     }
     Some((
         format!(
             "{:?} is no registry: HOST or HOST:PORT is one",
-            shortened(key)
+            shortened(key, SHOWN)
         ),
         "a key is a registry, default, noswap_wildcards, [EXACT]IMAGE or [REPLACE]PATTERN",
     ))
@@ -88,14 +95,11 @@ fn value(maps: &Maps, id: RuleId) -> Option<Diagnostic> {
         _ => format!("no result of this rule is an image reference: {error}"),
     };
     Some(
-        Diagnostic::warning("value-never-valid", place, message)
-            .help(format!("an image would become {:?}", shortened(&sample))),
+        Diagnostic::warning("value-never-valid", place, message).help(format!(
+            "an image would become {:?}",
+            shortened(&sample, SHOWN)
+        )),
     )
-}
-
-/// As much of a text as is worth showing.
-fn shortened(text: &str) -> String {
-    text.chars().take(200).collect()
 }
 
 fn no_default(maps: &Maps) -> Option<Diagnostic> {

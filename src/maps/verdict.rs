@@ -2,6 +2,7 @@
 
 use super::book::Kind;
 use crate::image;
+use crate::text::shortened;
 
 /// What became of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,7 +121,7 @@ impl std::fmt::Display for Why<'_> {
         match self {
             Self::NotAReference(error) => write!(f, "this is no image reference: {error}"),
             Self::BadResult { result, error } => {
-                let result: String = result.chars().take(100).collect();
+                let result = shortened(result, 100);
                 write!(
                     f,
                     "the rule's result is no image reference: {error}: {result:?}"

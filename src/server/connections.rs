@@ -1,9 +1,10 @@
 //! The open connections, and who has to go when there are too many.
 //!
 //! Those that were never answered anything may take half of the places: beyond that the oldest of
-//! them goes, those first that said nothing at all, but each has a moment to say something. Else one goes whose peer has kept us waiting in the middle of something, else the one
-//! that has been idle longest; one whose request is being answered never. So ten thousand silent
-//! peers displace each other, and neither kube-apiserver's connections nor a new one of its.
+//! them goes, those first that said nothing at all, but each has a moment to say something. Else one
+//! goes whose peer has kept us waiting in the middle of something, else the one that has been idle
+//! longest; one whose request is being answered never. So ten thousand silent peers displace each
+//! other, and neither kube-apiserver's connections nor a new one of its.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};

@@ -57,6 +57,14 @@ pub async fn tls(
         .await?)
 }
 
+/// A TLS connection on which to say whatever one wants.
+pub async fn connect_tls(serve: &Serve) -> TlsStream<TcpStream> {
+    let all = rustls::DEFAULT_VERSIONS;
+    tls(serve.address, &serve.ca(), "localhost", all)
+        .await
+        .unwrap()
+}
+
 impl Client {
     pub async fn connect(serve: &Serve) -> Self {
         Self::try_connect(serve.address, &serve.ca()).await.unwrap()

@@ -8,7 +8,7 @@ use http::Method;
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::client::{Client, review, tls};
+use crate::client::{Client, connect_tls, review};
 use crate::process::Serve;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,14 +75,7 @@ async fn no_request_fails_while_it_drains_under_load() {
 #[tokio::test]
 async fn what_is_under_way_when_it_stops_listening_is_answered() {
     let mut serve = Serve::start(&["--drain-delay", "500ms"]);
-    let mut stream = tls(
-        serve.address,
-        &serve.ca(),
-        "localhost",
-        rustls::DEFAULT_VERSIONS,
-    )
-    .await
-    .unwrap();
+    let mut stream = connect_tls(&serve).await;
     let body = review("nginx");
     let head = format!(
         "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",

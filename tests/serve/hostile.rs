@@ -9,7 +9,7 @@ use http::Method;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::client::{Client, metric, review, tls};
+use crate::client::{Client, connect_tls, metric, review, tls};
 use crate::process::Serve;
 
 /// The longest that any of these peers may keep a connection: the head's ten seconds, twice, and
@@ -139,17 +139,13 @@ async fn peers_that_speak_something_else_are_turned_away() {
     answer(&[0xff; 4096]);
     // Whoever leaves in the middle of a body.
     for _ in 0..20 {
-        let mut stream = tls(address, &serve.ca(), "localhost", rustls::DEFAULT_VERSIONS)
-            .await
-            .unwrap();
+        let mut stream = connect_tls(&serve).await;
         let head = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n{\"kind\":";
         stream.write_all(head).await.unwrap();
         drop(stream);
     }
     // Over TLS, but no HTTP.
-    let mut stream = tls(address, &serve.ca(), "localhost", rustls::DEFAULT_VERSIONS)
-        .await
-        .unwrap();
+    let mut stream = connect_tls(&serve).await;
     stream
         .write_all(b"\x00\x01\x02 nonsense\r\n\r\n")
         .await
@@ -161,9 +157,7 @@ async fn peers_that_speak_something_else_are_turned_away() {
         "{said:?}"
     );
     // A head without end.
-    let mut stream = tls(address, &serve.ca(), "localhost", rustls::DEFAULT_VERSIONS)
-        .await
-        .unwrap();
+    let mut stream = connect_tls(&serve).await;
     let mut said = Vec::new();
     let header = vec![b'x'; 1 << 20];
     let _ = stream.write_all(b"POST / HTTP/1.1\r\nlong: ").await;
@@ -280,14 +274,7 @@ async fn large_bodies_that_do_not_come_deny_none_that_do() {
     let serve = Serve::start(&[]);
     let mut waiting = Vec::new();
     for sent in [1, 1, 1, 1, 10 << 10, 10 << 10] {
-        let mut stream = tls(
-            serve.address,
-            &serve.ca(),
-            "localhost",
-            rustls::DEFAULT_VERSIONS,
-        )
-        .await
-        .unwrap();
+        let mut stream = connect_tls(&serve).await;
         let head = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 12000000\r\n\r\n";
         stream.write_all(head).await.unwrap();
         stream.write_all(&vec![b' '; sent]).await.unwrap();

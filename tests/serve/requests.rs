@@ -6,7 +6,7 @@ use http::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::client::{Client, metric, review, review_of, tls};
+use crate::client::{Client, connect_tls, metric, review, review_of};
 use crate::process::Serve;
 
 #[tokio::test]
@@ -141,14 +141,7 @@ async fn the_content_type_does_not_matter() {
         "application/x-www-form-urlencoded",
         "",
     ] {
-        let mut stream = tls(
-            serve.address,
-            &serve.ca(),
-            "localhost",
-            rustls::DEFAULT_VERSIONS,
-        )
-        .await
-        .unwrap();
+        let mut stream = connect_tls(&serve).await;
         let body = review("nginx");
         let head = format!(
             "POST / HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
@@ -182,14 +175,7 @@ async fn a_body_over_the_limit_is_answered_413_and_leaves_the_connection_usable(
 #[tokio::test]
 async fn who_asks_first_is_told_at_once_that_the_body_is_too_large() {
     let serve = Serve::start(&["--max-body-mib", "1"]);
-    let mut stream = tls(
-        serve.address,
-        &serve.ca(),
-        "localhost",
-        rustls::DEFAULT_VERSIONS,
-    )
-    .await
-    .unwrap();
+    let mut stream = connect_tls(&serve).await;
     let head =
         "POST / HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 2000000\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
