@@ -64,6 +64,9 @@ async fn serve(args: &Args) -> anyhow::Result<ExitCode> {
     let listener = listen(args.listen, "--listen")?;
     let admin_listener = listen(args.admin_listen, "--admin-listen")?;
     let (address, admin_address) = (listener.local_addr()?, admin_listener.local_addr()?);
+    if place != Place::Machine {
+        info!(%address, admin = %admin_address, "listening");
+    }
     if let Some(follower) = follower {
         tokio::spawn(maps::follow(follower, rules.clone(), metrics.clone()));
     }

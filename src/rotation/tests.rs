@@ -1,1 +1,531 @@
-//! Rotation as stories and properties, against a cluster in memory.
+//! Rotation as tables, stories and properties, against a cluster in memory.
+
+use std::sync::{Mutex, OnceLock};
+
+use futures_util::FutureExt;
+use proptest::prelude::*;
+use time::{Duration, OffsetDateTime};
+use tokio::sync::Notify;
+
+use super::driver::{Driver, Failure, Store, Write};
+use super::plan::{Plan, Policy, Step, plan};
+use super::replica::{Choice, choose, is_trusted};
+use super::state::{Configuration, Hook, Observed, Secret};
+use crate::pki::{Bundle, Pair, Pem, judge, mint};
+use crate::telemetry::metrics::Metrics;
+
+const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH.saturating_add(Duration::days(20_000));
+const YEAR: Duration = Duration::days(365);
+const HOST: &str = "imageswap.ns.svc";
+
+fn policy() -> Policy {
+    Policy {
+        names: vec!["imageswap".to_owned(), HOST.to_owned()],
+        required: vec![HOST.to_owned()],
+        life: YEAR,
+    }
+}
+
+/// Two good pairs, one that has ended, one for another Service.
+fn pairs() -> &'static [Pem; 4] {
+    static PAIRS: OnceLock<[Pem; 4]> = OnceLock::new();
+    PAIRS.get_or_init(|| {
+        let ended = NOW - YEAR - YEAR;
+        [(HOST, NOW), (HOST, NOW), (HOST, ended), ("other.svc", NOW)]
+            .map(|(name, at)| mint(&[name.to_owned()], YEAR, at).unwrap())
+    })
+}
+
+fn bundle(pems: &[&Pem]) -> Vec<u8> {
+    pems.iter().flat_map(|pem| pem.ca.bytes()).collect()
+}
+
+fn secret(pem: &Pem) -> Secret {
+    let part = |text: &str| Some(text.as_bytes().to_vec());
+    Secret {
+        version: "1".to_owned(),
+        kind: "kubernetes.io/tls".to_owned(),
+        chain: part(&pem.chain),
+        key: part(&pem.key),
+        ca: part(&pem.ca),
+    }
+}
+
+fn configuration(bundles: &[Vec<u8>]) -> Configuration {
+    let hook = |(index, bundle): (usize, &Vec<u8>)| Hook {
+        index,
+        name: format!("hook{index}"),
+        bundle: bundle.clone(),
+    };
+    Configuration {
+        version: "1".to_owned(),
+        hooks: bundles.iter().enumerate().map(hook).collect(),
+    }
+}
+
+fn observed(secret: Option<Secret>, bundles: Option<&[Vec<u8>]>) -> Observed {
+    Observed {
+        configuration: bundles.map(configuration),
+        secret,
+    }
+}
+
+// === the cluster in memory ===
+
+/// Keeps versions as Kubernetes does.
+#[derive(Debug, Default)]
+struct Memory(Mutex<(Observed, u64)>);
+
+impl Memory {
+    fn new(observed: Observed) -> Self {
+        Self(Mutex::new((observed, 1)))
+    }
+
+    fn now(&self) -> Observed {
+        self.0.lock().unwrap().0.clone()
+    }
+
+    fn write(&self, write: &Write) -> Result<(), Failure> {
+        let conflict = || Failure::Conflict("another version".to_owned());
+        let (state, version) = &mut *self.0.lock().unwrap();
+        *version += 1;
+        let next = version.to_string();
+        match write {
+            Write::Create(_) if state.secret.is_some() => return Err(conflict()),
+            Write::Create(pem) => {
+                let version = next;
+                state.secret = Some(Secret {
+                    version,
+                    ..secret(pem)
+                });
+            }
+            Write::Replace { version, pem } => {
+                let old = state.secret.as_ref().filter(|old| old.version == *version);
+                let kind = old.ok_or_else(conflict)?.kind.clone();
+                let version = next;
+                state.secret = Some(Secret {
+                    version,
+                    kind,
+                    ..secret(pem)
+                });
+            }
+            Write::Trust { version, hooks } => {
+                let live = state.configuration.as_mut();
+                let live = live.filter(|live| live.version == *version);
+                let live = live.ok_or_else(conflict)?;
+                for hook in hooks {
+                    let place = &mut live.hooks[hook.index];
+                    assert_eq!(place.name, hook.name);
+                    place.bundle.clone_from(&hook.bundle);
+                }
+                live.version = next;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What happens to a leader's write.
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    Done,
+    /// The leader is gone before it.
+    CrashBefore,
+    /// The leader is gone after it.
+    CrashAfter,
+    /// Another leader takes so many steps first.
+    Overtaken(usize),
+}
+
+struct Fated<'m>(&'m Memory, Fate);
+
+impl Store for Fated<'_> {
+    async fn observe(&self) -> Result<Observed, Failure> {
+        Ok(self.0.now())
+    }
+
+    async fn apply(&self, write: &Write) -> Result<(), Failure> {
+        let gone = || Err(Failure::Failed("gone".to_owned()));
+        match self.1 {
+            Fate::Done => self.0.write(write),
+            Fate::CrashBefore => gone(),
+            Fate::CrashAfter => self.0.write(write).and(gone()),
+            Fate::Overtaken(steps) => {
+                for _ in 0..steps {
+                    let _ = step(self.0, Fate::Done);
+                }
+                self.0.write(write)
+            }
+        }
+    }
+}
+
+fn step(memory: &Memory, fate: Fate) -> Result<Option<OffsetDateTime>, Failure> {
+    let driver = Driver {
+        store: Fated(memory, fate),
+        policy: policy(),
+        metrics: metrics().clone(),
+    };
+    driver.step(NOW).now_or_never().unwrap()
+}
+
+fn metrics() -> &'static Metrics {
+    static METRICS: OnceLock<Metrics> = OnceLock::new();
+    METRICS.get_or_init(|| Metrics::new().unwrap())
+}
+
+/// Steps until there is nothing to do.
+fn settle(memory: &Memory) -> OffsetDateTime {
+    let mut steps = (0..9).map(|_| step(memory, Fate::Done));
+    steps
+        .find_map(|step| step.unwrap())
+        .expect("no end of steps")
+}
+
+// === the policy ===
+
+#[test]
+fn each_state_has_its_step() {
+    let [good, other, ended, foreign] = pairs();
+    let mixed = Pem {
+        key: other.key.clone(),
+        ..good.clone()
+    };
+    let upstream = Secret {
+        kind: "Opaque".to_owned(),
+        chain: None,
+        key: None,
+        ca: None,
+        ..secret(good)
+    };
+    let both = bundle(&[other, good]);
+    let (ca, none): (_, &[Vec<u8>]) = (bundle(&[good]), &[]);
+    let rubbish = [ca.as_slice(), b"-----BEGIN CERTIFICATE-----\nAA"].concat();
+    let rows: &[(Option<Secret>, Option<&[Vec<u8>]>, &str, &str)] = &[
+        (None, None, "bootstrap", "no Secret"),
+        (None, Some(none), "bootstrap", "no Secret"),
+        (
+            Some(upstream),
+            None,
+            "replace",
+            "tls.crt holds no certificate",
+        ),
+        (Some(secret(&mixed)), None, "replace", "not the key"),
+        (
+            Some(secret(ended)),
+            None,
+            "replace",
+            "does not lead to a CA",
+        ),
+        (
+            Some(secret(foreign)),
+            None,
+            "replace",
+            "not valid for imageswap.ns.svc",
+        ),
+        (Some(secret(good)), None, "wait", "until the leaf ends"),
+        (Some(secret(good)), Some(none), "wait", ""),
+        (
+            Some(secret(good)),
+            Some(&[ca.clone(), both.clone()]),
+            "wait",
+            "",
+        ),
+        (
+            Some(secret(good)),
+            Some(&[ca.clone(), vec![]]),
+            "trust",
+            "in hook1",
+        ),
+        (
+            Some(secret(good)),
+            Some(&[bundle(&[other])]),
+            "trust",
+            "in hook0",
+        ),
+        (Some(secret(good)), Some(&[rubbish]), "trust", ""),
+        (
+            Some(secret(good)),
+            Some(&[b"rubbish".to_vec()]),
+            "trust",
+            "",
+        ),
+    ];
+    for (secret, bundles, name, part) in rows {
+        let Plan { step, reason } = plan(&observed(secret.clone(), *bundles), &policy(), NOW);
+        assert_eq!(step.name(), *name, "{reason}");
+        assert!(reason.contains(part), "{reason}");
+    }
+}
+
+#[test]
+fn cas_stay_until_they_end() {
+    let [good, other, ended, _] = pairs();
+    let broken = Secret {
+        chain: None,
+        ..secret(good)
+    };
+    let live = [bundle(&[other, ended])];
+    let Plan {
+        step: Step::Replace { keep, .. },
+        ..
+    } = plan(&observed(Some(broken), Some(&live)), &policy(), NOW)
+    else {
+        panic!("no replacement");
+    };
+    let read = |pems: &[&Pem]| Bundle::read(&bundle(pems));
+    assert!(keep.holds(&read(&[good, other])));
+    assert!(!keep.holds(&read(&[ended])));
+
+    // A Secret replaced by hand: the old leaf stays believed beside the new one.
+    let seen = observed(Some(secret(good)), Some(&live));
+    let Plan {
+        step: Step::Trust { hooks, .. },
+        ..
+    } = plan(&seen, &policy(), NOW)
+    else {
+        panic!("no trust");
+    };
+    assert!(hooks[0].bundle().holds(&read(&[good, other])));
+    assert!(!hooks[0].bundle().holds(&read(&[ended])));
+}
+
+#[test]
+fn from_nothing_to_trusted_in_two_steps_and_no_more() {
+    let memory = Memory::new(observed(None, Some(&[vec![], b"rubbish".to_vec()])));
+    let count = |step, result| {
+        let counter = &metrics().rotation_steps;
+        counter.with_label_values(&[step, result]).get()
+    };
+    let before = count("bootstrap", "ok");
+    assert!(step(&memory, Fate::Done).unwrap().is_none());
+    assert!(step(&memory, Fate::Done).unwrap().is_none());
+    assert_eq!(step(&memory, Fate::Done).unwrap(), Some(NOW + YEAR));
+    assert!(count("bootstrap", "ok") > before);
+    let settled = memory.now();
+    let pair = judge(
+        &settled.secret.as_ref().unwrap().pem(),
+        &policy().names,
+        NOW,
+    )
+    .unwrap();
+    assert!(is_trusted(&settled, &pair, NOW));
+}
+
+#[test]
+fn a_conflict_is_counted_and_adopts_what_the_other_made() {
+    let memory = Memory::default();
+    let done = step(&memory, Fate::Overtaken(1));
+    assert!(matches!(done, Err(Failure::Conflict(_))), "{done:?}");
+    let theirs = memory.now().secret.unwrap();
+    settle(&memory);
+    assert_eq!(memory.now().secret.unwrap().version, theirs.version);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_driver_works_at_once_and_when_told() {
+    let memory = Memory::new(observed(None, Some(&[vec![]])));
+    let driver = Driver {
+        store: Fated(&memory, Fate::Done),
+        policy: policy(),
+        metrics: Metrics::new().unwrap(),
+    };
+    let changed = Notify::new();
+    let pass = |millis| tokio::time::sleep(std::time::Duration::from_millis(millis));
+    let story = async {
+        pass(1).await;
+        let first = memory.now();
+        assert!(!first.live_bundle().is_empty());
+        memory.0.lock().unwrap().0.secret = None;
+        pass(100).await;
+        assert!(memory.now().secret.is_none());
+        changed.notify_one();
+        pass(100).await;
+        assert!(memory.now().secret.is_some());
+        // Nobody says so, but a minute later it is seen.
+        memory.0.lock().unwrap().0.secret = None;
+        pass(61_000).await;
+        assert!(memory.now().secret.is_some());
+    };
+    tokio::select! {
+        () = driver.run(&changed) => panic!("it ended"),
+        () = story => {}
+    }
+}
+
+// === what replicas serve ===
+
+#[test]
+fn a_replica_serves_what_is_right_and_believed() {
+    let [good, other, _, foreign] = pairs();
+    let pair = |pem: &Pem| judge(pem, &policy().required, NOW).unwrap();
+    let (old, fresh) = (pair(good), secret(other));
+    let mixed = Pem {
+        key: good.key.clone(),
+        ..other.clone()
+    };
+    let (none, fits, lacks): (&[Vec<u8>], _, _) = (&[], [bundle(&[other])], [bundle(&[good])]);
+    let rows: &[(Option<Secret>, Option<&[Vec<u8>]>, Option<&Pair>, &str)] = &[
+        (None, Some(&fits), None, "absent"),
+        (None, Some(&fits), Some(&old), "absent"),
+        (Some(secret(&mixed)), Some(&fits), Some(&old), "bad"),
+        (Some(secret(foreign)), Some(&fits), None, "bad"),
+        (Some(fresh.clone()), Some(&fits), Some(&old), "publish"),
+        (Some(fresh.clone()), Some(&lacks), Some(&old), "not yet"),
+        // Nothing else to serve, and nobody who calls.
+        (Some(fresh.clone()), Some(&lacks), None, "publish"),
+        (Some(fresh.clone()), None, Some(&old), "publish"),
+        (Some(fresh.clone()), Some(none), Some(&old), "publish"),
+        (Some(secret(good)), Some(&fits), Some(&old), "same"),
+    ];
+    for (secret, bundles, serving, expected) in rows {
+        let seen = observed(secret.clone(), *bundles);
+        let choice = choose(&seen, &policy().required, *serving, NOW);
+        assert_eq!(word(&choice), *expected, "{seen:?}");
+    }
+    // What is in memory has ended.
+    let short = mint(&[HOST.to_owned()], Duration::days(1), NOW).unwrap();
+    let seen = observed(Some(fresh), Some(&lacks));
+    for (at, expected) in [(NOW, "not yet"), (NOW + Duration::days(2), "publish")] {
+        let choice = choose(&seen, &policy().required, Some(&pair(&short)), at);
+        assert_eq!(word(&choice), expected, "{at}");
+    }
+}
+
+fn word(choice: &Choice) -> &'static str {
+    match choice {
+        Choice::Publish(_) => "publish",
+        Choice::Same => "same",
+        Choice::Absent => "absent",
+        Choice::Bad(_) => "bad",
+        Choice::NotTrustedYet => "not yet",
+    }
+}
+
+// === properties ===
+
+/// A part of some pair, rubbish, or nothing.
+fn part(of: fn(&Pem) -> &str) -> impl Strategy<Value = Option<Vec<u8>>> {
+    prop_oneof![
+        1 => Just(None),
+        1 => Just(Some(vec![0xff, b'\n', b'-'])),
+        6 => (0..4_usize).prop_map(move |i| Some(of(&pairs()[i]).as_bytes().to_vec())),
+    ]
+}
+
+fn any_secret() -> impl Strategy<Value = Option<Secret>> {
+    let parts = (
+        part(|p| &p.chain),
+        part(|p| &p.key),
+        part(|p| &p.ca),
+        any::<bool>(),
+    );
+    let pieced = parts.prop_map(|(chain, key, ca, is_tls)| Secret {
+        version: "1".to_owned(),
+        kind: if is_tls {
+            "kubernetes.io/tls"
+        } else {
+            "Opaque"
+        }
+        .to_owned(),
+        chain,
+        key,
+        ca,
+    });
+    let whole = (0..4_usize).prop_map(|i| secret(&pairs()[i]));
+    prop::option::of(prop_oneof![pieced, whole])
+}
+
+fn any_configuration() -> impl Strategy<Value = Option<Configuration>> {
+    let some_cas = prop::collection::vec(0..4_usize, 0..3);
+    let one = prop_oneof![
+        5 => some_cas.prop_map(|cas| {
+            let pems: Vec<_> = cas.into_iter().map(|i| &pairs()[i]).collect();
+            bundle(&pems)
+        }),
+        1 => Just(b"rubbish".to_vec()),
+    ];
+    let all = prop::collection::vec(one, 0..3).prop_map(|bundles| configuration(&bundles));
+    prop::option::weighted(0.9, all)
+}
+
+#[derive(Debug, Clone)]
+enum Event {
+    /// A leader takes a step.
+    Leader(Fate),
+    /// A replica looks.
+    Replica(usize),
+    /// Somebody puts another Secret there, or takes it away.
+    Meddle(Option<Secret>),
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    let fate = prop_oneof![
+        3 => Just(Fate::Done),
+        1 => Just(Fate::CrashBefore),
+        1 => Just(Fate::CrashAfter),
+        2 => (1..4_usize).prop_map(Fate::Overtaken),
+    ];
+    prop_oneof![
+        5 => fate.prop_map(Event::Leader),
+        3 => (0..3_usize).prop_map(Event::Replica),
+        1 => any_secret().prop_map(Event::Meddle),
+    ]
+}
+
+fn look(memory: &Memory, serving: &mut Option<Pair>) {
+    let choice = choose(&memory.now(), &policy().required, serving.as_ref(), NOW);
+    if let Choice::Publish(pair) = choice {
+        *serving = Some(pair);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+    /// Whatever there was, however leaders crash and overtake each other, and whoever replaces the
+    /// Secret: a leaf that is believed stays so, and in the end all is right.
+    #[test]
+    fn no_gap_and_an_end(
+        secret in any_secret(),
+        configuration in any_configuration(),
+        running in prop::collection::vec(any::<bool>(), 3),
+        events in prop::collection::vec(any_event(), 0..12),
+    ) {
+        let memory = Memory::new(Observed { configuration, secret });
+        let first = || judge(&pairs()[0], &policy().required, NOW).unwrap();
+        let mut replicas: Vec<_> = running.iter().map(|runs| runs.then(first)).collect();
+        let mut believed = [false; 3];
+        for event in events {
+            match event {
+                Event::Leader(fate) => drop(step(&memory, fate)),
+                Event::Replica(i) => look(&memory, &mut replicas[i]),
+                Event::Meddle(secret) => {
+                    let version = "meddled".to_owned();
+                    memory.0.lock().unwrap().0.secret =
+                        secret.map(|secret| Secret { version, ..secret });
+                }
+            }
+            for (replica, was_believed) in replicas.iter().zip(&mut believed) {
+                let is_believed = replica
+                    .as_ref()
+                    .is_some_and(|pair| is_trusted(&memory.now(), pair, NOW));
+                prop_assert!(is_believed || !*was_believed, "a gap");
+                *was_believed = is_believed;
+            }
+        }
+        settle(&memory);
+        let settled = memory.now();
+        let secret = settled.secret.as_ref().unwrap();
+        let pair = judge(&secret.pem(), &policy().required, NOW).unwrap();
+        for hook in settled.hooks() {
+            prop_assert!(pair.is_trusted(&hook.bundle(), NOW));
+            prop_assert!(!hook.bundle().has_rubbish());
+        }
+        for replica in &mut replicas {
+            look(&memory, replica);
+            let served = replica.as_ref().unwrap();
+            prop_assert!(served.certified.cert == pair.certified.cert);
+        }
+    }
+}

@@ -71,7 +71,16 @@ impl Client {
     }
 
     pub async fn try_connect(address: SocketAddr, ca: &Path) -> Result<Self, Error> {
-        let stream = tls(address, ca, "localhost", rustls::DEFAULT_VERSIONS).await?;
+        Self::try_connect_as(address, ca, "localhost").await
+    }
+
+    /// By another of its names.
+    pub async fn try_connect_as(
+        address: SocketAddr,
+        ca: &Path,
+        name: &'static str,
+    ) -> Result<Self, Error> {
+        let stream = tls(address, ca, name, rustls::DEFAULT_VERSIONS).await?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         Ok(Self(sender))

@@ -8,7 +8,10 @@
     missing_docs
 )]
 
+#[path = "../../src/cluster/kubernetes/tests/api.rs"]
+mod api;
 mod client;
+mod cluster;
 mod drain;
 mod hostile;
 mod process;

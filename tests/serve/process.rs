@@ -34,6 +34,53 @@ pub fn imageswap() -> Command {
 }
 
 impl Serve {
+    /// In a cluster whose API is there, found by a kubeconfig. Returns once it listens; its `ca`
+    /// is for the test to write.
+    pub fn start_in_cluster(api: SocketAddr, args: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("state")).unwrap();
+        let kubeconfig = format!(
+            "{{clusters: [{{name: c, cluster: {{server: 'http://{api}'}}}}], users: [{{name: u, user: \
+             {{}}}}], contexts: [{{name: x, context: {{cluster: c, user: u}}}}], current-context: x}}"
+        );
+        fs::write(at("kubeconfig"), kubeconfig).unwrap();
+        let log = File::create(at("log")).unwrap();
+        let args = [&["--cluster", "on", "--namespace", "ns"], args].concat();
+        let mut child = serve(&args, dir.path())
+            .env("KUBECONFIG", at("kubeconfig"))
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let any = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut serve = Self {
+            child,
+            stdout,
+            dir,
+            address: any,
+            admin: any,
+            greeting: Default::default(),
+        };
+        serve.until_log("listening");
+        let log = serve.log();
+        let line = log.lines().find(|line| line.contains("listening")).unwrap();
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let at = |name: &str| line[name].as_str().unwrap().parse().unwrap();
+        (serve.address, serve.admin) = (at("address"), at("admin"));
+        serve
+    }
+
+    /// Waits until the log says this.
+    pub fn until_log(&self, text: &str) {
+        let until = Instant::now() + Duration::from_secs(10);
+        while !self.log().contains(text) {
+            assert!(Instant::now() < until, "no {text:?} in:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// With these arguments besides those every test needs; `{dir}` is the test's own directory.
     pub fn start(args: &[&str]) -> Self {
         Self::start_with(args, &[])

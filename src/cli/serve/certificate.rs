@@ -178,3 +178,96 @@ impl Said {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use time::Duration;
+
+    use super::*;
+    use crate::pki::{Bundle, Pem, mint};
+    use crate::rotation::state::{Configuration, Hook, Secret};
+
+    fn pair() -> Pem {
+        let names = ["imageswap.ns.svc".to_owned()];
+        mint(&names, Duration::days(1), OffsetDateTime::now_utc()).unwrap()
+    }
+
+    fn seen(version: &str, pem: &Pem, bundle: &str) -> Seen {
+        let part = |text: &str| Some(text.as_bytes().to_vec());
+        Some(Arc::new(Observed {
+            configuration: Some(Configuration {
+                version: version.to_owned(),
+                hooks: vec![Hook {
+                    index: 0,
+                    name: "hook".to_owned(),
+                    bundle: bundle.as_bytes().to_vec(),
+                }],
+            }),
+            secret: Some(Secret {
+                version: version.to_owned(),
+                kind: String::new(),
+                chain: part(&pem.chain),
+                key: part(&pem.key),
+                ca: part(&pem.ca),
+            }),
+        }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_secret_is_served_when_believed_and_a_bad_one_changes_nothing() {
+        let (one, two) = (pair(), pair());
+        let rubbish = Pem {
+            key: "rubbish".to_owned(),
+            ..two.clone()
+        };
+        let (sender, seen_by) = watch::channel(None);
+        let (serving, served) = watch::channel(None);
+        let metrics = Metrics::new().unwrap();
+        let names = Names {
+            namespace: "ns".to_owned(),
+            service: "imageswap".to_owned(),
+            secret: String::new(),
+            configuration: String::new(),
+            lease: String::new(),
+        };
+        let replica = Replica {
+            names,
+            seen: seen_by,
+            serving,
+            metrics: metrics.clone(),
+        };
+        let task = tokio::spawn(async move { replica.follow().await });
+        let (both, reloads) = (format!("{}{}", one.ca, two.ca), &metrics.reloads);
+        let count = |result| reloads.with_label_values(&[result]).get();
+        // What is seen; then whose leaf is served, whether it is trusted, and the reloads.
+        let rows = [
+            (seen("1", &rubbish, ""), None, 0, (0, 1)),
+            // Nothing else to serve.
+            (seen("2", &one, ""), Some(&one), 0, (1, 1)),
+            (seen("3", &one, &one.ca), Some(&one), 1, (1, 1)),
+            (seen("4", &rubbish, &one.ca), Some(&one), 1, (1, 2)),
+            (seen("4", &rubbish, &one.ca), Some(&one), 1, (1, 2)),
+            (seen("5", &two, &one.ca), Some(&one), 1, (1, 2)),
+            (seen("6", &two, &both), Some(&two), 1, (2, 2)),
+            (seen("7", &two, ""), Some(&two), 0, (2, 2)),
+        ];
+        for (row, (seen, leaf, trusted, (ok, failed))) in rows.into_iter().enumerate() {
+            sender.send_replace(seen);
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            let serves = served.borrow().as_ref().map(|served: &Served| {
+                [&one, &two].map(|pem| {
+                    let ca = Bundle::read(pem.ca.as_bytes());
+                    served.pair.is_trusted(&ca, OffsetDateTime::now_utc())
+                })
+            });
+            let expected = leaf.map(|leaf| [leaf.ca == one.ca, leaf.ca == two.ca]);
+            assert_eq!(serves, expected, "row {row}");
+            assert_eq!(metrics.trusted.get(), trusted, "row {row}");
+            assert_eq!((count("ok"), count("failed")), (ok, failed), "row {row}");
+        }
+        assert!(metrics.not_after.with_label_values(&["leaf"]).get() > 0);
+        assert!(!task.is_finished());
+    }
+}

@@ -1,1 +1,391 @@
 //! Against a small Kubernetes API in this process.
+
+mod api;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::ByteString;
+use kube::Config;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use tokio::sync::{Notify, watch};
+
+use self::api::{Api, CONFIGURATION, LEASE, Mood, SECRET};
+use super::lease::Election;
+use super::*;
+use crate::cluster::claim::Claim;
+use crate::pki::{self, Pem};
+use crate::rotation::driver::Driver;
+use crate::rotation::plan::Policy;
+
+const HOST: &str = "imageswap.ns.svc";
+
+fn names() -> Names {
+    Names {
+        namespace: "ns".to_owned(),
+        service: "imageswap".to_owned(),
+        secret: "imageswap-tls".to_owned(),
+        configuration: "imageswap-webhook".to_owned(),
+        lease: "imageswap-leader".to_owned(),
+    }
+}
+
+fn cluster(api: &Api, nonce: u64) -> Kubernetes {
+    let config = Config::new(format!("http://{}", api.address).parse().unwrap());
+    let metrics = Metrics::new().unwrap();
+    Kubernetes::with(config, names(), identity("pod", nonce), metrics).unwrap()
+}
+
+fn driver(store: Kubernetes) -> Driver<Kubernetes> {
+    Driver {
+        metrics: store.metrics.clone(),
+        policy: Policy {
+            names: names().leaf(),
+            required: vec![names().host()],
+            life: time::Duration::days(1),
+        },
+        store,
+    }
+}
+
+fn pair() -> Pem {
+    let life = time::Duration::days(1);
+    pki::mint(&[HOST.to_owned()], life, OffsetDateTime::now_utc()).unwrap()
+}
+
+/// Theirs, ours, and one that calls a URL.
+fn configuration() -> Value {
+    let service = |namespace: &str| json!({"namespace": namespace, "name": "imageswap"});
+    json!({
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "MutatingWebhookConfiguration",
+        "metadata": {},
+        "webhooks": [
+            hook("theirs", json!({"service": service("elsewhere"), "caBundle": "dGhlaXJz"})),
+            hook("ours", json!({"service": service("ns")})),
+            hook("url", json!({"url": "https://example.com"})),
+        ],
+    })
+}
+
+fn hook(name: &str, client: Value) -> Value {
+    json!({
+        "name": name,
+        "clientConfig": client,
+        "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+        "failurePolicy": "Ignore",
+    })
+}
+
+async fn settle(driver: &Driver<Kubernetes>) {
+    for _ in 0..9 {
+        if driver
+            .step(OffsetDateTime::now_utc())
+            .await
+            .unwrap()
+            .is_some()
+        {
+            return;
+        }
+    }
+    panic!("no end of steps");
+}
+
+/// Waits until something is so.
+async fn until(within: Duration, what: &str, mut is_so: impl FnMut() -> bool) -> Duration {
+    let since = Instant::now();
+    while !is_so() {
+        assert!(since.elapsed() < within, "not within {within:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    since.elapsed()
+}
+
+#[test]
+fn identities_differ_and_are_short() {
+    assert_eq!(identity("pod-1", 255), "imageswap-pod-1-00000000000000ff");
+    let long = identity(&"ü x".repeat(300), 1);
+    assert!(long.len() <= 128 && long.is_ascii(), "{long}");
+}
+
+#[tokio::test]
+async fn from_nothing_to_a_trusted_pair_touching_only_what_is_ours() {
+    let api = Api::start().await;
+    api.put(CONFIGURATION, configuration());
+    let driver = driver(cluster(&api, 1));
+    settle(&driver).await;
+    let secret = api.object(SECRET).unwrap();
+    assert_eq!(secret["type"], "kubernetes.io/tls");
+    let live = api.object(CONFIGURATION).unwrap();
+    let bundle = &live["webhooks"][1]["clientConfig"]["caBundle"];
+    assert_eq!(*bundle, secret["data"]["ca.crt"]);
+    // All the rest is as it was.
+    let mut expected = configuration();
+    expected["webhooks"][1]["clientConfig"]["caBundle"] = bundle.clone();
+    assert_eq!(live["webhooks"], expected["webhooks"]);
+    let (pem, now) = (
+        driver.store.secret().await.unwrap().unwrap().pem(),
+        OffsetDateTime::now_utc(),
+    );
+    pki::judge(&pem, &names().leaf(), now).unwrap();
+    // Nothing without a name.
+    assert!(!api.calls().iter().any(|call| call.starts_with("POST")));
+    assert_eq!(
+        driver
+            .metrics
+            .cluster_errors
+            .with_label_values(&["secret"])
+            .get(),
+        0
+    );
+}
+
+#[tokio::test]
+async fn of_two_who_create_the_secret_one_adopts_the_others() {
+    let api = Api::start().await;
+    let (one, two) = (cluster(&api, 1), cluster(&api, 2));
+    one.apply(&Write::Create(pair())).await.unwrap();
+    let made = api.object(SECRET);
+    let late = two.apply(&Write::Create(pair())).await;
+    assert!(matches!(late, Err(Failure::Conflict(_))), "{late:?}");
+    settle(&driver(two)).await;
+    assert_eq!(api.object(SECRET), made);
+}
+
+#[tokio::test]
+async fn a_secret_of_1_5_3_gets_a_pair_and_keeps_the_rest() {
+    let api = Api::start().await;
+    let theirs = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
+        "metadata": {"labels": {"a": "b"}},
+        "data": {"cert.pem": "eA==", "key.pem": "eQ=="},
+    });
+    api.put(SECRET, theirs);
+    let driver = driver(cluster(&api, 1));
+    settle(&driver).await;
+    let now = api.object(SECRET).unwrap();
+    assert_eq!(
+        (&now["type"], &now["data"]["key.pem"]),
+        (&json!("Opaque"), &json!("eQ=="))
+    );
+    assert_eq!(now["metadata"]["labels"]["a"], "b");
+    assert!(now["data"]["tls.crt"].is_string());
+    // What was planned on another version is not written.
+    let (version, pem) = ("1".to_owned(), pair());
+    let late = driver.store.apply(&Write::Replace { version, pem }).await;
+    assert!(matches!(late, Err(Failure::Conflict(_))), "{late:?}");
+    assert_eq!(api.object(SECRET).unwrap(), now);
+}
+
+#[tokio::test]
+async fn a_configuration_that_changed_or_is_gone_is_not_patched() {
+    let api = Api::start().await;
+    api.put(CONFIGURATION, configuration());
+    let cluster = cluster(&api, 1);
+    let seen = cluster.observe().await.unwrap().configuration.unwrap();
+    let trust = |version: &str, name: &str| Write::Trust {
+        version: version.to_owned(),
+        hooks: seen
+            .hooks
+            .iter()
+            .map(|hook| crate::rotation::state::Hook {
+                name: name.to_owned(),
+                ..hook.clone()
+            })
+            .collect(),
+    };
+    api.put(CONFIGURATION, configuration());
+    let now = cluster.observe().await.unwrap().configuration.unwrap();
+    let before = api.object(CONFIGURATION);
+    for (version, name) in [(&seen.version, "ours"), (&now.version, "theirs")] {
+        let late = cluster.apply(&trust(version, name)).await;
+        assert!(matches!(late, Err(Failure::Conflict(_))), "{late:?}");
+        assert_eq!(api.object(CONFIGURATION), before);
+    }
+    cluster.apply(&trust(&now.version, "ours")).await.unwrap();
+    api.delete(CONFIGURATION);
+    let late = cluster.apply(&trust(&now.version, "ours")).await;
+    assert!(matches!(late, Err(Failure::Conflict(_))), "{late:?}");
+    settle(&driver(cluster)).await;
+    assert_eq!(api.object(CONFIGURATION), None);
+}
+
+#[tokio::test]
+async fn an_api_that_hangs_or_forbids_is_an_error_in_time_that_says_so() {
+    let api = Api::start().await;
+    let mut cluster = cluster(&api, 1);
+    cluster.deadline = Duration::from_millis(50);
+    for (mood, part) in [
+        (Mood::Hanging, "no answer within"),
+        (
+            Mood::Forbidding,
+            "the Role does not allow it; apply deploy/",
+        ),
+    ] {
+        api.set_mood(mood);
+        let failed = cluster.observe().await.unwrap_err().to_string();
+        assert!(failed.contains(part), "{failed}");
+    }
+    let errors = cluster
+        .metrics
+        .cluster_errors
+        .with_label_values(&["webhook configuration"]);
+    assert_eq!(errors.get(), 2);
+}
+
+#[tokio::test]
+async fn what_changes_is_seen_soon_by_watches_that_a_role_can_name() {
+    let api = Api::start().await;
+    let cluster = cluster(&api, 1);
+    let (sender, mut seen) = watch::channel(None);
+    let leader = Arc::new(Notify::new());
+    let wake = leader.clone();
+    let watching = tokio::spawn(async move { cluster.watch(&sender, &wake).await });
+    let second = Duration::from_secs(1);
+    let mut see = async |wanted: &dyn Fn(&Observed) -> bool| {
+        let is_so = |seen: &Seen| seen.as_ref().is_some_and(|seen| wanted(seen));
+        let found = tokio::time::timeout(second, seen.wait_for(is_so)).await;
+        drop(found.expect("not seen in time").unwrap());
+    };
+    see(&|seen| seen.secret.is_none()).await;
+    // The watches have begun.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    leader.notified().await;
+    api.put(CONFIGURATION, configuration());
+    see(&|seen| seen.hooks().len() == 1).await;
+    let pem = pair();
+    let data = |text: &str| serde_json::to_value(ByteString(text.as_bytes().to_vec())).unwrap();
+    api.put(SECRET, json!({"data": {"tls.crt": data(&pem.chain)}}));
+    let chain = Some(pem.chain.into_bytes());
+    see(&|seen| {
+        seen.secret
+            .as_ref()
+            .is_some_and(|secret| secret.chain == chain)
+    })
+    .await;
+    api.delete(SECRET);
+    see(&|seen| seen.secret.is_none()).await;
+    tokio::time::timeout(second, leader.notified())
+        .await
+        .unwrap();
+    assert!(!watching.is_finished());
+}
+
+// === the Lease ===
+
+struct Candidate {
+    claim: watch::Receiver<Claim>,
+    stop: watch::Sender<bool>,
+    task: tokio::task::JoinHandle<super::lease::Stopped>,
+}
+
+impl Candidate {
+    fn stand(api: &Api, nonce: u64) -> Self {
+        let election = Election::new(&cluster(api, nonce), Duration::from_secs(3)).unwrap();
+        let (sender, claim) = watch::channel(Claim::default());
+        let (stop, stopped) = watch::channel(false);
+        let task = tokio::spawn(async move { election.run(&sender, stopped).await });
+        Self { claim, stop, task }
+    }
+
+    fn leads(&self) -> bool {
+        self.claim.borrow().is_held(tokio::time::Instant::now())
+    }
+
+    async fn comes_to_lead(&self, within: Duration) -> Duration {
+        until(within, "a leader", || self.leads()).await
+    }
+}
+
+fn lease(spec: &Value) -> Value {
+    json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {}, "spec": spec})
+}
+
+#[tokio::test]
+async fn one_leads_and_the_next_takes_over_at_once_or_when_the_lease_has_ended() {
+    let api = Api::start().await;
+    let one = Candidate::stand(&api, 1);
+    one.comes_to_lead(Duration::from_secs(1)).await;
+    let two = Candidate::stand(&api, 2);
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert!(one.leads() && !two.leads());
+    // Released.
+    one.stop.send_replace(true);
+    two.comes_to_lead(Duration::from_secs(2)).await;
+    one.task.await.unwrap();
+    // Killed.
+    let three = Candidate::stand(&api, 3);
+    two.task.abort();
+    three.comes_to_lead(Duration::from_secs(6)).await;
+    assert!(!two.leads(), "the claim ended before another began");
+    assert!(!api.calls().iter().any(|call| call.starts_with("POST")));
+}
+
+#[tokio::test]
+async fn whatever_the_lease_is_somebody_leads_in_the_end() {
+    let old = "2020-01-01T00:00:00.000000Z";
+    let ahead = (jiff::Timestamp::now() + jiff::SignedDuration::from_hours(9)).to_string();
+    let released = json!({"holderIdentity": null, "renewTime": null, "leaseTransitions": 3});
+    for (spec, seconds) in [
+        (Value::Null, 1),
+        (released, 1),
+        (json!({"holderIdentity": "gone"}), 1),
+        (
+            json!({"holderIdentity": "gone", "renewTime": old, "acquireTime": old, "leaseDurationSeconds": 15, "leaseTransitions": 0}),
+            1,
+        ),
+        // Of a holder that is gone, whose clock was ahead: two lease times by our own.
+        (
+            json!({"holderIdentity": "gone", "renewTime": ahead, "acquireTime": old, "leaseDurationSeconds": 15, "leaseTransitions": 0}),
+            9,
+        ),
+    ] {
+        let api = Api::start().await;
+        api.put(LEASE, lease(&spec));
+        let candidate = Candidate::stand(&api, 1);
+        candidate.comes_to_lead(Duration::from_secs(seconds)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_lease_that_is_deleted_is_made_anew() {
+    let api = Api::start().await;
+    let one = Candidate::stand(&api, 1);
+    one.comes_to_lead(Duration::from_secs(1)).await;
+    api.delete(LEASE);
+    until(Duration::from_secs(4), "a Lease", || {
+        api.object(LEASE)
+            .is_some_and(|lease| lease["spec"]["holderIdentity"] != "")
+    })
+    .await;
+    until(Duration::from_secs(4), "a leader", || one.leads()).await;
+}
+
+#[tokio::test]
+async fn who_can_not_renew_leads_no_longer_than_the_lease() {
+    let api = Api::start().await;
+    let one = Candidate::stand(&api, 1);
+    one.comes_to_lead(Duration::from_secs(1)).await;
+    api.set_mood(Mood::Hanging);
+    let led = until(Duration::from_secs(3), "the end", || !one.leads()).await;
+    assert!(led < Duration::from_secs(3), "{led:?}");
+    // Stopped while the API hangs, it does not hang, too.
+    one.stop.send_replace(true);
+    tokio::time::timeout(Duration::from_secs(5), one.task)
+        .await
+        .unwrap()
+        .unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_that_names_another_is_not_believed() {
+    let api = Api::start().await;
+    let one = Candidate::stand(&api, 1);
+    one.comes_to_lead(Duration::from_secs(1)).await;
+    let mut taken = api.object(LEASE).unwrap();
+    taken["spec"]["holderIdentity"] = json!("another");
+    api.put(LEASE, taken);
+    until(Duration::from_secs(2), "the end", || !one.leads()).await;
+}

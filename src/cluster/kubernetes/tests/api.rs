@@ -1,0 +1,258 @@
+//! A small Kubernetes API over plain HTTP: objects by name, versions, patches, watches. It refuses
+//! what has no name, as the Role does.
+
+// Other tests include this file by its path.
+#![allow(dead_code, unreachable_pub)]
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use http::{Method, Request, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+/// The API, serving. A clone is the same one.
+#[derive(Clone)]
+pub struct Api {
+    pub address: SocketAddr,
+    world: World,
+}
+
+#[derive(Clone)]
+struct World {
+    /// Objects by path.
+    objects: Arc<Mutex<BTreeMap<String, Value>>>,
+    /// The version of the world, with every change.
+    version: Arc<watch::Sender<u64>>,
+    /// How it behaves.
+    mood: Arc<Mutex<Mood>>,
+    /// `METHOD path` of each call.
+    calls: Arc<Mutex<Vec<String>>>,
+}
+
+/// How the API behaves.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub enum Mood {
+    #[default]
+    Fine,
+    /// No answer, ever.
+    Hanging,
+    /// 403 for all.
+    Forbidding,
+}
+
+pub const SECRET: &str = "/api/v1/namespaces/ns/secrets/imageswap-tls";
+pub const CONFIGURATION: &str =
+    "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/imageswap-webhook";
+pub const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/ns/leases/imageswap-leader";
+
+impl Api {
+    pub async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let world = World {
+            objects: Arc::default(),
+            version: Arc::new(watch::Sender::new(1)),
+            mood: Arc::default(),
+            calls: Arc::default(),
+        };
+        let router = Router::new().fallback(answer).with_state(world.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { address, world }
+    }
+
+    pub fn object(&self, path: &str) -> Option<Value> {
+        self.world.objects.lock().unwrap().get(path).cloned()
+    }
+
+    /// As anybody else would write it.
+    pub fn put(&self, path: &str, object: Value) {
+        self.world.put(path, object, "someone");
+    }
+
+    pub fn delete(&self, path: &str) {
+        self.world.objects.lock().unwrap().remove(path);
+        self.world.version.send_modify(|version| *version += 1);
+    }
+
+    pub fn set_mood(&self, mood: Mood) {
+        *self.world.mood.lock().unwrap() = mood;
+    }
+
+    pub fn calls(&self) -> Vec<String> {
+        self.world.calls.lock().unwrap().clone()
+    }
+}
+
+impl World {
+    fn put(&self, path: &str, mut object: Value, manager: &str) -> Value {
+        self.version.send_modify(|version| *version += 1);
+        let version = self.version.borrow().to_string();
+        let name = path.rsplit('/').next().unwrap();
+        object["metadata"]["name"] = json!(name);
+        object["metadata"]["resourceVersion"] = json!(version);
+        object["metadata"]["managedFields"] = json!([{"manager": manager}]);
+        self.objects
+            .lock()
+            .unwrap()
+            .insert(path.to_owned(), object.clone());
+        object
+    }
+}
+
+async fn answer(State(world): State<World>, request: Request<Body>) -> Response {
+    let (head, body) = request.into_parts();
+    let path = head.uri.path().to_owned();
+    let query = head.uri.query().unwrap_or_default().to_owned();
+    let call = format!("{} {path}", head.method);
+    world.calls.lock().unwrap().push(call.clone());
+    let mood = *world.mood.lock().unwrap();
+    if mood == Mood::Hanging {
+        std::future::pending::<()>().await;
+    }
+    let named = query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("fieldSelector=metadata.name%3D"));
+    let found = world.objects.lock().unwrap().get(&path).cloned();
+    match head.method {
+        _ if mood == Mood::Forbidding => refuse(403, &call),
+        // A list or a watch of one object, which a Role can name.
+        Method::GET if named.is_some() => {
+            let one = format!("{path}/{}", named.unwrap());
+            if query.contains("watch=true") {
+                watch_one(&world, one)
+            } else {
+                let version = world.version.borrow().to_string();
+                let items: Vec<_> = world
+                    .objects
+                    .lock()
+                    .unwrap()
+                    .get(&one)
+                    .map(partial)
+                    .into_iter()
+                    .collect();
+                reply(&json!({
+                    "apiVersion": "meta.k8s.io/v1",
+                    "kind": "PartialObjectMetadataList",
+                    "metadata": {"resourceVersion": version},
+                    "items": items,
+                }))
+            }
+        }
+        Method::GET if [SECRET, CONFIGURATION, LEASE].contains(&path.as_str()) => match found {
+            Some(object) => reply(&object),
+            None => refuse(404, &call),
+        },
+        Method::PATCH => {
+            let body = body.collect().await.unwrap().to_bytes();
+            let manager = query
+                .split('&')
+                .find_map(|pair| pair.strip_prefix("fieldManager="));
+            let form = head.headers["content-type"].to_str().unwrap();
+            match patched(form, found, &body, manager.unwrap_or_default()) {
+                Ok(object) => reply(&world.put(&path, object, manager.unwrap_or_default())),
+                Err(code) => refuse(code, &call),
+            }
+        }
+        // What has no name can't be allowed by name.
+        _ => refuse(403, &call),
+    }
+}
+
+fn patched(form: &str, found: Option<Value>, body: &Bytes, manager: &str) -> Result<Value, u16> {
+    let patch: Value = serde_json::from_slice(body).unwrap();
+    match form {
+        "application/apply-patch+yaml" => {
+            let Some(found) = found else {
+                return Ok(patch);
+            };
+            let is_same = ["data", "spec"]
+                .iter()
+                .all(|part| patch[part] == found[part]);
+            let is_ours = found["metadata"]["managedFields"][0]["manager"] == json!(manager);
+            if is_same || is_ours {
+                Ok(patch)
+            } else {
+                Err(409)
+            }
+        }
+        "application/json-patch+json" => {
+            let mut object = found.ok_or(404_u16)?;
+            let patch: json_patch::Patch = serde_json::from_value(patch).unwrap();
+            json_patch::patch(&mut object, &patch).map_err(|_| 422_u16)?;
+            Ok(object)
+        }
+        "application/merge-patch+json" => {
+            let mut object = found.ok_or(404_u16)?;
+            let wanted = &patch["metadata"]["resourceVersion"];
+            if !wanted.is_null() && *wanted != object["metadata"]["resourceVersion"] {
+                return Err(409);
+            }
+            json_patch::merge(&mut object, &patch);
+            Ok(object)
+        }
+        _ => Err(415),
+    }
+}
+
+/// An event for each change from now on.
+fn watch_one(world: &World, path: String) -> Response {
+    let world = world.clone();
+    let mut versions = world.version.subscribe();
+    versions.mark_unchanged();
+    let last = world.objects.lock().unwrap().get(&path).cloned();
+    let events = stream::unfold((versions, last), move |(mut versions, mut last)| {
+        let (world, path) = (world.clone(), path.clone());
+        async move {
+            loop {
+                versions.changed().await.ok()?;
+                let now = world.objects.lock().unwrap().get(&path).cloned();
+                if now == last {
+                    continue;
+                }
+                let (kind, object) = match (&last, &now) {
+                    (None, Some(new)) => ("ADDED", partial(new)),
+                    (Some(_), Some(new)) => ("MODIFIED", partial(new)),
+                    (Some(old), None) => ("DELETED", partial(old)),
+                    (None, None) => continue,
+                };
+                last = now;
+                let line = format!("{}\n", json!({"type": kind, "object": object}));
+                let event: Result<_, std::io::Error> = Ok(Bytes::from(line));
+                return Some((event, (versions, last)));
+            }
+        }
+    });
+    Response::new(Body::from_stream(events))
+}
+
+/// What the watches ask for.
+fn partial(object: &Value) -> Value {
+    json!({
+        "apiVersion": "meta.k8s.io/v1",
+        "kind": "PartialObjectMetadata",
+        "metadata": object["metadata"],
+    })
+}
+
+fn reply(object: &Value) -> Response {
+    object.to_string().into_response()
+}
+
+fn refuse(code: u16, call: &str) -> Response {
+    let status = json!({
+        "kind": "Status",
+        "status": "Failure",
+        "code": code,
+        "reason": if code == 404 { "NotFound" } else { "" },
+        "message": format!("refused: {call}"),
+    });
+    (StatusCode::from_u16(code).unwrap(), status.to_string()).into_response()
+}

@@ -1,0 +1,182 @@
+//! In a cluster: against a small Kubernetes API in this process, found by a kubeconfig.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::api::{Api, CONFIGURATION, LEASE, Mood, SECRET};
+use crate::client::{Client, metric};
+use crate::process::{Serve, imageswap};
+
+const NAME: &str = "imageswap.ns.svc";
+const HOOK: &str = "/webhooks/0/clientConfig/caBundle";
+
+fn configuration() -> serde_json::Value {
+    json!({
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "MutatingWebhookConfiguration",
+        "metadata": {},
+        "webhooks": [{
+            "name": "imageswap.webhook.k8s.twr.io",
+            "clientConfig": {"service": {"namespace": "ns", "name": "imageswap"}},
+            "sideEffects": "None",
+            "admissionReviewVersions": ["v1"],
+        }],
+    })
+}
+
+async fn ready(serve: &Serve) -> u16 {
+    let answer = Client::plain(serve.admin).await.get("/readyz").await;
+    answer.status.as_u16()
+}
+
+async fn until_ready(serve: &Serve) {
+    let until = Instant::now() + Duration::from_secs(10);
+    while ready(serve).await != 200 {
+        assert!(Instant::now() < until, "{}", serve.log());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// As kube-apiserver connects: it believes the caBundle, and nothing else.
+async fn connect(api: &Api, serve: &Serve) -> Client {
+    let until = Instant::now() + Duration::from_secs(10);
+    loop {
+        let live = api.object(CONFIGURATION).unwrap();
+        let bundle = live.pointer(HOOK).and_then(|text| text.as_str());
+        fs::write(
+            serve.ca(),
+            STANDARD.decode(bundle.unwrap_or_default()).unwrap(),
+        )
+        .unwrap();
+        match Client::try_connect_as(serve.address, &serve.ca(), NAME).await {
+            Ok(client) => return client,
+            Err(error) => assert!(Instant::now() < until, "{error}: {}", serve.log()),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_share_one_pair_that_is_trusted_and_follow_maps_to_come() {
+    let api = Api::start().await;
+    api.put(CONFIGURATION, configuration());
+    let maps = ["--maps", "{dir}/maps"];
+    let replicas = [(); 2].map(|()| Serve::start_in_cluster(api.address, &maps));
+    for serve in &replicas {
+        until_ready(serve).await;
+        let mut client = connect(&api, serve).await;
+        // No map file, no swap.
+        assert_eq!(client.swap("docker.io/a/b").await, "docker.io/a/b");
+        assert!(
+            serve.log().contains("create the ConfigMap"),
+            "{}",
+            serve.log()
+        );
+        fs::write(serve.dir.path().join("maps"), "default::mirror.io\n").unwrap();
+        serve.until_log("loaded the map file");
+        assert_eq!(client.swap("docker.io/a/b").await, "mirror.io/a/b");
+        assert!(metric(serve, "imageswap_certificate_trusted").await > 0.5);
+    }
+    let made = api.object(SECRET).unwrap();
+
+    // Replaced by rubbish: nothing is lost, and there is a good one again.
+    let mut rubbish = made.clone();
+    rubbish["data"]["tls.key"] = json!("cnViYmlzaA==");
+    api.put(SECRET, rubbish.clone());
+    let until = Instant::now() + Duration::from_secs(10);
+    while api.object(SECRET).unwrap()["data"]["tls.key"] == rubbish["data"]["tls.key"] {
+        connect(&api, &replicas[0]).await;
+        assert!(Instant::now() < until, "{}", replicas[0].log());
+    }
+    for serve in &replicas {
+        connect(&api, serve).await;
+    }
+    assert!(!api.calls().iter().any(|call| call.starts_with("POST")));
+
+    // The API is gone: reviews are answered, and a stop is no slower.
+    api.set_mood(Mood::Hanging);
+    for mut serve in replicas {
+        let mut client = connect(&api, &serve).await;
+        assert_eq!(client.swap("docker.io/a/b").await, "mirror.io/a/b");
+        serve.signal(Signal::INT);
+        let status = serve.wait(Duration::from_secs(8));
+        assert!(status.success(), "{status}: {}", serve.log());
+        // The greeting is for people.
+        assert_eq!(serve.rest_of_stdout(), "");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stops_gives_the_lease_up_while_still_serving() {
+    let api = Api::start().await;
+    api.put(CONFIGURATION, configuration());
+    let mut serve = Serve::start_in_cluster(api.address, &["--drain-delay", "2s"]);
+    until_ready(&serve).await;
+    connect(&api, &serve).await;
+    assert!(metric(&serve, "imageswap_leader").await > 0.5);
+    assert!(
+        metric(
+            &serve,
+            "imageswap_rotation_steps_total{result=\"ok\",step=\"bootstrap\"}"
+        )
+        .await
+            > 0.5
+    );
+    serve.signal(Signal::TERM);
+    serve.until_log("gave the lease up");
+    assert_eq!(api.object(LEASE).unwrap()["spec"]["holderIdentity"], "");
+    assert_eq!(ready(&serve).await, 503);
+    connect(&api, &serve).await;
+    assert!(serve.wait(Duration::from_secs(6)).success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_an_api_it_lives_is_not_ready_and_stops_when_told() {
+    let api = Api::start().await;
+    api.set_mood(Mood::Forbidding);
+    let mut serve = Serve::start_in_cluster(api.address, &[]);
+    serve.until_log("the Role does not allow it; apply deploy/");
+    assert_eq!(ready(&serve).await, 503);
+    let live = Client::plain(serve.admin).await.get("/livez").await;
+    assert_eq!(live.status, 200);
+    let told = Instant::now();
+    serve.signal(Signal::TERM);
+    assert!(serve.wait(Duration::from_secs(5)).success());
+    assert!(
+        told.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        told.elapsed()
+    );
+}
+
+#[test]
+fn where_there_is_no_cluster_it_says_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows: [(&[&str], &[(&str, &str)], &str); 2] = [
+        (&["--cluster", "on"], &[], "set KUBECONFIG"),
+        (
+            &[],
+            &[("KUBERNETES_SERVICE_HOST", "10.0.0.1")],
+            "automountServiceAccountToken",
+        ),
+    ];
+    for (args, env, part) in rows {
+        let output = imageswap()
+            .arg("serve")
+            .args(args)
+            .env_remove("KUBERNETES_SERVICE_HOST")
+            .env_remove("KUBECONFIG")
+            .env("HOME", dir.path())
+            .envs(env.iter().copied())
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains(part), "{text}");
+    }
+}
