@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::down::{down, remains};
 use self::layout::Layout;
+pub(crate) use self::machine::parent;
 pub use self::machine::Machine;
 use crate::command::{command, eventually, run};
 use crate::image::{PAUSE, WORKLOAD};

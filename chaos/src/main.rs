@@ -61,6 +61,12 @@ enum Command {
     /// Hold namespaces
     #[command(hide = true)]
     Init,
+    /// Wait for what a signal has ended
+    #[command(hide = true)]
+    Interrupted {
+        /// What to exit with
+        code: u8,
+    },
     /// Take a cluster down when standard input ends
     #[command(hide = true)]
     Guard {
@@ -106,6 +112,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Logs { program } => logs(&cli.cluster, program.as_deref())?,
         Command::Doctor { yes } => doctor::report(yes)?,
         Command::Init => init()?,
+        Command::Interrupted { code } => {
+            guard::interrupted();
+            return Ok(ExitCode::from(code));
+        }
         Command::Guard { name } => {
             if guard::wait()? {
                 cluster::down(&name)?;

@@ -27,13 +27,13 @@ pub fn down(name: &str) -> anyhow::Result<bool> {
     if remains(name).is_empty() {
         return Ok(false);
     }
+    let started = Instant::now();
+    let mut ended = processes(&layout)?;
     if let Ok(text) = fs::read_to_string(layout.record())
         && let Ok(parts) = serde_json::from_str::<Parts>(&text)
     {
         parts.nodes.iter().chain([&parts.control]).for_each(|machine| machine.kill());
     }
-    let started = Instant::now();
-    let mut ended = processes(&layout)?;
     // A run that died early has written nothing down; its namespaces tell whose processes are left.
     loop {
         let processes = processes(&layout)?;

@@ -170,7 +170,7 @@ fn child_of(parent_of_it: u32) -> Option<i32> {
 }
 
 /// The number of a process's parent; `None` if there is no process.
-pub(super) fn parent(pid: i32) -> Option<String> {
+pub(crate) fn parent(pid: i32) -> Option<String> {
     stat(pid)?.get(1).cloned()
 }
 
