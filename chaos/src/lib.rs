@@ -10,9 +10,11 @@ pub mod cluster;
 pub mod command;
 pub mod doctor;
 pub mod guard;
+pub mod handshake;
 pub mod image;
 pub mod install;
 pub mod progress;
+pub mod sidecar;
 
 use std::path::{Path, PathBuf};
 

@@ -1,6 +1,7 @@
 //! `cargo run -p chaos -- COMMAND`: a real Kubernetes to try ImageSwap on.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,7 +10,7 @@ use anyhow::Context;
 use chaos::cluster::{self, Cluster};
 use chaos::guard::{self, Guard};
 use chaos::progress::say;
-use chaos::{binaries, doctor, install};
+use chaos::{binaries, doctor, handshake, install, sidecar};
 use clap::{Parser, Subcommand};
 
 /// A real Kubernetes on this machine, in network namespaces of its own, and ImageSwap on it.
@@ -61,6 +62,30 @@ enum Command {
     /// Hold namespaces
     #[command(hide = true)]
     Init,
+    /// Make a TLS handshake and print the leaf's SHA-256
+    #[command(hide = true)]
+    Handshake {
+        /// A file with the CAs to trust
+        #[arg(long)]
+        ca: PathBuf,
+        /// The name that the leaf must be for
+        #[arg(long)]
+        name: String,
+        /// With whom
+        address: SocketAddr,
+    },
+    /// Serve a webhook that adds a sidecar
+    #[command(hide = true)]
+    Sidecar {
+        /// Where to write the CA to
+        #[arg(long)]
+        ca: PathBuf,
+        /// The sidecar's image
+        #[arg(long)]
+        image: String,
+        /// Where to listen
+        address: SocketAddr,
+    },
     /// Wait for what a signal has ended
     #[command(hide = true)]
     Interrupted {
@@ -112,6 +137,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Logs { program } => logs(&cli.cluster, program.as_deref())?,
         Command::Doctor { yes } => doctor::report(yes)?,
         Command::Init => init()?,
+        Command::Handshake { ca, name, address } => {
+            println(&handshake::leaf(address, &name, &std::fs::read(ca)?)?);
+        }
+        Command::Sidecar { ca, image, address } => sidecar::serve(address, &image, &ca)?,
         Command::Interrupted { code } => {
             guard::interrupted();
             return Ok(ExitCode::from(code));
