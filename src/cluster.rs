@@ -1,4 +1,8 @@
-//! All that lies outside of the process and is shared: today a directory on this machine, for a
-//! machine without a cluster. The Kubernetes half will stand beside it with the same duties.
+//! All that lies outside of the process and is shared: `kubernetes`, the Secret, the caBundle and
+//! the Lease of a cluster; or `local`, a directory, on a machine without one. `place` decides
+//! which, `claim` is leadership as data.
 
+pub mod claim;
+pub mod kubernetes;
 pub mod local;
+pub mod place;

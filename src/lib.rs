@@ -9,6 +9,7 @@ pub mod manifests;
 pub mod maps;
 pub mod maps_file;
 pub mod pki;
+pub mod rotation;
 pub mod server;
 pub mod telemetry;
 mod text;

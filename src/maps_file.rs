@@ -200,6 +200,14 @@ impl Follower {
         Ok((follower, loaded))
     }
 
+    /// Follows a file that is not there yet, and is read as soon as it is.
+    pub fn awaiting(path: PathBuf, strict: bool) -> Self {
+        Self {
+            has_rules: false,
+            ..Self::anew(path, strict)
+        }
+    }
+
     /// Follows a file of which nothing is known: whatever is there is read.
     pub fn anew(path: PathBuf, strict: bool) -> Self {
         Self {
@@ -316,6 +324,19 @@ mod tests {
             assert!(follower.look().is_none());
         }
         assert_eq!(rules(follower.look()), Some(1));
+    }
+
+    #[test]
+    fn a_file_may_be_awaited() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("maps");
+        let mut follower = Follower::awaiting(path.clone(), false);
+        assert!((0..9).all(|_| follower.look().is_none()));
+        for (text, expected) in [("", 0), ("default::a.io\n", 1)] {
+            fs::write(&path, text).unwrap();
+            assert!(follower.look().is_none());
+            assert_eq!(rules(follower.look()), Some(expected));
+        }
     }
 
     #[test]

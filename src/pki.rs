@@ -3,6 +3,7 @@
 //! A pair is minted as a whole: a CA key is made, signs one leaf, and is dropped. CA and leaf end
 //! together, so that a CA can't expire under a leaf that is served. Keys are never printed.
 
+mod bundle;
 mod judge;
 mod mint;
 
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use rustls::sign::CertifiedKey;
 use time::OffsetDateTime;
 
+pub use self::bundle::Bundle;
 pub use self::judge::{Flaw, judge};
 pub use self::mint::{MintError, mint};
 
@@ -134,6 +136,18 @@ mod tests {
             ..good
         };
         assert!(judge(&both, &names(), NOW).is_ok());
+    }
+
+    #[test]
+    fn a_pair_is_trusted_by_whoever_believes_its_ca_while_both_live() {
+        let (good, other) = (minted(), minted());
+        let pair = judge(&good, &names(), NOW).unwrap();
+        let believes = |text: &str, at| pair.is_trusted(&Bundle::read(text.as_bytes()), at);
+        assert!(believes(&good.ca, NOW));
+        assert!(believes(&(other.ca.clone() + &good.ca), NOW));
+        assert!(!believes(&other.ca, NOW));
+        assert!(!believes("", NOW));
+        assert!(!believes(&good.ca, NOW + YEAR));
     }
 
     #[test]

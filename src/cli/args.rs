@@ -22,7 +22,8 @@ pub(super) const DISABLE_LABEL: &str = "k8s.twr.io/imageswap";
 /// Which rules to use.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct RulesArgs {
-    /// The map file [default: /app/maps/imageswap-maps.conf if it exists, else a built-in example]
+    /// The map file [default: /app/maps/imageswap-maps.conf; where that does not exist, a built-in
+    /// example, or in a cluster nothing until it does]
     #[arg(
         help_heading = "Rules",
         long,
@@ -100,11 +101,19 @@ fn mode(text: &str) -> Result<Mode, String> {
 impl RulesArgs {
     /// The map file, if there is one.
     pub(super) fn file(&self) -> Option<PathBuf> {
+        let mounted = || Some(PathBuf::from(MOUNTED_MAPS)).filter(|path| path.exists());
+        self.named().or_else(mounted)
+    }
+
+    /// Where the map file is or will be, in a cluster.
+    pub(super) fn file_to_come(&self) -> PathBuf {
+        self.named().unwrap_or_else(|| MOUNTED_MAPS.into())
+    }
+
+    fn named(&self) -> Option<PathBuf> {
         // A variable that is set to nothing is not set.
         let named = self.maps.clone().filter(|path| !path.is_empty());
-        let named = named.map(PathBuf::from);
-        let mounted = || Some(PathBuf::from(MOUNTED_MAPS)).filter(|path| path.exists());
-        named.or_else(mounted)
+        named.map(PathBuf::from)
     }
 
     /// The rules, only to be asked; says so if they are the example.

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{Pair, Pem};
+use super::{Bundle, Pair, Pem};
 
 /// Why a pair can't be served. Each is a sentence that names the part.
 #[derive(Debug, thiserror::Error)]
@@ -42,21 +42,7 @@ pub fn judge(pem: &Pem, names: &[String], now: OffsetDateTime) -> Result<Pair, F
     let bundle = certificates(&pem.ca, "ca.crt")?;
     let (leaf, intermediates) = chain.split_first().ok_or(Flaw::NoCertificate("tls.crt"))?;
     let entity = EndEntityCert::try_from(leaf).map_err(|_| Flaw::NoCertificate("tls.crt"))?;
-    let anchors: Vec<_> = bundle
-        .iter()
-        .filter_map(|ca| anchor_from_trusted_cert(ca).ok())
-        .collect();
-    entity
-        .verify_for_usage(
-            ALL_VERIFICATION_ALGS,
-            &anchors,
-            intermediates,
-            unix_time(now),
-            KeyUsage::server_auth(),
-            None,
-            None,
-        )
-        .map_err(Flaw::Chain)?;
+    verify(&entity, intermediates, &bundle, now).map_err(Flaw::Chain)?;
     for name in names {
         let flaw = || Flaw::Name(name.clone());
         let server = ServerName::try_from(name.as_str()).map_err(|_| flaw())?;
@@ -75,6 +61,44 @@ pub fn judge(pem: &Pem, names: &[String], now: OffsetDateTime) -> Result<Pair, F
     })
 }
 
+impl Pair {
+    /// Whether a client that believes these CAs believes this pair now.
+    pub fn is_trusted(&self, bundle: &Bundle, now: OffsetDateTime) -> bool {
+        let Some((leaf, intermediates)) = self.certified.cert.split_first() else {
+            return false;
+        };
+        EndEntityCert::try_from(leaf)
+            .is_ok_and(|entity| verify(&entity, intermediates, bundle.cas(), now).is_ok())
+    }
+}
+
+fn verify(
+    entity: &EndEntityCert<'_>,
+    intermediates: &[CertificateDer<'_>],
+    bundle: &[CertificateDer<'_>],
+    now: OffsetDateTime,
+) -> Result<(), webpki::Error> {
+    // webpki takes no notice of an anchor's dates, but kube-apiserver (Go) refuses one that ended.
+    let living = |ca: &&CertificateDer<'_>| not_after(ca).is_some_and(|end| end > now);
+    let anchors: Vec<_> = bundle
+        .iter()
+        .filter(living)
+        .filter_map(|ca| anchor_from_trusted_cert(ca).ok())
+        .collect();
+    let (time, usage) = (unix_time(now), KeyUsage::server_auth());
+    entity
+        .verify_for_usage(
+            ALL_VERIFICATION_ALGS,
+            &anchors,
+            intermediates,
+            time,
+            usage,
+            None,
+            None,
+        )
+        .map(|_| ())
+}
+
 fn certificates(pem: &str, part: &'static str) -> Result<Vec<CertificateDer<'static>>, Flaw> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     match all {
@@ -91,7 +115,7 @@ fn certified(chain: Vec<CertificateDer<'static>>, key: &str) -> Result<Certified
     Ok(certified)
 }
 
-fn not_after(certificate: &CertificateDer<'_>) -> Option<OffsetDateTime> {
+pub(super) fn not_after(certificate: &CertificateDer<'_>) -> Option<OffsetDateTime> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let seconds = certificate.validity().not_after.timestamp();
     OffsetDateTime::from_unix_timestamp(seconds).ok()

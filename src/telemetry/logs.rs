@@ -27,6 +27,9 @@ pub enum Format {
 /// How many lines may wait to be written.
 const WAITING: usize = 4096;
 
+/// They log each poll and each refused watch; what matters of it is logged here, sparingly.
+const QUIET: &str = "kube_leader_election=warn,kube_runtime=error,kube_client=warn";
+
 /// Starts logging. `level` is a level (`info`, or one of Python's names as 1.5.3 took them) or a
 /// list of filters (`info,imageswap::server=debug`). What waits is written when the guard is
 /// dropped.
@@ -34,7 +37,9 @@ const WAITING: usize = 4096;
 /// # Errors
 /// The level is neither.
 pub fn start(level: &str, format: Format) -> Result<WorkerGuard, ParseError> {
-    let filter = EnvFilter::builder().parse(level_name(level))?;
+    // What the caller says of the same targets comes later, and wins.
+    let filters = format!("{QUIET},{}", level_name(level));
+    let filter = EnvFilter::builder().parse(filters)?;
     let is_terminal = std::io::stderr().is_terminal();
     let (writer, guard) = NonBlockingBuilder::default()
         .lossy(true)

@@ -51,6 +51,20 @@ pub struct Metrics {
     pub maps_info: IntGaugeVec,
     /// When a certificate ends, in seconds since 1970: `leaf` or `ca`.
     pub not_after: IntGaugeVec,
+    /// 1 if the live caBundle was seen to believe the leaf that is served.
+    pub trusted: IntGauge,
+    /// New Secrets looked at, by `result`: `ok` is served now, `failed` can't be.
+    pub reloads: IntCounterVec,
+    /// 1 if this replica leads.
+    pub leader: IntGauge,
+    /// Steps of the rotation taken by this replica, by `step` and `result`.
+    pub rotation_steps: IntCounterVec,
+    /// 1 for the `step` that this replica found to be next when it last led.
+    pub rotation_step: IntGaugeVec,
+    /// Calls of the Kubernetes API that failed, by `object`.
+    pub cluster_errors: IntCounterVec,
+    /// Tasks that ended or panicked and were started again, by `task`.
+    pub restarts: IntCounterVec,
 }
 
 impl Metrics {
@@ -110,11 +124,42 @@ impl Metrics {
                 "When a certificate ends",
                 "certificate",
             )?,
+            trusted: new.gauge(
+                "certificate_trusted",
+                "1 if the live caBundle was seen to believe the leaf that is served",
+            )?,
+            reloads: new.counters(
+                "certificate_reloads_total",
+                "New Secrets looked at: ok is served now, failed can't be",
+                &["result"],
+            )?,
+            leader: new.gauge("leader", "1 if this replica leads")?,
+            rotation_steps: new.counters(
+                "rotation_steps_total",
+                "Steps of the rotation taken by this replica",
+                &["step", "result"],
+            )?,
+            rotation_step: new.gauges(
+                "rotation_step_info",
+                "1 for the step that this replica found to be next when it last led",
+                "step",
+            )?,
+            cluster_errors: new.counters(
+                "cluster_errors_total",
+                "Calls of the Kubernetes API that failed",
+                &["object"],
+            )?,
+            restarts: new.counters(
+                "task_restarts_total",
+                "Tasks that ended or panicked and were started again",
+                &["task"],
+            )?,
             registry,
         };
         for result in ["ok", "failed"] {
             metrics.maps_loads.with_label_values(&[result]);
             metrics.handshakes.with_label_values(&[result]);
+            metrics.reloads.with_label_values(&[result]);
         }
         Ok(metrics)
     }

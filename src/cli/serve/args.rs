@@ -6,13 +6,18 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::builder::{FalseyValueParser, OsStringValueParser};
+use clap::builder::{FalseyValueParser, NonEmptyStringValueParser, OsStringValueParser};
 use tracing::warn;
 
 use crate::cli::args::{DISABLE_LABEL, RulesArgs};
+use crate::cluster::kubernetes::{Names, identity};
 use crate::cluster::local::StateDir;
+use crate::cluster::place::{self, Place, Surroundings, Wish, place, pod_namespace};
 use crate::server::{Limits, Patience};
 use crate::telemetry::logs;
+
+/// Where 1.5.3 was, and where we are if nobody says otherwise.
+const NAMESPACE: &str = "imageswap-system";
 
 /// Variables of 1.5.3 that have no meaning any more.
 const FORGOTTEN: [&str; 6] = [
@@ -60,15 +65,48 @@ pub(in crate::cli) struct Args {
     #[arg(help_heading = "Rules", long, value_name = "LABEL", default_value = DISABLE_LABEL, env = "IMAGESWAP_DISABLE_LABEL")]
     pub(super) disable_label: String,
 
-    /// The namespace of the webhook's Service, for the certificate's names
+    /// Whether to share the certificate through a cluster and keep its caBundle right; auto: in a
+    /// cluster's Pod, unless --state-dir is given
     #[arg(
-        help_heading = "Certificate",
+        help_heading = "Cluster",
+        long,
+        value_enum,
+        hide_possible_values = true,
+        value_name = "auto|on|off",
+        default_value = "auto",
+        env = "IMAGESWAP_CLUSTER"
+    )]
+    cluster: Wish,
+
+    /// The namespace of the Service, the Secret and the Lease [default: this Pod's, else
+    /// imageswap-system]
+    #[arg(
+        help_heading = "Cluster",
         long,
         value_name = "NAME",
-        default_value = "imageswap-system",
         env = "IMAGESWAP_NAMESPACE_NAME"
     )]
-    pub(super) namespace: String,
+    namespace: Option<String>,
+
+    /// The Service that kube-apiserver calls, for the certificate's names
+    #[arg(help_heading = "Cluster", long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new(), default_value = "imageswap", env = "IMAGESWAP_SERVICE")]
+    service: String,
+
+    /// The Secret that holds the certificate
+    #[arg(help_heading = "Cluster", long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new(), default_value = "imageswap-tls", env = "IMAGESWAP_TLS_SECRET")]
+    tls_secret: String,
+
+    /// The MutatingWebhookConfiguration whose caBundle is kept right
+    #[arg(help_heading = "Cluster", long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new(), default_value = "imageswap-webhook", env = "IMAGESWAP_WEBHOOK_CONFIGURATION")]
+    webhook_configuration: String,
+
+    /// The Lease of the replica that leads
+    #[arg(help_heading = "Cluster", long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new(), default_value = "imageswap-leader", env = "IMAGESWAP_LEASE")]
+    lease: String,
+
+    /// How long a leader leads without renewal, in whole seconds from 3s on
+    #[arg(help_heading = "Cluster", long, value_name = "TIME", value_parser = lease_time, default_value = "15s", env = "IMAGESWAP_LEASE_TIME")]
+    pub(super) lease_time: Duration,
 
     /// The name that /healthz tells
     #[arg(
@@ -130,18 +168,45 @@ pub(in crate::cli) struct Args {
 }
 
 impl Args {
-    /// What the certificate is valid for: the Service in a cluster, and this machine.
-    pub(super) fn names(&self) -> Vec<String> {
-        let namespace = &self.namespace;
-        let mut names = vec![
-            format!("imageswap.{namespace}.svc"),
-            format!("imageswap.{namespace}.svc.cluster.local"),
-            format!("imageswap.{namespace}"),
-            "imageswap".to_owned(),
-            "localhost".to_owned(),
-            "127.0.0.1".to_owned(),
-            "::1".to_owned(),
-        ];
+    /// Whether there is a cluster to work with.
+    pub(super) fn place(&self) -> Result<Place, place::Error> {
+        let has_state_dir = self.named_state_dir().is_some();
+        place(self.cluster, has_state_dir, Surroundings::look())
+    }
+
+    /// What our objects are called. On a machine without a cluster, what they would be.
+    pub(super) fn names(&self, place: Place) -> Names {
+        // A variable that is set to nothing is not set.
+        let named = self.namespace.clone().filter(|name| !name.is_empty());
+        let here = || pod_namespace().filter(|_| place != Place::Machine);
+        Names {
+            namespace: named.or_else(here).unwrap_or_else(|| NAMESPACE.to_owned()),
+            service: self.service.clone(),
+            secret: self.tls_secret.clone(),
+            configuration: self.webhook_configuration.clone(),
+            lease: self.lease.clone(),
+        }
+    }
+
+    /// Who this process is, among all replicas and over all restarts.
+    pub(super) fn identity(&self) -> anyhow::Result<String> {
+        let mut nonce = [0; 8];
+        ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut nonce)
+            .ok()
+            .context("the system gives no random numbers")?;
+        let pod = self.pod_name.clone().filter(|name| !name.is_empty());
+        let pod = pod.or_else(|| std::env::var("HOSTNAME").ok());
+        Ok(identity(
+            &pod.unwrap_or_default(),
+            u64::from_ne_bytes(nonce),
+        ))
+    }
+
+    /// What a certificate without a cluster is valid for: the Service all the same, and this
+    /// machine.
+    pub(super) fn local_names(&self) -> Vec<String> {
+        let mut names = self.names(Place::Machine).leaf();
+        names.extend(["localhost", "127.0.0.1", "::1"].map(str::to_owned));
         let ip = self.listen.ip().to_string();
         if !self.listen.ip().is_unspecified() && !names.contains(&ip) {
             names.push(ip);
@@ -149,18 +214,28 @@ impl Args {
         names
     }
 
+    /// How long a new certificate lives.
+    pub(super) fn life(&self) -> anyhow::Result<time::Duration> {
+        let life = self.cert_lifetime.try_into();
+        life.context("--cert-lifetime is too long")
+    }
+
     pub(super) fn state_dir(&self) -> anyhow::Result<StateDir> {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-        // A variable that is set to nothing is not set.
-        let named = self.state_dir.clone().filter(|path| !path.is_empty());
-        let named = named.map(PathBuf::from);
-        let path = named
+        let path = self
+            .named_state_dir()
             .or_else(|| Some(PathBuf::from(variable("XDG_STATE_HOME")?).join("imageswap")))
             .or_else(|| Some(PathBuf::from(variable("HOME")?).join(".local/state/imageswap")))
             .context(
                 "there is no home directory to keep the certificate in; name one with --state-dir",
             )?;
         Ok(StateDir { path })
+    }
+
+    fn named_state_dir(&self) -> Option<PathBuf> {
+        // A variable that is set to nothing is not set.
+        let named = self.state_dir.clone().filter(|path| !path.is_empty());
+        named.map(PathBuf::from)
     }
 
     pub(super) fn limits(&self) -> Limits {
@@ -226,6 +301,15 @@ fn duration(text: &str) -> Result<Duration, String> {
     Ok(parsed)
 }
 
+/// Leases count whole seconds, and must be long enough to be renewed in time.
+fn lease_time(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    let is_right = time.subsec_nanos() == 0 && (3..=3600).contains(&time.as_secs());
+    is_right
+        .then_some(time)
+        .ok_or_else(|| "a lease lasts whole seconds, from 3s to 1h".to_owned())
+}
+
 /// A hundred years: dates and deadlines are reckoned with it.
 const MAX_TIME: Duration = Duration::from_secs(36_500 * 86_400);
 
@@ -248,6 +332,19 @@ mod tests {
                 expected.map(|a| a.parse().unwrap()),
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn lease_times() {
+        for (text, is_right) in [
+            ("15s", true),
+            ("3s", true),
+            ("2s", false),
+            ("3500ms", false),
+            ("2h", false),
+        ] {
+            assert_eq!(lease_time(text).is_ok(), is_right, "{text}");
         }
     }
 

@@ -1,0 +1,108 @@
+//! The wiring of the Kubernetes half: four tasks, none of which a review waits for.
+//!
+//! `watch` sees the cluster's state, `certificate` serves what is right of it, `election` stands for
+//! leader, `rotation` works while this replica is one.
+
+use std::sync::Arc;
+
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use tracing::info;
+
+use super::args::Args;
+use super::certificate::{Replica, Served};
+use super::tasks::supervise;
+use crate::cluster::claim::{Claim, while_held};
+use crate::cluster::kubernetes::Kubernetes;
+use crate::cluster::kubernetes::lease::{Election, Stopped};
+use crate::cluster::place::Place;
+use crate::rotation::driver::Driver;
+use crate::rotation::plan::Policy;
+use crate::server::tls::ServingCert;
+use crate::telemetry::metrics::Metrics;
+
+/// A cluster that is worked with.
+pub(super) struct Cluster {
+    serving: watch::Receiver<Option<Served>>,
+    rotation: JoinHandle<()>,
+    election: JoinHandle<Stopped>,
+    stop: watch::Sender<bool>,
+}
+
+impl Cluster {
+    /// Starts all tasks.
+    pub(super) async fn start(
+        args: &Args,
+        place: Place,
+        metrics: &Metrics,
+    ) -> anyhow::Result<Self> {
+        let (names, identity) = (args.names(place), args.identity()?);
+        let policy = Policy {
+            names: names.leaf(),
+            required: vec![names.host()],
+            life: args.life()?,
+        };
+        info!(namespace = names.namespace, identity, "joining the cluster");
+        let cluster = Kubernetes::new(place, names, identity, metrics.clone()).await?;
+        let election = Election::new(&cluster, args.lease_time)?;
+        let (seen_sender, seen) = watch::channel(None);
+        let (serving_sender, serving) = watch::channel(None);
+        let (claim_sender, claims) = watch::channel(Claim::default());
+        let (stop, stopped) = watch::channel(false);
+        let changed = Arc::new(Notify::new());
+        let replica = Replica {
+            names: cluster.names().clone(),
+            seen,
+            serving: serving_sender,
+            metrics: metrics.clone(),
+        };
+        let driver = Driver {
+            store: cluster.clone(),
+            policy,
+            metrics: metrics.clone(),
+        };
+
+        let (counted, wake) = (metrics.clone(), changed.clone());
+        tokio::spawn(async move {
+            supervise("watch", &counted, || cluster.watch(&seen_sender, &wake)).await
+        });
+        let counted = metrics.clone();
+        tokio::spawn(async move { supervise("certificate", &counted, || replica.follow()).await });
+        let counted = metrics.clone();
+        let election = tokio::spawn(async move {
+            let run = || election.run(&claim_sender, stopped.clone());
+            supervise("election", &counted, run).await
+        });
+        let counted = metrics.clone();
+        let rotation = tokio::spawn(async move {
+            let work = || driver.run(&changed);
+            let lead = || while_held(claims.clone(), &counted, work);
+            supervise("rotation", &counted, lead).await;
+        });
+        Ok(Self {
+            serving,
+            rotation,
+            election,
+            stop,
+        })
+    }
+
+    /// The certificate, once there is one.
+    pub(super) async fn certificate(&self) -> ServingCert {
+        let mut serving = self.serving.clone();
+        let first = serving.wait_for(Option::is_some).await;
+        match first.ok().and_then(|served| served.clone()) {
+            Some(served) => served.cert,
+            // Its task lives as long as the process.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Stops leading: the work first, then the lease is given up, within a few seconds.
+    pub(super) async fn leave(self) {
+        self.rotation.abort();
+        let _ = self.rotation.await;
+        self.stop.send_replace(true);
+        let _ = self.election.await;
+    }
+}

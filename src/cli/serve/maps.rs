@@ -1,0 +1,136 @@
+//! The rules: loaded at the start, then kept as their file is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use time::OffsetDateTime;
+use tracing::{error, info, warn};
+
+use super::args::Args;
+use crate::cli::args::{Mode, example};
+use crate::cluster::place::Place;
+use crate::maps::{Diagnostic, Maps, Rules, Severity};
+use crate::maps_file::{Follower, Loaded};
+use crate::telemetry::metrics::Metrics;
+
+/// How often the map file is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// How much is logged of a bad map file; `check` shows all.
+const MAX_LOGGED: usize = 20;
+
+pub(super) type SharedRules = Arc<ArcSwap<Rules>>;
+
+/// The rules to begin with, and what follows their file.
+///
+/// In a cluster the file is a ConfigMap's that may come later: until then nothing is swapped.
+pub(super) fn load(
+    args: &Args,
+    place: Place,
+    metrics: &Metrics,
+) -> anyhow::Result<(SharedRules, Option<Follower>)> {
+    let share = |rules| Arc::new(ArcSwap::from_pointee(rules));
+    if args.rules.mode == Mode::Legacy {
+        warn!("LEGACY mode is deprecated: a map file says the same and more (docs/maps.md)");
+        if args.rules.image_prefix.is_empty() {
+            warn!("IMAGE_PREFIX is empty: no image is swapped");
+        }
+        return Ok((share(args.rules.legacy()), None));
+    }
+    let Some(path) = args.rules.file() else {
+        if place != Place::Machine {
+            return awaited(args);
+        }
+        warn!(
+            "no map file is named (--maps FILE): a built-in example sends Docker Hub's images to \
+             my-registry.example.com"
+        );
+        return Ok((share(publish(example()?, metrics)), None));
+    };
+    if place != Place::Machine && matches!(path.try_exists(), Ok(false)) {
+        return awaited(args);
+    }
+    let (follower, loaded) = Follower::start(path, args.strict_maps)?;
+    Ok((share(publish(loaded, metrics)), Some(follower)))
+}
+
+/// No rules, until the file is there.
+fn awaited(args: &Args) -> anyhow::Result<(SharedRules, Option<Follower>)> {
+    let path = args.rules.file_to_come();
+    warn!(
+        path = %path.display(),
+        "there is no map file: no image is swapped until there is one; create the ConfigMap \
+         imageswap-maps with the key `maps`"
+    );
+    let (none, _) = Maps::parse(b"")?;
+    let rules = Arc::new(ArcSwap::from_pointee(Rules::Maps(Box::new(none))));
+    Ok((rules, Some(Follower::awaiting(path, args.strict_maps))))
+}
+
+/// Looks at the map file for ever; the last good one stays in use.
+pub(super) async fn follow(mut follower: Follower, rules: SharedRules, metrics: Metrics) {
+    let (path, strict) = (follower.path().to_owned(), follower.is_strict());
+    loop {
+        tokio::time::sleep(LOOK).await;
+        // Reading a disk may take time, and must not take it from reviews.
+        let looked = tokio::task::spawn_blocking(move || {
+            let found = follower.look();
+            (follower, found)
+        });
+        let found;
+        (follower, found) = match looked.await {
+            Ok(looked) => looked,
+            Err(error) => {
+                error!(%error, "reading the map file failed; the rules in use stay");
+                metrics.maps_loads.with_label_values(&["failed"]).inc();
+                (Follower::anew(path.clone(), strict), None)
+            }
+        };
+        match found {
+            None => {}
+            Some(Ok(loaded)) => rules.store(Arc::new(publish(loaded, &metrics))),
+            Some(Err(error)) => {
+                error!("{error}; the rules in use stay");
+                metrics.maps_loads.with_label_values(&["failed"]).inc();
+            }
+        }
+    }
+}
+
+/// Counts and logs what is loaded.
+fn publish(loaded: Loaded, metrics: &Metrics) -> Rules {
+    let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    let (rules, errors) = (loaded.maps.len(), loaded.errors());
+    metrics.maps_loads.with_label_values(&["ok"]).inc();
+    metrics.maps_rules.set(count(rules));
+    metrics.maps_lines_in_error.set(count(errors));
+    metrics
+        .maps_loaded
+        .set(OffsetDateTime::now_utc().unix_timestamp());
+    metrics.maps_info.reset();
+    metrics.maps_info.with_label_values(&[&loaded.hash]).set(1);
+    info!(rules, errors, hash = loaded.hash, "loaded the map file");
+    for found in loaded.diagnostics.iter().take(MAX_LOGGED) {
+        log(found);
+    }
+    if let Some(more) = loaded.diagnostics.len().checked_sub(MAX_LOGGED + 1) {
+        warn!(
+            "{} more findings in the map file; `imageswap check` shows them",
+            more + 1
+        );
+    }
+    Rules::Maps(Box::<Maps>::new(loaded.maps))
+}
+
+fn log(found: &Diagnostic) {
+    let (line, text, code) = (found.place.line, found.place.text.trim(), found.code);
+    let help = found.help.as_deref().unwrap_or_default();
+    match found.severity {
+        Severity::Error => error!(
+            line,
+            text, code, help, "map file: {}; skipped", found.message
+        ),
+        Severity::Warning => warn!(line, text, code, help, "map file: {}", found.message),
+    }
+}

@@ -1,0 +1,244 @@
+//! The Kubernetes API: the only room that names `kube`.
+//!
+//! Every object is read, watched and written by its name, so that the Role can name it, too; a
+//! plain `create` has no name for the Role to look at, so what is missing is made by server-side
+//! apply. Every call has a deadline, and none is on the way of a review.
+
+pub mod lease;
+mod secret;
+mod watch;
+mod webhook;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::future::Future;
+use std::time::Duration;
+
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, Client, Config};
+
+pub use self::watch::Seen;
+use super::place::Place;
+use crate::rotation::driver::{Failure, Store, Write};
+use crate::rotation::state::Observed;
+use crate::telemetry::metrics::Metrics;
+
+/// The longest a call may take.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// The longest name of a field manager that Kubernetes takes.
+const MAX_IDENTITY: usize = 128;
+
+/// The names of the objects that are ours.
+#[derive(Debug, Clone)]
+pub struct Names {
+    /// The namespace of all that has one.
+    pub namespace: String,
+    /// The Service that kube-apiserver calls.
+    pub service: String,
+    /// The Secret with the pair.
+    pub secret: String,
+    /// The MutatingWebhookConfiguration.
+    pub configuration: String,
+    /// The Lease of the leader.
+    pub lease: String,
+}
+
+impl Names {
+    /// What a new leaf is valid for: the Service, by all of its names.
+    pub fn leaf(&self) -> Vec<String> {
+        let (service, namespace) = (&self.service, &self.namespace);
+        vec![
+            service.clone(),
+            format!("{service}.{namespace}"),
+            self.host(),
+            format!("{service}.{namespace}.svc.cluster.local"),
+        ]
+    }
+
+    /// The name that kube-apiserver verifies.
+    pub fn host(&self) -> String {
+        format!("{}.{}.svc", self.service, self.namespace)
+    }
+}
+
+/// Who this process is to the cluster: the holder of the Lease and the manager of fields. Unlike
+/// any other process, and at most 128 bytes long.
+pub fn identity(pod: &str, nonce: u64) -> String {
+    // What Kubernetes takes there is printable; a Pod's name is, a machine's may be anything.
+    let is_plain = |c: &char| c.is_ascii_alphanumeric() || "-.".contains(*c);
+    let room = MAX_IDENTITY - "imageswap--".len() - 16;
+    let pod: String = pod.chars().filter(is_plain).take(room).collect();
+    format!("imageswap-{pod}-{nonce:016x}")
+}
+
+/// The way to the API can't be found.
+#[derive(Debug, thiserror::Error)]
+#[error("can't find the way to the Kubernetes API: {0}")]
+pub struct Unreachable(String);
+
+/// The cluster.
+#[derive(Clone)]
+pub struct Kubernetes {
+    secrets: Api<Secret>,
+    configurations: Api<MutatingWebhookConfiguration>,
+    config: Config,
+    names: Names,
+    identity: String,
+    metrics: Metrics,
+    deadline: Duration,
+}
+
+impl fmt::Debug for Kubernetes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The configuration holds a token.
+        f.debug_struct("Kubernetes")
+            .field("names", &self.names)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Kubernetes {
+    /// Reads how to reach the API. Nothing is called yet.
+    ///
+    /// # Errors
+    /// What the Pod or the kubeconfig says can't be used.
+    pub async fn new(
+        place: Place,
+        names: Names,
+        identity: String,
+        metrics: Metrics,
+    ) -> Result<Self, Unreachable> {
+        let unreachable = |error: &dyn fmt::Display| Unreachable(error.to_string());
+        let config = match place {
+            Place::Pod => Config::incluster().map_err(|error| unreachable(&error))?,
+            Place::Machine | Place::Kubeconfig => {
+                Config::infer().await.map_err(|error| unreachable(&error))?
+            }
+        };
+        Self::with(config, names, identity, metrics)
+    }
+
+    fn with(
+        mut config: Config,
+        names: Names,
+        identity: String,
+        metrics: Metrics,
+    ) -> Result<Self, Unreachable> {
+        // Whoever calls tries again, with fresh data: a write that lands late is a wrong one.
+        config.default_retry = false;
+        config.connect_timeout = Some(DEADLINE);
+        let client = client(&config)?;
+        Ok(Self {
+            secrets: Api::namespaced(client.clone(), &names.namespace),
+            configurations: Api::all(client),
+            config,
+            names,
+            identity,
+            metrics,
+            deadline: DEADLINE,
+        })
+    }
+
+    /// What the objects are called.
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// Makes a call with the deadline, and counts its failure.
+    async fn call<T>(
+        &self,
+        object: &'static str,
+        call: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, Refused> {
+        let done = match tokio::time::timeout(self.deadline, call).await {
+            Ok(done) => done.map_err(|error| Refused::new(object, &error)),
+            Err(_) => Err(Refused {
+                code: 0,
+                text: format!("{object}: no answer within {:?}", self.deadline),
+            }),
+        };
+        done.inspect_err(|refused| {
+            // To be second is no error.
+            if !matches!(refused.code, 409 | 422) {
+                let errors = &self.metrics.cluster_errors;
+                errors.with_label_values(&[object]).inc();
+            }
+        })
+    }
+}
+
+/// A connection pool of its own.
+fn client(config: &Config) -> Result<Client, Unreachable> {
+    Client::try_from(config.clone()).map_err(|error| Unreachable(error.to_string()))
+}
+
+impl Store for Kubernetes {
+    async fn observe(&self) -> Result<Observed, Failure> {
+        let configuration = self.configuration().await?;
+        let secret = self.secret().await?;
+        Ok(Observed {
+            configuration,
+            secret,
+        })
+    }
+
+    async fn apply(&self, write: &Write) -> Result<(), Failure> {
+        match write {
+            Write::Create(pem) => self.create_secret(pem).await,
+            Write::Replace { version, pem } => self.replace_pair(version, pem).await,
+            Write::Trust { version, hooks } => self.write_bundles(version, hooks).await,
+        }
+    }
+}
+
+/// A call that came to nothing.
+#[derive(Debug)]
+struct Refused {
+    /// The HTTP status, 0 if there was no answer.
+    code: u16,
+    text: String,
+}
+
+impl Refused {
+    fn new(object: &str, error: &kube::Error) -> Self {
+        let (code, text) = match error {
+            kube::Error::Api(status) if status.code == 403 => (
+                403,
+                format!(
+                    "{object}: the Role does not allow it; apply deploy/ anew: {}",
+                    status.message
+                ),
+            ),
+            kube::Error::Api(status) => (status.code, format!("{object}: {}", status.message)),
+            other => (0, format!("{object}: {}", chain(other))),
+        };
+        Self { code, text }
+    }
+}
+
+/// An error and its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        match refused.code {
+            409 => Self::Conflict(refused.text),
+            _ => Self::Failed(refused.text),
+        }
+    }
+}

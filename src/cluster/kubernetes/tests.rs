@@ -1,0 +1,1 @@
+//! Against a small Kubernetes API in this process.

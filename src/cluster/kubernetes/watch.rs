@@ -1,0 +1,133 @@
+//! What every replica sees. A watch only says that something changed; what it is now is read
+//! fresh, the webhook configuration before the Secret, and each minute in any case: a watch that
+//! has died without a word is noticed late.
+
+use std::convert::Infallible;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::core::v1::Secret;
+use kube::core::PartialObjectMeta;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, watcher};
+use kube::{Api, Resource};
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
+use tracing::warn;
+
+use super::{Kubernetes, Refused};
+use crate::rotation::driver::Store;
+use crate::rotation::state::Observed;
+use crate::telemetry::logs::Sparingly;
+
+/// A look without a reason comes this often.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// Changes come in groups.
+const GROUPED: Duration = Duration::from_millis(20);
+
+/// After the first failure; doubled each time.
+const AFTER_FAILURE: Duration = Duration::from_millis(500);
+
+/// The longest pause after a failure.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+
+/// What does not work is logged this often.
+const SAY_AGAIN: Duration = Duration::from_secs(30);
+
+/// What was seen last; `None` before the first look.
+pub type Seen = Option<Arc<Observed>>;
+
+impl Kubernetes {
+    /// Keeps `seen` up to date for ever, and tells `leader` of each new look.
+    pub async fn watch(&self, seen: &watch::Sender<Seen>, leader: &Notify) -> Infallible {
+        let changed = Notify::new();
+        tokio::select! {
+            never = self.look(&changed, seen, leader) => never,
+            never = watch_one(self.secrets_metadata(), &self.names.secret, &changed) => never,
+            never = watch_one(
+                self.configurations_metadata(),
+                &self.names.configuration,
+                &changed,
+            ) => never,
+        }
+    }
+
+    async fn look(
+        &self,
+        changed: &Notify,
+        seen: &watch::Sender<Seen>,
+        leader: &Notify,
+    ) -> Infallible {
+        let sparingly = Sparingly::new(SAY_AGAIN);
+        let mut pause = Duration::ZERO;
+        loop {
+            let wait = match self.observe().await {
+                Ok(observed) => {
+                    pause = Duration::ZERO;
+                    seen.send_replace(Some(Arc::new(observed)));
+                    leader.notify_one();
+                    LOOK
+                }
+                Err(why) => {
+                    if sparingly.may() {
+                        warn!("can't see the cluster's state; serving on: {why}");
+                    }
+                    pause = (pause * 2).clamp(AFTER_FAILURE, LONGEST_PAUSE);
+                    pause
+                }
+            };
+            if timeout(wait, changed.notified()).await.is_ok() {
+                tokio::time::sleep(GROUPED).await;
+            }
+        }
+    }
+
+    /// Only metadata is watched: no key comes by where none is needed.
+    fn secrets_metadata(&self) -> Api<PartialObjectMeta<Secret>> {
+        let namespace = &self.names.namespace;
+        Api::<PartialObjectMeta<Secret>>::namespaced(self.secrets.clone().into_client(), namespace)
+    }
+
+    fn configurations_metadata(&self) -> Api<PartialObjectMeta<MutatingWebhookConfiguration>> {
+        Api::all(self.configurations.clone().into_client())
+    }
+}
+
+/// Tells of every change of one object, and of every start of the watch.
+async fn watch_one<K>(api: Api<PartialObjectMeta<K>>, name: &str, changed: &Notify) -> Infallible
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + Send + 'static,
+{
+    let sparingly = Sparingly::new(SAY_AGAIN);
+    // By this selector, a Role may name the object.
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let mut events = watcher(api, config).default_backoff().boxed();
+    loop {
+        match events.next().await {
+            Some(Ok(watcher::Event::Init | watcher::Event::InitApply(_))) => {}
+            Some(Ok(_)) => changed.notify_one(),
+            Some(Err(error)) => {
+                if sparingly.may() {
+                    let why = explain(name, &error);
+                    warn!("can't watch; looking each minute all the same: {why}");
+                }
+            }
+            // A watcher never ends.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+fn explain(name: &str, error: &watcher::Error) -> String {
+    use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
+    match error {
+        InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => {
+            Refused::new(name, error).text
+        }
+        other => format!("{name}: {other}"),
+    }
+}

@@ -1,0 +1,78 @@
+//! The webhook configuration: read, and its caBundles written. Nothing else in it is ours.
+
+use k8s_openapi::api::admissionregistration::v1::{MutatingWebhook, MutatingWebhookConfiguration};
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+
+use super::{Kubernetes, Names, Refused};
+use crate::rotation::driver::Failure;
+use crate::rotation::state::{Configuration, Hook};
+
+impl Kubernetes {
+    pub(super) async fn configuration(&self) -> Result<Option<Configuration>, Failure> {
+        let call = self.configurations.get_opt(&self.names.configuration);
+        let found = self.call("webhook configuration", call).await?;
+        Ok(found.map(|found| state_of(found, &self.names)))
+    }
+
+    /// By a JSON patch that tests the version and the webhooks' names before it writes.
+    pub(super) async fn write_bundles(&self, version: &str, hooks: &[Hook]) -> Result<(), Failure> {
+        // The type of a JSON patch is of another crate, and can be had without naming it.
+        let operations = serde_json::from_value(operations(version, hooks))
+            .map_err(|error| Failure::Failed(error.to_string()))?;
+        let params = PatchParams {
+            field_manager: Some(self.identity.clone()),
+            ..Default::default()
+        };
+        let patch = Patch::Json::<()>(operations);
+        let name = &self.names.configuration;
+        let call = self.configurations.patch(name, &params, &patch);
+        match self.call("webhook configuration", call).await {
+            // A test that failed is 422; 404: it was deleted meanwhile.
+            Err(Refused {
+                code: 404 | 422,
+                text,
+            }) => Err(Failure::Conflict(text)),
+            done => Ok(done.map(|_| ())?),
+        }
+    }
+}
+
+fn operations(version: &str, hooks: &[Hook]) -> Value {
+    let test = |path: &str, value: &str| json!({"op": "test", "path": path, "value": value});
+    let mut operations = vec![test("/metadata/resourceVersion", version)];
+    for hook in hooks {
+        let at = format!("/webhooks/{}", hook.index);
+        operations.push(test(&format!("{at}/name"), &hook.name));
+        operations.push(json!({
+            "op": "add",
+            "path": format!("{at}/clientConfig/caBundle"),
+            "value": k8s_openapi::ByteString(hook.bundle.clone()),
+        }));
+    }
+    Value::Array(operations)
+}
+
+fn state_of(found: MutatingWebhookConfiguration, names: &Names) -> Configuration {
+    let webhooks = found.webhooks.unwrap_or_default();
+    let is_ours = |hook: &MutatingWebhook| {
+        let service = hook.client_config.service.as_ref();
+        service.is_some_and(|to| to.namespace == names.namespace && to.name == names.service)
+    };
+    Configuration {
+        version: found.metadata.resource_version.unwrap_or_default(),
+        hooks: (0..)
+            .zip(webhooks)
+            .filter(|(_, hook)| is_ours(hook))
+            .map(|(index, hook)| Hook {
+                index,
+                name: hook.name,
+                bundle: hook
+                    .client_config
+                    .ca_bundle
+                    .map(|bytes| bytes.0)
+                    .unwrap_or_default(),
+            })
+            .collect(),
+    }
+}

@@ -1,0 +1,100 @@
+//! What rotation acts on: the shared Secret and the caBundles, as they were observed. No I/O.
+
+use std::fmt;
+
+use crate::pki::{Bundle, Pem};
+
+/// Both objects as they were read: the webhook configuration first, then the Secret. So a caBundle
+/// that was seen can't be newer than a Secret that was seen.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    /// Where kube-apiserver learns whom to call; absent if someone deleted it.
+    pub configuration: Option<Configuration>,
+    /// Where the pair is.
+    pub secret: Option<Secret>,
+}
+
+/// The webhook configuration, so far as it is ours.
+#[derive(Debug, Clone)]
+pub struct Configuration {
+    /// Its `resourceVersion`.
+    pub version: String,
+    /// The webhooks that call our Service.
+    pub hooks: Vec<Hook>,
+}
+
+/// A webhook that calls our Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hook {
+    /// Its place in the configuration.
+    pub index: usize,
+    /// Its name, unique in the configuration.
+    pub name: String,
+    /// Its `caBundle` (PEM), empty if it has none.
+    pub bundle: Vec<u8>,
+}
+
+/// The Secret. Its parts may be missing or anything.
+#[derive(Clone)]
+pub struct Secret {
+    /// Its `resourceVersion`.
+    pub version: String,
+    /// Its `type`, which can't be changed.
+    pub kind: String,
+    /// `tls.crt`
+    pub chain: Option<Vec<u8>>,
+    /// `tls.key`
+    pub key: Option<Vec<u8>>,
+    /// `ca.crt`
+    pub ca: Option<Vec<u8>>,
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secret {{ version: {}, … }}", self.version)
+    }
+}
+
+impl Secret {
+    /// The pair in it. What is missing is empty, and what is no text is no PEM: the judge will say.
+    pub fn pem(&self) -> Pem {
+        let text = |part: &Option<Vec<u8>>| {
+            let bytes = part.as_deref().unwrap_or_default();
+            String::from_utf8_lossy(bytes).into_owned()
+        };
+        Pem {
+            chain: text(&self.chain),
+            key: text(&self.key),
+            ca: text(&self.ca),
+        }
+    }
+
+    /// The CAs in `ca.crt`.
+    pub fn bundle(&self) -> Bundle {
+        Bundle::read(self.ca.as_deref().unwrap_or_default())
+    }
+}
+
+impl Observed {
+    /// The webhooks that call our Service.
+    pub fn hooks(&self) -> &[Hook] {
+        self.configuration
+            .as_ref()
+            .map_or(&[], |found| found.hooks.as_slice())
+    }
+
+    /// The CAs that kube-apiserver was seen to believe, in any of our webhooks.
+    pub fn live_bundle(&self) -> Bundle {
+        self.hooks()
+            .iter()
+            .map(Hook::bundle)
+            .fold(Bundle::default(), |all, one| all.and(&one))
+    }
+}
+
+impl Hook {
+    /// The CAs in its caBundle.
+    pub fn bundle(&self) -> Bundle {
+        Bundle::read(&self.bundle)
+    }
+}

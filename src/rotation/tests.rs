@@ -1,0 +1,1 @@
+//! Rotation as stories and properties, against a cluster in memory.
