@@ -1,0 +1,124 @@
+//! etcd, kube-apiserver, the controllers and the scheduler.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::Cluster;
+use super::layout::Layout;
+use super::machine::Machine;
+use crate::command::{eventually, run};
+
+/// kube-apiserver's audit log keeps what ImageSwap's service account asked for, and nothing else.
+const AUDITED: &str = "system:serviceaccount:imageswap-system:imageswap-sa";
+
+/// What etcd and kube-apiserver need; they find each other.
+pub(super) fn start(layout: &Layout, control: &Machine) -> anyhow::Result<()> {
+    write_kubectl(layout)?;
+    let data = layout.state.join("control/etcd");
+    control.spawn(
+        "etcd",
+        &[
+            flag("data-dir", data.display()),
+            // A cluster that nobody wants back after a power cut.
+            "--unsafe-no-fsync".to_owned(),
+            flag("listen-client-urls", "http://127.0.0.1:2379"),
+            flag("advertise-client-urls", "http://127.0.0.1:2379"),
+            flag("log-level", "warn"),
+        ],
+    )?;
+    let policy = layout.state.join("control/audit-policy.json");
+    fs::write(
+        &policy,
+        json!({
+            "apiVersion": "audit.k8s.io/v1",
+            "kind": "Policy",
+            "omitStages": ["RequestReceived"],
+            "rules": [{"level": "Metadata", "users": [AUDITED]}, {"level": "None"}],
+        })
+        .to_string(),
+    )?;
+    let secret = |name: &str| layout.secrets().join(name).display().to_string();
+    control.spawn(
+        "kube-apiserver",
+        &[
+            flag("etcd-servers", "http://127.0.0.1:2379"),
+            flag("advertise-address", "10.99.0.1"),
+            flag("secure-port", "6443"),
+            flag("service-cluster-ip-range", "10.0.0.0/24"),
+            flag("authorization-mode", "Node,RBAC"),
+            flag("enable-admission-plugins", "NodeRestriction"),
+            flag("allow-privileged", "true"),
+            flag("token-auth-file", secret("tokens.csv")),
+            flag("tls-cert-file", secret("apiserver.crt")),
+            flag("tls-private-key-file", secret("apiserver.key")),
+            flag("service-account-issuer", "https://kubernetes.default.svc"),
+            flag("service-account-key-file", secret("accounts.crt")),
+            flag("service-account-signing-key-file", secret("accounts.key")),
+            flag("audit-policy-file", policy.display()),
+            flag("audit-log-path", layout.audit_log().display()),
+        ],
+    )
+}
+
+/// What needs kube-apiserver.
+pub(super) fn start_controllers(layout: &Layout, control: &Machine) -> anyhow::Result<()> {
+    let secret = |name: &str| layout.secrets().join(name).display().to_string();
+    let kubeconfig = |user: &str| flag("kubeconfig", layout.kubeconfig(user).display());
+    control.spawn(
+        "kube-controller-manager",
+        &[
+            kubeconfig("kube-controller-manager"),
+            flag("use-service-account-credentials", "true"),
+            flag("service-account-private-key-file", secret("accounts.key")),
+            flag("root-ca-file", secret("ca.crt")),
+            flag("leader-elect", "false"),
+        ],
+    )?;
+    control.spawn(
+        "kube-scheduler",
+        &[kubeconfig("kube-scheduler"), flag("leader-elect", "false")],
+    )
+}
+
+/// kube-apiserver makes most roles by itself, but not this binding.
+pub(super) fn bind_kube_proxy(cluster: &Cluster) -> anyhow::Result<()> {
+    eventually("the roles of kube-apiserver", Duration::from_secs(30), || {
+        run(&mut cluster.kubectl(["get", "clusterrole", "system:node-proxier"])).map(drop)
+    })?;
+    run(&mut cluster.kubectl([
+        "create",
+        "clusterrolebinding",
+        "chaos:kube-proxy",
+        "--clusterrole=system:node-proxier",
+        "--user=system:kube-proxy",
+    ]))
+    .map(drop)
+}
+
+/// A `kubectl` for a person's PATH: it enters the network, as the administrator.
+fn write_kubectl(layout: &Layout) -> anyhow::Result<()> {
+    let folders = super::binaries_of(layout)?;
+    let kubectl = crate::binaries::find(&folders, "kubectl")?;
+    let path = layout.bin().join("kubectl");
+    fs::write(
+        &path,
+        format!(
+            "#!/bin/sh\n\
+             export KUBECONFIG=\"${{KUBECONFIG:-{}}}\" KUBECACHEDIR={}\n\
+             exec nsenter --net=/run/netns/{} {} \"$@\"\n",
+            layout.kubeconfig("admin").display(),
+            layout.state.join("kubectl-cache").display(),
+            layout.network(1),
+            kubectl.display(),
+        ),
+    )?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    Ok(())
+}
+
+pub(super) fn flag(name: &str, value: impl std::fmt::Display) -> String {
+    format!("--{name}={value}")
+}

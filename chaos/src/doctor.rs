@@ -1,0 +1,200 @@
+//! What this machine must have for a cluster, and how to come by what is missing.
+
+use std::fmt;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+
+use crate::binaries;
+use crate::command::{command, output, run};
+use crate::progress::{Step, say};
+
+/// Something that is missing.
+#[derive(Debug)]
+pub struct Missing {
+    /// What.
+    pub what: String,
+    /// Where it comes from.
+    pub cure: Cure,
+}
+
+/// How to come by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cure {
+    /// A package of Debian's.
+    Package(&'static str),
+    /// Something that only a person can do.
+    Advice(&'static str),
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.cure {
+            Cure::Package(name) => write!(f, "{}: Debian's package {name}", self.what),
+            Cure::Advice(advice) => write!(f, "{}: {advice}", self.what),
+        }
+    }
+}
+
+/// A program (or file) and the package that brings it.
+const PACKAGES: [(&str, &str); 13] = [
+    ("buildah", "buildah"),
+    ("runc", "runc"),
+    ("/usr/lib/cni/bridge", "containernetworking-plugins"),
+    ("iptables", "iptables"),
+    ("conntrack", "conntrack"),
+    ("ip", "iproute2"),
+    ("/bin/busybox", "busybox-static"),
+    ("nsenter", "util-linux"),
+    ("unshare", "util-linux"),
+    ("mount", "mount"),
+    ("cc", "gcc"),
+    ("curl", "curl"),
+    // What Go's modules are verified with.
+    ("/etc/ssl/certs/ca-certificates.crt", "ca-certificates"),
+];
+
+/// All that is missing; empty if a cluster can be had.
+pub fn examine() -> Vec<Missing> {
+    let mut missing = Vec::new();
+    if !rustix::process::geteuid().is_root() {
+        missing.push(Missing {
+            what: "root".to_owned(),
+            cure: Cure::Advice("network namespaces and mounts need it; run this with sudo"),
+        });
+    }
+    for (program, package) in PACKAGES {
+        if !has(program) {
+            missing.push(Missing {
+                what: program.to_owned(),
+                cure: Cure::Package(package),
+            });
+        }
+    }
+    if !binaries::are_ready() && !has("go") {
+        missing.push(Missing {
+            what: "go".to_owned(),
+            cure: Cure::Advice(
+                "Kubernetes is built with it: install Go 1.26 or later, and put it on PATH",
+            ),
+        });
+    }
+    missing.extend(kernel());
+    missing
+}
+
+/// Installs what Debian has of what is missing, and fails for what it has not.
+///
+/// # Errors
+/// Something is missing still.
+pub fn cure() -> anyhow::Result<()> {
+    let missing = examine();
+    let mut packages: Vec<_> = missing
+        .iter()
+        .filter_map(|missing| match missing.cure {
+            Cure::Package(name) => Some(name),
+            Cure::Advice(_) => None,
+        })
+        .collect();
+    packages.dedup();
+    let is_root = rustix::process::geteuid().is_root();
+    if !packages.is_empty() && is_root && Path::new("/usr/bin/apt-get").is_file() {
+        install(&packages)?;
+    }
+    match examine().as_slice() {
+        [] => Ok(()),
+        missing => {
+            let list: Vec<_> = missing.iter().map(ToString::to_string).collect();
+            bail!(
+                "this machine can't run a cluster: missing {}",
+                list.join("; ")
+            )
+        }
+    }
+}
+
+fn install(packages: &[&str]) -> anyhow::Result<()> {
+    let step = Step::begin(format!("installing Debian's {}", packages.join(", ")));
+    let apt = |words: &[&str]| {
+        let mut apt = command("apt-get", words);
+        apt.env("DEBIAN_FRONTEND", "noninteractive");
+        apt
+    };
+    run(&mut apt(&["update", "-qq"])).context("can't read Debian's package lists")?;
+    let words = ["install", "-qq", "--yes", "--no-install-recommends"];
+    run(apt(&words).args(packages)).context("can't install packages")?;
+    step.done("installed");
+    Ok(())
+}
+
+/// Also looks where Debian keeps what only root uses.
+fn has(program: &str) -> bool {
+    if program.starts_with('/') {
+        return Path::new(program).exists();
+    }
+    let path = std::env::var("PATH").unwrap_or_default();
+    path.split(':')
+        .chain(["/usr/sbin", "/sbin"])
+        .any(|folder| Path::new(folder).join(program).is_file())
+}
+
+/// What the kernel must be able to do, each tried for real.
+fn kernel() -> Vec<Missing> {
+    if !rustix::process::geteuid().is_root() || !has("unshare") || !has("ip") {
+        return Vec::new();
+    }
+    let trials = [
+        (
+            "PID and mount namespaces",
+            "true",
+            "the kernel, or the container that this runs in, refuses unshare(2)",
+        ),
+        (
+            "bridges and veth pairs",
+            "ip link add br0 type bridge && ip link add one type veth peer name two",
+            "the kernel needs CONFIG_BRIDGE and CONFIG_VETH; `modprobe bridge veth`",
+        ),
+        (
+            "iptables' nat table",
+            "command -v iptables >/dev/null || exit 0; iptables -t nat -S >/dev/null",
+            "the kernel needs nf_tables and NAT; `modprobe nf_tables nft_compat`",
+        ),
+    ];
+    trials
+        .into_iter()
+        .filter(|(_, script, _)| !succeeds(script))
+        .map(|(what, _, advice)| Missing {
+            what: what.to_owned(),
+            cure: Cure::Advice(advice),
+        })
+        .collect()
+}
+
+/// In namespaces of its own, which end with it.
+fn succeeds(script: &str) -> bool {
+    let words = ["--net", "--mount", "--pid", "--fork", "sh", "-c", script];
+    output(&mut command("unshare", words)).is_ok_and(|output| output.status.success())
+}
+
+/// Shows what is missing, and whether all is there.
+///
+/// # Errors
+/// Something is.
+pub fn report(install_it: bool) -> anyhow::Result<()> {
+    let missing = examine();
+    for missing in &missing {
+        say(format_args!("missing: {missing}"));
+    }
+    if !missing.is_empty() && install_it {
+        cure()?;
+    } else if !missing.is_empty() {
+        bail!("{} things are missing; as root on Debian, `doctor --yes` installs packages", missing.len());
+    }
+    say("this machine can run a cluster");
+    if binaries::are_ready() {
+        say("Kubernetes is built");
+    } else {
+        say("Kubernetes is not built yet: the first cluster takes some 18 minutes longer");
+    }
+    Ok(())
+}

@@ -1,0 +1,53 @@
+//! A TLS handshake as kube-apiserver makes it: which leaf does an address serve, and is it trusted?
+
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, Stream};
+
+/// How long a peer may take for each step.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The SHA-256 of the leaf that an address serves for a name, in hexadecimal, if it leads to one
+/// of these CAs (PEM).
+///
+/// # Errors
+/// Nobody answers, or the leaf is not trusted or not for that name.
+pub fn leaf(address: SocketAddr, name: &str, ca: &[u8]) -> anyhow::Result<String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(ca) {
+        roots.add(certificate.context("the CAs are no PEM")?)?;
+    }
+    ensure!(!roots.is_empty(), "there is no CA");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from(name.to_owned())?;
+    let mut connection = ClientConnection::new(Arc::new(config), name)?;
+    let mut tcp = TcpStream::connect_timeout(&address, PATIENCE)
+        .with_context(|| format!("can't reach {address}"))?;
+    tcp.set_read_timeout(Some(PATIENCE))?;
+    tcp.set_write_timeout(Some(PATIENCE))?;
+    let mut stream = Stream::new(&mut connection, &mut tcp);
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: imageswap\r\nConnection: close\r\n\r\n")?;
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer)?;
+    let leaf = connection
+        .peer_certificates()
+        .and_then(<[_]>::first)
+        .context("no certificate was sent")?;
+    let digest = ring::digest::digest(&ring::digest::SHA256, leaf);
+    Ok(digest.as_ref().iter().fold(String::new(), |mut hex, byte| {
+        // Writing to a String can't fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    }))
+}

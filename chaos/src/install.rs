@@ -1,0 +1,116 @@
+//! ImageSwap on a cluster, from `deploy/`, as its README says.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+
+use crate::cluster::Cluster;
+use crate::command::{eventually, run, run_with};
+use crate::image;
+use crate::progress::Step;
+
+/// ImageSwap's namespace.
+pub const NAMESPACE: &str = "imageswap-system";
+
+/// The webhook configuration.
+pub const CONFIGURATION: &str = "imageswap-webhook";
+
+/// Maps for test Pods: Docker Hub's images come from where busybox is known.
+pub const MAPS: &str = "docker.io::mirror.example.com\ndefault::\n";
+
+/// Builds ImageSwap's image and loads it into every node.
+///
+/// # Errors
+/// The build fails, or the image is too large.
+pub fn load_image(cluster: &Cluster) -> anyhow::Result<()> {
+    let archive = image::imageswap(&cluster.folder().join("images"))?;
+    let size = fs::metadata(&archive)?.len();
+    ensure!(
+        size < image::MOST,
+        "ImageSwap's image has {size} bytes, and should have less than {}",
+        image::MOST
+    );
+    cluster.import(&archive)
+}
+
+/// Applies a manifest, given as text.
+///
+/// # Errors
+/// kubectl refuses it.
+pub fn apply(cluster: &Cluster, manifest: &str) -> anyhow::Result<String> {
+    let output = run_with(&mut cluster.kubectl(["apply", "-f", "-"]), manifest)?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    ensure!(output.status.success(), "kubectl apply: {}", text(&output.stderr));
+    Ok(text(&output.stdout) + &text(&output.stderr))
+}
+
+/// The namespace and, in it, the maps.
+///
+/// # Errors
+/// kubectl refuses them.
+pub fn apply_maps(cluster: &Cluster, maps: &str) -> anyhow::Result<()> {
+    let manifest = serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "List",
+        "items": [
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": "imageswap-maps", "namespace": NAMESPACE},
+                "data": {"maps": maps},
+            },
+        ],
+    });
+    apply(cluster, &manifest.to_string()).map(drop)
+}
+
+/// Applies `deploy/install.yaml` and waits until ImageSwap answers and is trusted.
+///
+/// # Errors
+/// It does not come up.
+pub fn install(cluster: &Cluster) -> anyhow::Result<()> {
+    let step = Step::begin("installing deploy/install.yaml");
+    let manifest = crate::repository().join("deploy/install.yaml");
+    let text = fs::read_to_string(&manifest)
+        .with_context(|| format!("can't read {}", manifest.display()))?;
+    apply(cluster, &text)?;
+    wait(cluster)?;
+    step.done("ImageSwap is available and trusted");
+    Ok(())
+}
+
+/// Waits until the Deployment is rolled out and the caBundle is set.
+///
+/// # Errors
+/// They are not within a minute.
+pub fn wait(cluster: &Cluster) -> anyhow::Result<()> {
+    run(&mut cluster.kubectl([
+        "-n",
+        NAMESPACE,
+        "rollout",
+        "status",
+        "deployment/imageswap",
+        "--timeout=60s",
+    ]))
+    .context("ImageSwap does not become available")?;
+    eventually("the caBundle", Duration::from_secs(20), || {
+        ensure!(!ca_bundle(cluster)?.is_empty(), "it is empty");
+        Ok(())
+    })
+}
+
+/// The live caBundle, base64.
+///
+/// # Errors
+/// There is no webhook configuration.
+pub fn ca_bundle(cluster: &Cluster) -> anyhow::Result<String> {
+    run(&mut cluster.kubectl([
+        "get",
+        "mutatingwebhookconfiguration",
+        CONFIGURATION,
+        "-o",
+        "jsonpath={.webhooks[0].clientConfig.caBundle}",
+    ]))
+}

@@ -1,0 +1,213 @@
+//! `cargo run -p chaos -- COMMAND`: a real Kubernetes to try ImageSwap on.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use chaos::cluster::{self, Cluster};
+use chaos::guard::{self, Guard};
+use chaos::progress::say;
+use chaos::{binaries, doctor, handshake, install, sidecar};
+use clap::{Parser, Subcommand};
+
+/// A real Kubernetes on this machine, in network namespaces of its own, and ImageSwap on it.
+///
+/// The first `up` builds Kubernetes from source; that takes some 18 minutes and is kept.
+#[derive(Debug, Parser)]
+#[command(name = "chaos", max_term_width = 100)]
+struct Cli {
+    /// Which cluster: several can run at once
+    #[arg(long, global = true, value_name = "NAME", default_value = cluster::DEFAULT_NAME, env = "IMAGESWAP_CHAOS_CLUSTER")]
+    cluster: String,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a cluster
+    Up {
+        /// How many nodes
+        #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u8).range(1..=9))]
+        nodes: u8,
+        /// Install what is missing, if Debian has it
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Take the cluster down, and all that it left
+    Down,
+    /// Run kubectl against the cluster
+    Kubectl {
+        /// What kubectl is told
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Build ImageSwap's image and install deploy/install.yaml
+    Install,
+    /// Say where the logs are, or show one
+    Logs {
+        /// A program, such as kube-apiserver or node1-kubelet
+        program: Option<String>,
+    },
+    /// Say what this machine lacks
+    Doctor {
+        /// Install what Debian has of it
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Hold namespaces
+    #[command(hide = true)]
+    Init,
+    /// Make a TLS handshake and print the leaf's SHA-256
+    #[command(hide = true)]
+    Handshake {
+        /// A file with the CAs to trust
+        #[arg(long)]
+        ca: PathBuf,
+        /// The name that the leaf must be for
+        #[arg(long)]
+        name: String,
+        /// With whom
+        address: SocketAddr,
+    },
+    /// Serve a webhook that adds a sidecar
+    #[command(hide = true)]
+    Sidecar {
+        /// Where to write the CA to
+        #[arg(long)]
+        ca: PathBuf,
+        /// The sidecar's image
+        #[arg(long)]
+        image: String,
+        /// Where to listen
+        address: SocketAddr,
+    },
+    /// Wait for what a signal has ended
+    #[command(hide = true)]
+    Interrupted {
+        /// What to exit with
+        code: u8,
+    },
+    /// Take a cluster down when standard input ends
+    #[command(hide = true)]
+    Guard {
+        /// Which
+        name: String,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            say(format_args!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Up { nodes, yes } => up(&cli.cluster, nodes.into(), yes)?,
+        Command::Down => match cluster::down(&cli.cluster)? {
+            true => say(format_args!("cluster {} is gone", cli.cluster)),
+            false => say(format_args!("there is no cluster {}", cli.cluster)),
+        },
+        Command::Kubectl { args } => {
+            let error = Cluster::open(&cli.cluster)?
+                .kubectl(args)
+                .stdin(std::process::Stdio::inherit())
+                .exec();
+            return Err(error).context("can't start kubectl");
+        }
+        Command::Install => {
+            let cluster = Cluster::open(&cli.cluster)?;
+            install::load_image(&cluster)?;
+            install::apply_maps(&cluster, install::MAPS)?;
+            install::install(&cluster)?;
+            say(
+                "images of Docker Hub now come from mirror.example.com in namespaces labelled \
+                 k8s.twr.io/imageswap=enabled; chaos/busybox:1 is there",
+            );
+        }
+        Command::Logs { program } => logs(&cli.cluster, program.as_deref())?,
+        Command::Doctor { yes } => doctor::report(yes)?,
+        Command::Init => init()?,
+        Command::Handshake { ca, name, address } => {
+            println(&handshake::leaf(address, &name, &std::fs::read(ca)?)?);
+        }
+        Command::Sidecar { ca, image, address } => sidecar::serve(address, &image, &ca)?,
+        Command::Interrupted { code } => {
+            guard::interrupted();
+            return Ok(ExitCode::from(code));
+        }
+        Command::Guard { name } => {
+            if guard::wait()? {
+                cluster::down(&name)?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn up(name: &str, nodes: usize, yes: bool) -> anyhow::Result<()> {
+    let missing = doctor::examine();
+    if yes {
+        doctor::cure()?;
+    } else if !missing.is_empty() {
+        for missing in &missing {
+            say(format_args!("missing: {missing}"));
+        }
+        anyhow::bail!("this machine can't run a cluster yet; `up --yes` installs packages");
+    }
+    let binaries = binaries::ready()?;
+    let chaos = std::env::current_exe()?;
+    let guard = Guard::start(&chaos, name)?;
+    let cluster = Cluster::up(name, nodes, binaries, &chaos)?;
+    guard.keep();
+    say("to speak to it:");
+    println(&format!("export PATH={}:\"$PATH\"", cluster.bin().display()));
+    say("then, for instance: kubectl get nodes   (and `chaos down` when done)");
+    Ok(())
+}
+
+fn logs(name: &str, program: Option<&str>) -> anyhow::Result<()> {
+    let folder = Cluster::open(name)?.logs();
+    let Some(program) = program else {
+        println(&folder.display().to_string());
+        let mut names: Vec<_> = std::fs::read_dir(&folder)?
+            .flatten()
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names.iter().for_each(|name| println(&format!("  {name}")));
+        return Ok(());
+    };
+    let path: PathBuf = folder.join(format!("{program}.log"));
+    let mut file = std::fs::File::open(&path)
+        .with_context(|| format!("{}; `chaos logs` lists what there is", path.display()))?;
+    std::io::copy(&mut file, &mut std::io::stdout())?;
+    Ok(())
+}
+
+fn println(text: &str) {
+    use std::io::Write;
+    // Whoever closed standard output does not want it.
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// The first process of a PID namespace: it takes in all orphans, and must see them off.
+fn init() -> anyhow::Result<()> {
+    use rustix::process::{WaitOptions, wait};
+    loop {
+        match wait(WaitOptions::empty()) {
+            Ok(Some(_)) => {}
+            // No child at the moment.
+            _ => std::thread::sleep(std::time::Duration::from_secs(1)),
+        }
+    }
+}

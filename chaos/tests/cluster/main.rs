@@ -1,0 +1,2 @@
+//! ImageSwap on a real Kubernetes.
+fn main() {}
