@@ -150,6 +150,30 @@ mod tests {
         assert!(!believes(&good.ca, NOW + YEAR));
     }
 
+    /// As Go does, and webpki does not.
+    #[test]
+    fn a_ca_that_has_ended_is_not_believed_under_a_leaf_that_lives() {
+        use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+        let params = |days| {
+            let mut params = CertificateParams::new(names()).unwrap();
+            params.not_before = NOW;
+            params.not_after = NOW + Duration::days(days);
+            params
+        };
+        let mut ca = params(1);
+        ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let pem = Pem {
+            chain: params(9).signed_by(&key, &ca).unwrap().pem(),
+            key: key.serialize_pem(),
+            ca: ca.pem(),
+        };
+        assert!(judge(&pem, &names(), NOW + Duration::hours(20)).is_ok());
+        let text = judge(&pem, &names(), NOW + Duration::hours(30)).unwrap_err();
+        assert!(text.to_string().contains("does not lead to a CA"), "{text}");
+    }
+
     #[test]
     fn keys_are_not_printed() {
         let pem = minted();

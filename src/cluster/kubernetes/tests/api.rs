@@ -46,6 +46,8 @@ pub enum Mood {
     Hanging,
     /// 403 for all.
     Forbidding,
+    /// Another becomes holder of the Lease just before each write to it.
+    Stealing,
 }
 
 pub const SECRET: &str = "/api/v1/namespaces/ns/secrets/imageswap-tls";
@@ -120,7 +122,17 @@ async fn answer(State(world): State<World>, request: Request<Body>) -> Response 
     let named = query
         .split('&')
         .find_map(|pair| pair.strip_prefix("fieldSelector=metadata.name%3D"));
-    let found = world.objects.lock().unwrap().get(&path).cloned();
+    let mut found = world.objects.lock().unwrap().get(&path).cloned();
+    if let Some(lease) = found
+        .as_mut()
+        .filter(|_| mood == Mood::Stealing && path == LEASE)
+    {
+        let is_write = head.method == Method::PATCH;
+        lease["spec"]["holderIdentity"] = match is_write {
+            true => json!("another"),
+            false => lease["spec"]["holderIdentity"].clone(),
+        };
+    }
     match head.method {
         _ if mood == Mood::Forbidding => refuse(403, &call),
         // A list or a watch of one object, which a Role can name.
