@@ -61,8 +61,10 @@ const MODULES: [Module; 2] = [
 /// There is no Go, a module can't be had, or the folder that is named lacks a program.
 pub fn ready() -> anyhow::Result<Vec<PathBuf>> {
     let folders = match std::env::var_os(VARIABLE).filter(|named| !named.is_empty()) {
-        Some(named) => vec![fs::canonicalize(&named)
-            .with_context(|| format!("{VARIABLE} names {}", named.display()))?],
+        Some(named) => vec![
+            fs::canonicalize(&named)
+                .with_context(|| format!("{VARIABLE} names {}", named.display()))?,
+        ],
         None => MODULES
             .iter()
             .map(Module::built)
@@ -77,7 +79,10 @@ pub fn ready() -> anyhow::Result<Vec<PathBuf>> {
 /// Whether nothing needs to be built.
 pub fn are_ready() -> bool {
     let named = std::env::var_os(VARIABLE).is_some_and(|named| !named.is_empty());
-    named || MODULES.iter().all(|module| module.folder().is_ok_and(|folder| folder.is_dir()))
+    named
+        || MODULES
+            .iter()
+            .all(|module| module.folder().is_ok_and(|folder| folder.is_dir()))
 }
 
 /// Where a program is.
@@ -104,11 +109,18 @@ impl Module {
         let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
         for file in ["go.mod", "go.sum"] {
             let path = self.source().join(file);
-            hash.update(&fs::read(&path).with_context(|| format!("can't read {}", path.display()))?);
+            hash.update(
+                &fs::read(&path).with_context(|| format!("can't read {}", path.display()))?,
+            );
         }
         hash.update(self.tags.as_bytes());
         let hash = hash.finish();
-        let hex: String = hash.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        let hex: String = hash
+            .as_ref()
+            .iter()
+            .take(6)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         Ok(crate::cache().join(format!("{}-{hex}", self.folder)))
     }
 

@@ -28,8 +28,8 @@ use serde::{Deserialize, Serialize};
 
 pub use self::down::{down, remains};
 use self::layout::Layout;
-pub(crate) use self::machine::parent;
 pub use self::machine::Machine;
+pub(crate) use self::machine::parent;
 use crate::command::{command, eventually, run};
 use crate::image::{PAUSE, WORKLOAD};
 use crate::progress::{Step, say};
@@ -64,7 +64,12 @@ impl Cluster {
     ///
     /// # Errors
     /// Something does not start; its log is named.
-    pub fn up(name: &str, nodes: usize, binaries: Vec<PathBuf>, chaos: &Path) -> anyhow::Result<Self> {
+    pub fn up(
+        name: &str,
+        nodes: usize,
+        binaries: Vec<PathBuf>,
+        chaos: &Path,
+    ) -> anyhow::Result<Self> {
         ensure!(
             !name.is_empty() && name.len() <= 12 && name.bytes().all(|b| b.is_ascii_alphanumeric()),
             "a cluster's name is up to 12 letters and digits, not {name:?}"
@@ -175,15 +180,20 @@ impl Cluster {
                 "-o",
                 "jsonpath={range .items[*]}{.status.conditions[?(@.type==\"Ready\")].status} {end}",
             ]))?;
-            let count = ready.split_whitespace().filter(|word| *word == "True").count();
+            let count = ready
+                .split_whitespace()
+                .filter(|word| *word == "True")
+                .count();
             ensure!(count == nodes, "{count} of {nodes} nodes are ready");
             Ok(())
         })
         .with_context(|| self.logs_are())?;
         // Pods can't be made in a namespace without it.
-        eventually("the default service account", Duration::from_secs(30), || {
-            run(&mut self.kubectl(["get", "serviceaccount", "default"])).map(drop)
-        })?;
+        eventually(
+            "the default service account",
+            Duration::from_secs(30),
+            || run(&mut self.kubectl(["get", "serviceaccount", "default"])).map(drop),
+        )?;
         step.done("ready");
         Ok(())
     }
@@ -193,7 +203,11 @@ impl Cluster {
     }
 
     fn numbered(&self) -> impl Iterator<Item = (usize, &Machine)> {
-        self.parts.nodes.iter().enumerate().map(|(i, machine)| (i + 1, machine))
+        self.parts
+            .nodes
+            .iter()
+            .enumerate()
+            .map(|(i, machine)| (i + 1, machine))
     }
 
     /// The nodes, in the order of their names `node1` ….
@@ -234,12 +248,23 @@ impl Cluster {
         kubectl
     }
 
+    /// A program of this machine's in a node's network, and in nothing else of it.
+    pub fn in_network(&self, node: usize, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let network = format!("--net=/run/netns/{}", self.layout.network(node));
+        let mut command = command("nsenter", [network]);
+        command.arg("--").arg(program);
+        command
+    }
+
     /// Gives an image another name, on every node.
     ///
     /// # Errors
     /// A node has no such image.
     pub fn tag(&self, name: &str, other: &str) -> anyhow::Result<()> {
-        self.parts.nodes.iter().try_for_each(|node| node.tag(name, other))
+        self.parts
+            .nodes
+            .iter()
+            .try_for_each(|node| node.tag(name, other))
     }
 
     /// Loads the images of an archive into every node.
@@ -247,7 +272,10 @@ impl Cluster {
     /// # Errors
     /// containerd refuses it.
     pub fn import(&self, archive: &Path) -> anyhow::Result<()> {
-        self.parts.nodes.iter().try_for_each(|node| node.import(archive))
+        self.parts
+            .nodes
+            .iter()
+            .try_for_each(|node| node.import(archive))
     }
 }
 

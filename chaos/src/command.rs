@@ -11,7 +11,10 @@ use anyhow::{Context, bail};
 const TAIL: usize = 4_000;
 
 /// A program and its arguments.
-pub fn command<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, args: impl IntoIterator<Item = S>) -> Command {
+pub fn command<S: AsRef<OsStr>>(
+    program: impl AsRef<OsStr>,
+    args: impl IntoIterator<Item = S>,
+) -> Command {
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null());
     command
@@ -30,7 +33,12 @@ pub fn run(command: &mut Command) -> anyhow::Result<String> {
         } else {
             printed
         };
-        bail!("{}: {}\n{}", line(command), output.status, tail(printed.trim()));
+        bail!(
+            "{}: {}\n{}",
+            line(command),
+            output.status,
+            tail(printed.trim())
+        );
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

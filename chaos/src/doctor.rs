@@ -188,7 +188,10 @@ pub fn report(install_it: bool) -> anyhow::Result<()> {
     if !missing.is_empty() && install_it {
         cure()?;
     } else if !missing.is_empty() {
-        bail!("{} things are missing; as root on Debian, `doctor --yes` installs packages", missing.len());
+        bail!(
+            "{} things are missing; as root on Debian, `doctor --yes` installs packages",
+            missing.len()
+        );
     }
     say("this machine can run a cluster");
     if binaries::are_ready() {

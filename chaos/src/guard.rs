@@ -60,6 +60,8 @@ impl Guard {
         if let Some((mut child, pipe)) = self.take() {
             drop(pipe);
             let _ = child.wait();
+            // What the cluster ran was started by us.
+            while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
         }
     }
 
@@ -92,7 +94,10 @@ pub fn interrupted() {
     let us = std::process::id().to_string();
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     for process in processes {
-        let pid = process.file_name().to_str().and_then(|name| name.parse().ok());
+        let pid = process
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok());
         if let Some(pid) = pid
             && cluster::parent(pid).as_deref() == Some(&us)
             && !is_guard(pid)

@@ -39,17 +39,16 @@ pub fn workload(folder: &Path) -> anyhow::Result<PathBuf> {
     Ok(archive)
 }
 
-/// ImageSwap's image from the Dockerfile, with a binary that was compiled here in place of its
-/// first stage; an archive in this folder.
+/// ImageSwap's image from the Dockerfile, with [`binary`] in place of its first stage; an archive in
+/// this folder.
 ///
 /// # Errors
 /// The build fails.
-pub fn imageswap(folder: &Path) -> anyhow::Result<PathBuf> {
-    let binary = binary()?;
+pub fn imageswap(folder: &Path, binary: &Path) -> anyhow::Result<PathBuf> {
     let step = Step::begin("building ImageSwap's image");
     let stage = folder.join("build");
     fs::create_dir_all(&stage)?;
-    fs::copy(&binary, stage.join("imageswap"))?;
+    fs::copy(binary, stage.join("imageswap"))?;
     let archive = folder.join("imageswap.tar");
     let replaced = format!("build={}", stage.display());
     let root = crate::repository();
@@ -60,7 +59,10 @@ pub fn imageswap(folder: &Path) -> anyhow::Result<PathBuf> {
         &archive,
         IMAGESWAP,
     )?;
-    step.done(format_args!("{:.1} MB", fs::metadata(&archive)?.len() as f64 / 1e6));
+    step.done(format_args!(
+        "{:.1} MB",
+        fs::metadata(&archive)?.len() as f64 / 1e6
+    ));
     Ok(archive)
 }
 
@@ -74,7 +76,10 @@ pub fn binary() -> anyhow::Result<PathBuf> {
     // The flags would make cargo compile everything anew in the usual folder, each time.
     let target = root.join("target/image");
     let step = Step::begin("compiling the static release binary, 6 minutes the first time");
-    let mut cargo = command("cargo", ["build", "--release", "--locked", "--package", "imageswap"]);
+    let mut cargo = command(
+        "cargo",
+        ["build", "--release", "--locked", "--package", "imageswap"],
+    );
     cargo
         .args(["--target", &triple, "--target-dir"])
         .arg(&target)
@@ -96,7 +101,8 @@ pub fn binary() -> anyhow::Result<PathBuf> {
 fn host() -> anyhow::Result<String> {
     let version = run(&mut command("rustc", ["-vV"]))?;
     let line = version.lines().find_map(|line| line.strip_prefix("host: "));
-    line.map(str::to_owned).context("rustc does not say what it compiles for")
+    line.map(str::to_owned)
+        .context("rustc does not say what it compiles for")
 }
 
 /// `buildah build`, with its store in the archive's folder; nothing is left of it elsewhere.
@@ -113,16 +119,29 @@ fn build(
     // Else it makes a lock in /etc.
     let settings = store.join("containers.conf");
     let network = store.join("network");
-    fs::write(&settings, format!("[network]\nnetwork_config_dir = {network:?}\n"))?;
+    fs::write(
+        &settings,
+        format!("[network]\nnetwork_config_dir = {network:?}\n"),
+    )?;
     let buildah = || {
         let mut buildah = command("buildah", ["--storage-driver", "vfs", "--root"]);
-        buildah.arg(store.join("root")).arg("--runroot").arg(store.join("run"));
+        buildah
+            .arg(store.join("root"))
+            .arg("--runroot")
+            .arg(store.join("run"));
         buildah.env("CONTAINERS_CONF", &settings);
         buildah
     };
     let tag = "localhost/built:1";
     run(buildah()
-        .args(["build", "--isolation", "chroot", "--timestamp", "0", "--file"])
+        .args([
+            "build",
+            "--isolation",
+            "chroot",
+            "--timestamp",
+            "0",
+            "--file",
+        ])
         .arg(file)
         .args(options)
         .args(["--tag", tag])

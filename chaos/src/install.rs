@@ -1,12 +1,13 @@
 //! ImageSwap on a cluster, from `deploy/`, as its README says.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
 use crate::cluster::Cluster;
-use crate::command::{eventually, run, run_with};
+use crate::command::{eventually, output, run, run_with};
 use crate::image;
 use crate::progress::Step;
 
@@ -19,12 +20,12 @@ pub const CONFIGURATION: &str = "imageswap-webhook";
 /// Maps for test Pods: Docker Hub's images come from where busybox is known.
 pub const MAPS: &str = "docker.io::mirror.example.com\ndefault::\n";
 
-/// Builds ImageSwap's image and loads it into every node.
+/// Builds ImageSwap's image of a static binary and loads it into every node.
 ///
 /// # Errors
 /// The build fails, or the image is too large.
-pub fn load_image(cluster: &Cluster) -> anyhow::Result<()> {
-    let archive = image::imageswap(&cluster.folder().join("images"))?;
+pub fn load_image(cluster: &Cluster, binary: &Path) -> anyhow::Result<()> {
+    let archive = image::imageswap(&cluster.folder().join("images"), binary)?;
     let size = fs::metadata(&archive)?.len();
     ensure!(
         size < image::MOST,
@@ -41,27 +42,30 @@ pub fn load_image(cluster: &Cluster) -> anyhow::Result<()> {
 pub fn apply(cluster: &Cluster, manifest: &str) -> anyhow::Result<String> {
     let output = run_with(&mut cluster.kubectl(["apply", "-f", "-"]), manifest)?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    ensure!(output.status.success(), "kubectl apply: {}", text(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "kubectl apply: {}",
+        text(&output.stderr)
+    );
     Ok(text(&output.stdout) + &text(&output.stderr))
 }
 
-/// The namespace and, in it, the maps.
+/// The namespace, if there is none, and in it the maps.
 ///
 /// # Errors
 /// kubectl refuses them.
 pub fn apply_maps(cluster: &Cluster, maps: &str) -> anyhow::Result<()> {
+    let created = output(&mut cluster.kubectl(["create", "namespace", NAMESPACE]))?;
+    let said = String::from_utf8_lossy(&created.stderr);
+    ensure!(
+        created.status.success() || said.contains("AlreadyExists"),
+        "can't create {NAMESPACE}: {said}"
+    );
     let manifest = serde_json::json!({
         "apiVersion": "v1",
-        "kind": "List",
-        "items": [
-            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
-            {
-                "apiVersion": "v1",
-                "kind": "ConfigMap",
-                "metadata": {"name": "imageswap-maps", "namespace": NAMESPACE},
-                "data": {"maps": maps},
-            },
-        ],
+        "kind": "ConfigMap",
+        "metadata": {"name": "imageswap-maps", "namespace": NAMESPACE},
+        "data": {"maps": maps},
     });
     apply(cluster, &manifest.to_string()).map(drop)
 }

@@ -10,7 +10,7 @@ use anyhow::Context;
 use chaos::cluster::{self, Cluster};
 use chaos::guard::{self, Guard};
 use chaos::progress::say;
-use chaos::{binaries, doctor, handshake, install, sidecar};
+use chaos::{binaries, doctor, handshake, image, install, sidecar};
 use clap::{Parser, Subcommand};
 
 /// A real Kubernetes on this machine, in network namespaces of its own, and ImageSwap on it.
@@ -126,7 +126,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Install => {
             let cluster = Cluster::open(&cli.cluster)?;
-            install::load_image(&cluster)?;
+            install::load_image(&cluster, &image::binary()?)?;
             install::apply_maps(&cluster, install::MAPS)?;
             install::install(&cluster)?;
             say(
@@ -170,7 +170,10 @@ fn up(name: &str, nodes: usize, yes: bool) -> anyhow::Result<()> {
     let cluster = Cluster::up(name, nodes, binaries, &chaos)?;
     guard.keep();
     say("to speak to it:");
-    println(&format!("export PATH={}:\"$PATH\"", cluster.bin().display()));
+    println(&format!(
+        "export PATH={}:\"$PATH\"",
+        cluster.bin().display()
+    ));
     say("then, for instance: kubectl get nodes   (and `chaos down` when done)");
     Ok(())
 }

@@ -60,7 +60,11 @@ impl Step {
     /// Ends the step with what came of it.
     pub fn done(self, result: impl std::fmt::Display) {
         let start = if self.is_terminal { "\r\x1b[K" } else { "" };
-        say(format_args!("{start}{}: {result}{}", self.name, self.elapsed()));
+        say(format_args!(
+            "{start}{}: {result}{}",
+            self.name,
+            self.elapsed()
+        ));
     }
 
     /// Nothing for the first second.

@@ -84,7 +84,9 @@ fn answer(tcp: TcpStream, config: &Arc<ServerConfig>, image: &str) -> anyhow::Re
 }
 
 fn response(review: &Value, image: &str) -> Value {
-    let containers = review.pointer("/request/object/spec/containers").and_then(Value::as_array);
+    let containers = review
+        .pointer("/request/object/spec/containers")
+        .and_then(Value::as_array);
     let is_there = containers.is_some_and(|all| all.iter().any(|one| one["name"] == NAME));
     let mut response = json!({"uid": review["request"]["uid"], "allowed": true});
     if !is_there {

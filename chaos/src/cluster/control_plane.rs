@@ -51,6 +51,8 @@ pub(super) fn start(layout: &Layout, control: &Machine) -> anyhow::Result<()> {
             flag("authorization-mode", "Node,RBAC"),
             flag("enable-admission-plugins", "NodeRestriction"),
             flag("allow-privileged", "true"),
+            // There is no DNS.
+            flag("kubelet-preferred-address-types", "InternalIP"),
             flag("token-auth-file", secret("tokens.csv")),
             flag("tls-cert-file", secret("apiserver.crt")),
             flag("tls-private-key-file", secret("apiserver.key")),
@@ -85,9 +87,11 @@ pub(super) fn start_controllers(layout: &Layout, control: &Machine) -> anyhow::R
 
 /// kube-apiserver makes most roles by itself, but not this binding.
 pub(super) fn bind_kube_proxy(cluster: &Cluster) -> anyhow::Result<()> {
-    eventually("the roles of kube-apiserver", Duration::from_secs(30), || {
-        run(&mut cluster.kubectl(["get", "clusterrole", "system:node-proxier"])).map(drop)
-    })?;
+    eventually(
+        "the roles of kube-apiserver",
+        Duration::from_secs(30),
+        || run(&mut cluster.kubectl(["get", "clusterrole", "system:node-proxier"])).map(drop),
+    )?;
     run(&mut cluster.kubectl([
         "create",
         "clusterrolebinding",

@@ -93,6 +93,11 @@ fn token() -> anyhow::Result<String> {
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     let mut options = fs::File::options();
-    let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(path)?;
+    let mut file = options
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)?;
     Ok(file.write_all(text.as_bytes())?)
 }

@@ -32,7 +32,11 @@ pub fn down(name: &str) -> anyhow::Result<bool> {
     if let Ok(text) = fs::read_to_string(layout.record())
         && let Ok(parts) = serde_json::from_str::<Parts>(&text)
     {
-        parts.nodes.iter().chain([&parts.control]).for_each(|machine| machine.kill());
+        parts
+            .nodes
+            .iter()
+            .chain([&parts.control])
+            .for_each(|machine| machine.kill());
     }
     // A run that died early has written nothing down; its namespaces tell whose processes are left.
     loop {
@@ -44,7 +48,11 @@ pub fn down(name: &str) -> anyhow::Result<bool> {
             bail!("processes {processes:?} of cluster {name} do not end");
         }
         // Those that only wait for one that was killed see it off, and end by themselves.
-        let all = if started.elapsed() > GRACE { processes.as_slice() } else { &[] };
+        let all = if started.elapsed() > GRACE {
+            processes.as_slice()
+        } else {
+            &[]
+        };
         ended.extend(all);
         for pid in all {
             if let Some(pid) = Pid::from_raw(*pid) {
@@ -67,12 +75,11 @@ pub fn down(name: &str) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// Orphans are seen off by the machine's first process, which may take its time. Our own children
-/// are gone with us.
+/// Orphans are seen off by the machine's first process, which may take its time. Others are by
+/// whoever started them.
 fn seen_off(processes: &[i32], started: Instant) {
-    let us = std::process::id().to_string();
-    let is_ours = |pid: i32| super::machine::parent(pid).is_none_or(|parent| parent == us);
-    while started.elapsed() < PATIENCE && !processes.iter().all(|pid| is_ours(*pid)) {
+    let is_orphan = |pid: i32| super::machine::parent(pid).as_deref() == Some("1");
+    while started.elapsed() < PATIENCE && processes.iter().any(|pid| is_orphan(*pid)) {
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -107,7 +114,11 @@ fn processes(layout: &Layout) -> anyhow::Result<Vec<i32>> {
     let mut all = Vec::new();
     for network in networks(layout) {
         let listed = ip(&["netns", "pids", &network]).context("can't list processes")?;
-        all.extend(listed.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
+        all.extend(
+            listed
+                .split_whitespace()
+                .filter_map(|pid| pid.parse::<i32>().ok()),
+        );
     }
     Ok(all)
 }
@@ -148,7 +159,8 @@ fn remove_group(group: &Path, started: Instant) -> anyhow::Result<()> {
             remove_group(&entry.path(), started)?;
         }
     }
-    retry(started, || fs::remove_dir(group)).with_context(|| format!("can't remove {}", group.display()))
+    retry(started, || fs::remove_dir(group))
+        .with_context(|| format!("can't remove {}", group.display()))
 }
 
 fn remove_state(layout: &Layout, started: Instant) -> anyhow::Result<()> {

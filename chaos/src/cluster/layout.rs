@@ -27,7 +27,8 @@ impl Layout {
 
     /// Makes the folders.
     pub(super) fn make(&self, nodes: usize) -> anyhow::Result<()> {
-        let machines = std::iter::once("control".to_owned()).chain((1..=nodes).map(|n| format!("node{n}")));
+        let machines =
+            std::iter::once("control".to_owned()).chain((1..=nodes).map(|n| format!("node{n}")));
         let mut folders = vec![self.logs(), self.secrets(), self.images(), self.bin()];
         for machine in machines {
             for part in ["run", "var-lib", "var-log", "manifests", "cni"] {
@@ -35,7 +36,8 @@ impl Layout {
             }
         }
         for folder in folders {
-            fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
+            fs::create_dir_all(&folder)
+                .with_context(|| format!("can't make {}", folder.display()))?;
         }
         Ok(())
     }

@@ -61,7 +61,14 @@ impl Machine {
         let mut holder = Command::new("nsenter");
         holder
             .arg(format!("--net=/run/netns/{network}"))
-            .args(["unshare", "--pid", "--mount", "--mount-proc", "--fork", "--kill-child"])
+            .args([
+                "unshare",
+                "--pid",
+                "--mount",
+                "--mount-proc",
+                "--fork",
+                "--kill-child",
+            ])
             .args(["--propagation", "private", "sh", "-c", SCRIPT, "sh"])
             .arg(&layout.state)
             .arg(chaos)
@@ -106,7 +113,11 @@ impl Machine {
     /// A command in the machine. Kubernetes' programs are found by their names.
     pub fn command(&self, program: &str) -> Command {
         let mut command = command("nsenter", ["-t", &self.pid.to_string(), "-m", "-p", "-n"]);
-        command.arg("--").arg("env").arg(format!("PATH={}", self.path())).arg(program);
+        command
+            .arg("--")
+            .arg("env")
+            .arg(format!("PATH={}", self.path()))
+            .arg(program);
         command
     }
 

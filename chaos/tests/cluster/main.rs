@@ -1,2 +1,135 @@
-//! ImageSwap on a real Kubernetes.
-fn main() {}
+//! ImageSwap on a real Kubernetes: three nodes, its own image, `deploy/`.
+//!
+//! One cluster serves all tests, which run one after the other in this order; each has namespaces
+//! of its own and says which installation it needs. `IMAGESWAP_CHAOS_TESTS=off` skips them on
+//! purpose. After a failure the logs of all programs and of ImageSwap are kept where the message
+//! says.
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::indexing_slicing)]
+
+mod access;
+mod deploy;
+mod install;
+mod pods;
+mod replicas;
+mod sidecars;
+mod upgrade;
+mod workloads;
+mod world;
+
+use std::sync::OnceLock;
+
+use chaos::progress::say;
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use self::world::World;
+
+type Test = fn(&World) -> anyhow::Result<()>;
+
+/// What skips them.
+const VARIABLE: &str = "IMAGESWAP_CHAOS_TESTS";
+
+/// In the order in which they run. Those that need the same installation stand together.
+const TESTS: &[(&str, Test)] = &[
+    (
+        "deploy::install_yaml_is_what_the_base_says",
+        deploy::in_step,
+    ),
+    (
+        "deploy::the_image_is_small_static_and_not_root",
+        deploy::image,
+    ),
+    ("install::on_an_empty_cluster", install::on_an_empty_cluster),
+    (
+        "workloads::all_kinds_run_swapped_images",
+        workloads::all_kinds,
+    ),
+    ("pods::debug_containers_are_swapped_once_each", pods::debug),
+    ("pods::an_image_volume_is_swapped", pods::image_volume),
+    (
+        "pods::a_static_pod_and_its_mirror_are_left_alone",
+        pods::static_pod,
+    ),
+    (
+        "pods::the_label_disables_pods_and_templates",
+        pods::disabled,
+    ),
+    (
+        "pods::other_namespaces_are_not_touched",
+        pods::other_namespace,
+    ),
+    ("pods::a_dry_run_shows_the_swapped_image", pods::dry_run),
+    ("pods::generated_names", pods::generate_name),
+    (
+        "pods::a_label_edited_does_not_restart_a_pod",
+        pods::label_edit,
+    ),
+    (
+        "sidecars::a_later_webhooks_sidecar_is_swapped_once",
+        sidecars::reinvocation,
+    ),
+    ("install::maps_that_come_later_are_used", install::late_maps),
+    (
+        "access::the_role_allows_what_is_needed_by_name",
+        access::by_name,
+    ),
+    ("replicas::three_serve_one_trusted_leaf", replicas::one_leaf),
+    (
+        "replicas::a_killed_leader_is_replaced_and_nothing_minted",
+        replicas::killed_leader,
+    ),
+    (
+        "deploy::cluster_wide_leaves_the_cluster_itself_alone",
+        deploy::cluster_wide,
+    ),
+    ("install::uninstalled_without_a_trace", install::uninstall),
+    ("upgrade::over_1_5_3_keeping_its_maps", upgrade::over_1_5_3),
+    (
+        "access::no_call_was_denied_in_the_whole_run",
+        access::none_denied,
+    ),
+];
+
+static WORLD: OnceLock<Result<World, String>> = OnceLock::new();
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    // The cluster is one, and so is the installation on it.
+    arguments.test_threads = Some(1);
+    let is_off = std::env::var(VARIABLE).is_ok_and(|value| value == "off");
+    if is_off && !arguments.list {
+        say(format_args!(
+            "{VARIABLE}=off: the tests that need a cluster are skipped"
+        ));
+    }
+    let trials = TESTS
+        .iter()
+        .map(|(name, test)| Trial::test(*name, || run(name, *test)).with_ignored_flag(is_off))
+        .collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    if let Some(Ok(world)) = WORLD.get() {
+        world.end();
+    }
+    conclusion.exit();
+}
+
+fn run(name: &str, test: Test) -> Result<(), Failed> {
+    let world = WORLD
+        .get_or_init(|| World::make().map_err(|error| format!("{error:#}")))
+        .as_ref()
+        .map_err(|error| format!("no cluster to test on ({VARIABLE}=off skips this): {error}"))?;
+    let tested = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(world)));
+    let failed = match tested {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error)) => format!("{error:#}"),
+        Err(panic) => panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+            .unwrap_or_else(|| "a panic".to_owned()),
+    };
+    let logs = match world.keep_logs(name) {
+        Ok(folder) => format!("logs: {}", folder.display()),
+        Err(error) => format!("the logs could not be kept: {error:#}"),
+    };
+    Err(format!("{failed}\n{logs}").into())
+}

@@ -1,0 +1,118 @@
+//! Three replicas with one Secret and one leader.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use chaos::command::{eventually, run};
+use chaos::install::{self, NAMESPACE};
+use serde_json::Value;
+
+use crate::world::{CHAOS, Installed, World};
+
+/// What kube-apiserver verifies.
+const HOST: &str = "imageswap.imageswap-system.svc";
+
+pub(crate) fn one_leaf(world: &World) -> anyhow::Result<()> {
+    world.need(Installed::Production)?;
+    let leaves = leaves(world)?;
+    ensure!(leaves.len() == 3, "{} replicas", leaves.len());
+    ensure!(leaves.iter().all(|leaf| *leaf == leaves[0]), "{leaves:?}");
+    // Spread over the nodes.
+    let pods = replicas(world)?;
+    let mut nodes: Vec<_> = pods
+        .iter()
+        .map(|pod| pod["spec"]["nodeName"].to_string())
+        .collect();
+    nodes.sort();
+    nodes.dedup();
+    ensure!(nodes.len() == 3, "all are on {nodes:?}");
+    Ok(())
+}
+
+pub(crate) fn killed_leader(world: &World) -> anyhow::Result<()> {
+    world.need(Installed::Production)?;
+    let leader = eventually("a leader", Duration::from_secs(20), || leader(world))?;
+    let (secret, bundle, leaves_before) = (
+        secret(world)?,
+        install::ca_bundle(&world.cluster)?,
+        leaves(world)?,
+    );
+
+    // As the kernel would, out of memory: nothing is said or given up.
+    let pods = replicas(world)?;
+    let pod = pods
+        .iter()
+        .find(|pod| {
+            pod["metadata"]["name"]
+                .as_str()
+                .is_some_and(|name| leader.contains(name))
+        })
+        .with_context(|| format!("no Pod is the leader {leader}"))?;
+    let id = pod["status"]["containerStatuses"][0]["containerID"]
+        .as_str()
+        .context("no container")?;
+    let id = id.trim_start_matches("containerd://");
+    let node = world
+        .cluster
+        .nodes()
+        .iter()
+        .find(|node| pod["spec"]["nodeName"] == node.name)
+        .context("no such node")?;
+    run(&mut node.ctr(&["tasks", "kill", "--signal", "SIGKILL", id]))?;
+    let killed = Instant::now();
+    // The lease's time and a few polls.
+    eventually("another leader", Duration::from_secs(25), || {
+        let now = self::leader(world)?;
+        ensure!(now != leader, "it is {now} still");
+        Ok(())
+    })?;
+    chaos::progress::say(format_args!(
+        "another leader after {:.1} s",
+        killed.elapsed().as_secs_f32()
+    ));
+    install::wait(&world.cluster)?;
+    // A second look, when the new leader has had time to do something foolish.
+    std::thread::sleep(Duration::from_secs(3));
+    ensure!(self::secret(world)? == secret, "the Secret was written");
+    ensure!(
+        install::ca_bundle(&world.cluster)? == bundle,
+        "the caBundle was written"
+    );
+    ensure!(leaves(world)? == leaves_before, "another leaf is served");
+    Ok(())
+}
+
+/// The Secret's version: any write changes it.
+fn secret(world: &World) -> anyhow::Result<String> {
+    let secret = world.get(&["-n", NAMESPACE, "secret/imageswap-tls"])?;
+    Ok(secret["metadata"]["resourceVersion"].to_string())
+}
+
+fn leader(world: &World) -> anyhow::Result<String> {
+    let lease = world.get(&["-n", NAMESPACE, "lease/imageswap-leader"])?;
+    let holder = lease["spec"]["holderIdentity"].as_str().unwrap_or_default();
+    ensure!(!holder.is_empty(), "nobody leads");
+    Ok(holder.to_owned())
+}
+
+fn replicas(world: &World) -> anyhow::Result<Vec<Value>> {
+    let list = world.get(&["-n", NAMESPACE, "pods", "-l", "app=imageswap"])?;
+    let pods = list["items"].as_array().context("no list")?;
+    let lives = |pod: &&Value| pod["metadata"]["deletionTimestamp"].is_null();
+    Ok(pods.iter().filter(lives).cloned().collect())
+}
+
+/// The leaf of each replica as a handshake sees it, each verified against the live caBundle.
+fn leaves(world: &World) -> anyhow::Result<Vec<String>> {
+    let ca = world.cluster.folder().join("live-ca.crt");
+    std::fs::write(&ca, STANDARD.decode(install::ca_bundle(&world.cluster)?)?)?;
+    let handshake = |pod: &Value| {
+        let ip = pod["status"]["podIP"].as_str().context("no address")?;
+        let mut chaos = world.cluster.in_network(1, CHAOS);
+        chaos.args(["handshake", "--name", HOST, "--ca"]).arg(&ca);
+        run(chaos.arg(format!("{ip}:5000")))
+    };
+    replicas(world)?.iter().map(handshake).collect()
+}

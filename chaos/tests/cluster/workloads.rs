@@ -1,0 +1,112 @@
+//! Every kind that makes Pods: the Pods run, and their images are the swapped ones.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use chaos::command::eventually;
+use serde_json::{Value, json};
+
+use crate::world::{Installed, Namespace, SWAPPED, UNSWAPPED, World, images};
+
+pub(crate) fn all_kinds(world: &World) -> anyhow::Result<()> {
+    world.need(Installed::Base)?;
+    let namespace = world.namespace()?;
+    // First, for its minute passes while the others are looked at.
+    namespace.apply(json!({
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "metadata": {"name": "cron-job"},
+        "spec": {
+            "schedule": "* * * * *",
+            "jobTemplate": {"spec": {"template": ending("cron-job")}},
+        },
+    }))?;
+    let mut pod = running("bare");
+    pod["apiVersion"] = "v1".into();
+    pod["kind"] = "Pod".into();
+    pod["metadata"]["name"] = "bare".into();
+    namespace.apply(pod)?;
+    for kind in ["Deployment", "StatefulSet", "DaemonSet"] {
+        let name = kind.to_lowercase();
+        let mut spec = json!({
+            "selector": {"matchLabels": {"of": name}},
+            "template": running(&name),
+        });
+        if kind != "DaemonSet" {
+            spec["replicas"] = 2.into();
+        }
+        if kind == "StatefulSet" {
+            spec["serviceName"] = "none".into();
+        }
+        namespace.apply(json!({
+            "apiVersion": "apps/v1",
+            "kind": kind,
+            "metadata": {"name": name},
+            "spec": spec,
+        }))?;
+    }
+    namespace.apply(json!({
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "job"},
+        "spec": {"template": ending("job")},
+    }))?;
+
+    for (of, count) in [
+        ("bare", 1),
+        ("deployment", 2),
+        ("statefulset", 2),
+        ("daemonset", 3),
+    ] {
+        reach(&namespace, of, "Running", count)?;
+    }
+    reach(&namespace, "job", "Succeeded", 1)?;
+    reach(&namespace, "cron-job", "Succeeded", 1)
+}
+
+/// Waits until that many Pods are there, in that phase, and looks at their images.
+fn reach(namespace: &Namespace<'_>, of: &str, phase: &str, count: usize) -> anyhow::Result<()> {
+    eventually(of, Duration::from_secs(100), || {
+        let list = namespace.get(&["pods", "-l", &format!("of={of}")])?;
+        let pods = list["items"].as_array().context("no list")?;
+        for pod in pods {
+            let images = images(pod);
+            ensure!(
+                images.len() == 3 && images.iter().all(|image| *image == SWAPPED),
+                "the images are {images:?}"
+            );
+        }
+        let reached = pods.iter().filter(|pod| is_in(pod, phase)).count();
+        ensure!(reached >= count, "{reached} of {count} Pods are {phase}");
+        Ok(())
+    })
+}
+
+fn is_in(pod: &Value, phase: &str) -> bool {
+    let statuses = pod["status"]["containerStatuses"].as_array();
+    let all_ready = statuses.is_some_and(|all| all.iter().all(|one| one["ready"] == true));
+    pod["status"]["phase"] == phase && (phase != "Running" || all_ready)
+}
+
+/// A template with an init container, a native sidecar, and a container that stays.
+fn running(of: &str) -> Value {
+    json!({
+        "metadata": {"labels": {"of": of}},
+        "spec": {
+            "terminationGracePeriodSeconds": 0,
+            "initContainers": [
+                {"name": "init", "image": UNSWAPPED, "command": ["busybox", "true"]},
+                {"name": "sidecar", "image": UNSWAPPED, "restartPolicy": "Always"},
+            ],
+            "containers": [{"name": "main", "image": UNSWAPPED}],
+        },
+    })
+}
+
+/// The same, with a container that ends.
+fn ending(of: &str) -> Value {
+    let mut template = running(of);
+    template["spec"]["restartPolicy"] = "Never".into();
+    template["spec"]["containers"][0]["command"] = json!(["busybox", "true"]);
+    template
+}

@@ -1,0 +1,305 @@
+//! The cluster that all tests share, what is installed on it, and what a test asks of it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use chaos::cluster::Cluster;
+use chaos::command::{eventually, output, run};
+use chaos::guard::Guard;
+use chaos::install::{self, NAMESPACE};
+use chaos::progress::Step;
+use chaos::{binaries, doctor};
+use serde_json::Value;
+use time::OffsetDateTime;
+
+/// The program of this crate, which holds namespaces and watches over the cluster.
+pub(crate) const CHAOS: &str = env!("CARGO_BIN_EXE_chaos");
+
+/// The test cluster's name; one that a person has started goes on beside it.
+const NAME: &str = "test";
+
+/// An image as a test Pod names it, which no node has …
+pub(crate) const UNSWAPPED: &str = "chaos/busybox:1";
+/// … and what becomes of it, which every node has.
+pub(crate) const SWAPPED: &str = chaos::image::WORKLOAD;
+
+/// What is installed at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Installed {
+    Nothing,
+    /// `deploy/install.yaml`, with two replicas.
+    Base,
+    /// `deploy/overlays/production`, with three.
+    Production,
+    /// `deploy/overlays/cluster-wide`.
+    ClusterWide,
+}
+
+pub(crate) struct World {
+    pub(crate) cluster: Cluster,
+    /// ImageSwap's, as it is in the image.
+    pub(crate) binary: PathBuf,
+    guard: Guard,
+    installed: Mutex<Installed>,
+    /// When installations were removed, from and to.
+    removals: Mutex<Vec<(OffsetDateTime, OffsetDateTime)>>,
+    namespaces: AtomicUsize,
+}
+
+/// A namespace of one test's, removed at its end.
+pub(crate) struct Namespace<'a> {
+    pub(crate) name: String,
+    world: &'a World,
+}
+
+impl World {
+    pub(crate) fn make() -> anyhow::Result<Self> {
+        doctor::cure()?;
+        let binaries = binaries::ready()?;
+        // Before the cluster, which would only be in its way.
+        let binary = chaos::image::binary()?;
+        let chaos = Path::new(CHAOS);
+        let guard = Guard::start(chaos, NAME)?;
+        let cluster = Cluster::up(NAME, 3, binaries, chaos)?;
+        install::load_image(&cluster, &binary)?;
+        Ok(Self {
+            cluster,
+            binary,
+            guard,
+            installed: Mutex::new(Installed::Nothing),
+            removals: Mutex::default(),
+            namespaces: AtomicUsize::new(0),
+        })
+    }
+
+    pub(crate) fn end(&self) {
+        let step = Step::begin("taking the cluster down");
+        self.guard.end();
+        let remains = chaos::cluster::remains(NAME);
+        step.done(if remains.is_empty() {
+            "gone".to_owned()
+        } else {
+            remains.join("; ")
+        });
+    }
+
+    // === kubectl ===
+
+    /// What `kubectl` prints.
+    pub(crate) fn kubectl(&self, words: &[&str]) -> anyhow::Result<String> {
+        run(&mut self.cluster.kubectl(words))
+    }
+
+    /// What `kubectl` says as it refuses.
+    pub(crate) fn refused(&self, command: &mut Command) -> anyhow::Result<String> {
+        let output = output(command)?;
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        ensure!(!output.status.success(), "not refused: {out}{err}");
+        Ok(err)
+    }
+
+    pub(crate) fn apply(&self, manifest: &Value) -> anyhow::Result<String> {
+        install::apply(&self.cluster, &manifest.to_string())
+    }
+
+    /// An object, as JSON.
+    pub(crate) fn get(&self, words: &[&str]) -> anyhow::Result<Value> {
+        let words = [&["get", "-o", "json"], words].concat();
+        Ok(serde_json::from_str(&self.kubectl(&words)?)?)
+    }
+
+    // === installing ===
+
+    /// Sees to it that this is what is installed, with [`install::MAPS`].
+    pub(crate) fn need(&self, wanted: Installed) -> anyhow::Result<()> {
+        let is = self.installed();
+        if is == wanted {
+            return Ok(());
+        }
+        if is != Installed::Nothing {
+            self.uninstall()?;
+        }
+        if wanted != Installed::Nothing {
+            install::apply_maps(&self.cluster, install::MAPS)?;
+            self.kubectl(&["apply", "-k", &overlay(wanted)])?;
+            install::wait(&self.cluster)?;
+        }
+        self.set_installed(wanted);
+        Ok(())
+    }
+
+    pub(crate) fn installed(&self) -> Installed {
+        *self.installed.lock().unwrap()
+    }
+
+    pub(crate) fn set_installed(&self, installed: Installed) {
+        *self.installed.lock().unwrap() = installed;
+    }
+
+    /// Removes all that any installation brings.
+    pub(crate) fn uninstall(&self) -> anyhow::Result<()> {
+        // The widest one holds all that the others do.
+        let all = overlay(Installed::ClusterWide);
+        self.removing(&["delete", "-k", &all, "--ignore-not-found", "--timeout=60s"])
+    }
+
+    /// Removes an installation with this command.
+    pub(crate) fn removing(&self, words: &[&str]) -> anyhow::Result<()> {
+        let started = OffsetDateTime::now_utc();
+        self.kubectl(words)?;
+        self.set_installed(Installed::Nothing);
+        self.removals
+            .lock()
+            .unwrap()
+            .push((started, OffsetDateTime::now_utc()));
+        Ok(())
+    }
+
+    /// Whether an installation was being removed then: its Pods live a little longer than its roles.
+    pub(crate) fn was_being_removed(&self, at: OffsetDateTime) -> bool {
+        let removals = self.removals.lock().unwrap();
+        removals
+            .iter()
+            .any(|(from, to)| (*from..=*to).contains(&at))
+    }
+
+    // === namespaces ===
+
+    /// One in which images are swapped.
+    pub(crate) fn namespace(&self) -> anyhow::Result<Namespace<'_>> {
+        self.namespace_with(&["k8s.twr.io/imageswap=enabled"])
+    }
+
+    pub(crate) fn namespace_with(&self, labels: &[&str]) -> anyhow::Result<Namespace<'_>> {
+        let n = self.namespaces.fetch_add(1, Ordering::Relaxed);
+        let name = format!("test-{n}");
+        self.kubectl(&["create", "namespace", &name])?;
+        let namespace = Namespace { name, world: self };
+        for label in labels {
+            self.kubectl(&["label", "namespace", &namespace.name, label])?;
+        }
+        // A Pod can't be made without it.
+        eventually("its service account", Duration::from_secs(20), || {
+            namespace
+                .kubectl(&["get", "serviceaccount", "default"])
+                .map(drop)
+        })?;
+        Ok(namespace)
+    }
+
+    // === after a failure ===
+
+    /// Copies all logs to where they outlive the cluster.
+    pub(crate) fn keep_logs(&self, test: &str) -> anyhow::Result<PathBuf> {
+        let name = format!("{}-{}", std::process::id(), test.replace("::", "-"));
+        let folder = chaos::repository().join("target/chaos-logs").join(name);
+        fs::create_dir_all(&folder)?;
+        for log in fs::read_dir(self.cluster.logs())?.flatten() {
+            fs::copy(log.path(), folder.join(log.file_name()))?;
+        }
+        let write = |file: &str, words: &[&str]| {
+            let output = output(&mut self.cluster.kubectl(words))?;
+            let all = [output.stdout, output.stderr].concat();
+            fs::write(folder.join(file), all).context("can't write")
+        };
+        write("pods.txt", &["get", "pods", "-A", "-o", "wide"])?;
+        write("events.txt", &["get", "events", "-A"])?;
+        write(
+            "webhook.yaml",
+            &["get", "mutatingwebhookconfigurations", "-o", "yaml"],
+        )?;
+        let pods = self.kubectl(&["-n", NAMESPACE, "get", "pods", "-o", "name"])?;
+        for pod in pods.lines() {
+            let file = pod.replace("pod/", "");
+            write(&format!("{file}.log"), &["-n", NAMESPACE, "logs", pod])?;
+            let before = ["-n", NAMESPACE, "logs", "--previous", pod];
+            write(&format!("{file}-before.log"), &before)?;
+        }
+        Ok(folder)
+    }
+}
+
+impl Namespace<'_> {
+    /// `kubectl` in this namespace.
+    pub(crate) fn kubectl(&self, words: &[&str]) -> anyhow::Result<String> {
+        self.world.kubectl(&[&["-n", &self.name], words].concat())
+    }
+
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
+        self.world
+            .cluster
+            .kubectl([&["-n", &self.name], words].concat())
+    }
+
+    pub(crate) fn get(&self, words: &[&str]) -> anyhow::Result<Value> {
+        self.world.get(&[&["-n", &self.name], words].concat())
+    }
+
+    /// Applies an object here.
+    pub(crate) fn apply(&self, mut manifest: Value) -> anyhow::Result<String> {
+        manifest["metadata"]["namespace"] = self.name.clone().into();
+        self.world.apply(&manifest)
+    }
+
+    /// Waits until a Pod runs, with all its containers ready.
+    pub(crate) fn runs(&self, pod: &str) -> anyhow::Result<Value> {
+        let name = format!("pod/{pod}");
+        self.kubectl(&["wait", "--for=condition=Ready", &name, "--timeout=60s"])?;
+        self.get(&[&name])
+    }
+}
+
+impl Drop for Namespace<'_> {
+    fn drop(&mut self) {
+        // A test that failed has more to say than that this failed, too.
+        let _ = self
+            .world
+            .kubectl(&["delete", "namespace", &self.name, "--wait=false"]);
+    }
+}
+
+/// The folder of an installation.
+pub(crate) fn overlay(installed: Installed) -> String {
+    let folder = match installed {
+        Installed::Nothing | Installed::Base => "deploy/base",
+        Installed::Production => "deploy/overlays/production",
+        Installed::ClusterWide => "deploy/overlays/cluster-wide",
+    };
+    chaos::repository().join(folder).display().to_string()
+}
+
+/// A Pod with one container, of an image that must be swapped to run.
+pub(crate) fn pod(name: &str) -> Value {
+    pod_with(name, UNSWAPPED)
+}
+
+pub(crate) fn pod_with(name: &str, image: &str) -> Value {
+    serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name},
+        "spec": {
+            "terminationGracePeriodSeconds": 0,
+            "containers": [{"name": "main", "image": image}],
+        },
+    })
+}
+
+/// Every image of a Pod's containers, of all kinds.
+pub(crate) fn images(pod: &Value) -> Vec<&str> {
+    ["initContainers", "containers", "ephemeralContainers"]
+        .iter()
+        .filter_map(|kind| pod["spec"][kind].as_array())
+        .flatten()
+        .filter_map(|container| container["image"].as_str())
+        .collect()
+}
+
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
