@@ -390,6 +390,8 @@ fn help_names_every_default_and_variable() {
         "[env: IMAGESWAP_LISTEN=]",
         "[env: IMAGE_PREFIX=]",
         "[default: 10m]",
+        "[default: imageswap-tls]",
+        "[env: IMAGESWAP_CLUSTER=]",
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }

@@ -70,6 +70,13 @@ impl Bundle {
         self
     }
 
+    /// The first so many.
+    #[must_use]
+    pub fn first(mut self, most: usize) -> Self {
+        self.cas.truncate(most);
+        self
+    }
+
     /// As text: the certificates alone, and each once.
     pub fn pem(&self) -> String {
         self.cas.iter().map(pem_of).collect()
@@ -131,7 +138,8 @@ mod tests {
         assert_eq!(read(both.pem()).cas(), both.cas());
         let later = both.clone().living(NOW + Duration::hours(30));
         assert_eq!(later.cas(), read(two.clone()).cas());
-        assert_eq!(read(one).and(&read(two)).cas().len(), 2);
+        assert_eq!(read(one.clone()).and(&read(two)).cas().len(), 2);
+        assert_eq!(other.first(1).cas(), read(one).cas());
     }
 
     #[test]

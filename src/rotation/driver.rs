@@ -116,8 +116,12 @@ impl<S: Store> Driver<S> {
                     let _ = timeout(wait, changed.notified()).await;
                 }
                 Err(Failure::Conflict(why)) => {
-                    debug!(why, "somebody else was first; looking again");
                     pause = longer(pause, AFTER_CONFLICT);
+                    if pause < AFTER_FAILURE {
+                        debug!(why, "somebody else was first; looking again");
+                    } else if sparingly.may() {
+                        warn!(why, "a step conflicts again and again; looking again");
+                    }
                     tokio::time::sleep(pause).await;
                 }
                 Err(Failure::Failed(why)) => {

@@ -10,7 +10,8 @@
 //! What makes it safe:
 //! - A CA is never taken away: 1 and 2 keep those of `ca.crt` and of the live caBundles beside the
 //!   new one, 3 adds to what a caBundle holds. So whatever leaf some replica still serves stays
-//!   believed, also when somebody replaces the Secret by hand. Only those that have ended go.
+//!   believed, also when somebody replaces the Secret by hand. Only those that have ended go, and
+//!   the oldest of more than 32: somebody may replace it again and again.
 //! - Every write carries the version it was planned on. Two leaders can conflict, not harm.
 //! - A webhook configuration that is not there is not made: to delete it is the way to switch
 //!   ImageSwap off.
@@ -21,6 +22,9 @@ use time::{Duration, OffsetDateTime};
 
 use super::state::{Hook, Observed, Secret};
 use crate::pki::{self, Bundle};
+
+/// How many CAs are kept besides those that are needed. A Secret holds 1 MiB.
+const KEPT: usize = 32;
 
 /// What is wanted.
 #[derive(Debug, Clone)]
@@ -91,7 +95,7 @@ pub fn plan(observed: &Observed, policy: &Policy, now: OffsetDateTime) -> Plan {
     let Some(secret) = &observed.secret else {
         return Plan {
             step: Step::Bootstrap {
-                keep: observed.live_bundle().living(now),
+                keep: kept(observed.live_bundle(), now),
             },
             reason: "there is no Secret".to_owned(),
         };
@@ -99,7 +103,7 @@ pub fn plan(observed: &Observed, policy: &Policy, now: OffsetDateTime) -> Plan {
     let pair = match pki::judge(&secret.pem(), &policy.required, now) {
         Ok(pair) => pair,
         Err(flaw) => {
-            let keep = secret.bundle().and(&observed.live_bundle()).living(now);
+            let keep = kept(secret.bundle().and(&observed.live_bundle()), now);
             let version = secret.version.clone();
             return Plan {
                 step: Step::Replace { version, keep },
@@ -115,6 +119,11 @@ pub fn plan(observed: &Observed, policy: &Policy, now: OffsetDateTime) -> Plan {
     })
 }
 
+/// What stays believed beside what is needed. New CAs come first.
+fn kept(bundle: Bundle, now: OffsetDateTime) -> Bundle {
+    bundle.living(now).first(KEPT)
+}
+
 fn trust(observed: &Observed, secret: &Secret, now: OffsetDateTime) -> Option<Plan> {
     let configuration = observed.configuration.as_ref()?;
     let wanted = secret.bundle();
@@ -125,7 +134,7 @@ fn trust(observed: &Observed, secret: &Secret, now: OffsetDateTime) -> Option<Pl
             let live = hook.bundle();
             let is_right = live.holds(&wanted) && !live.has_rubbish();
             (!is_right).then(|| Hook {
-                bundle: wanted.clone().and(&live.living(now)).pem().into_bytes(),
+                bundle: wanted.clone().and(&kept(live, now)).pem().into_bytes(),
                 ..hook.clone()
             })
         })

@@ -184,6 +184,9 @@ fn settle(memory: &Memory) -> OffsetDateTime {
 
 // === the policy ===
 
+/// A Secret, caBundles, and what is expected of them.
+type Row<'a, E> = (Option<Secret>, Option<&'a [Vec<u8>]>, E, &'a str);
+
 #[test]
 fn each_state_has_its_step() {
     let [good, other, ended, foreign] = pairs();
@@ -201,7 +204,7 @@ fn each_state_has_its_step() {
     let both = bundle(&[other, good]);
     let (ca, none): (_, &[Vec<u8>]) = (bundle(&[good]), &[]);
     let rubbish = [ca.as_slice(), b"-----BEGIN CERTIFICATE-----\nAA"].concat();
-    let rows: &[(Option<Secret>, Option<&[Vec<u8>]>, &str, &str)] = &[
+    let rows: &[Row<'_, &str>] = &[
         (None, None, "bootstrap", "no Secret"),
         (None, Some(none), "bootstrap", "no Secret"),
         (
@@ -290,6 +293,29 @@ fn cas_stay_until_they_end() {
     assert!(!hooks[0].bundle().holds(&read(&[ended])));
 }
 
+/// Somebody may replace the Secret again and again.
+#[test]
+fn bundles_do_not_grow_without_end() {
+    let memory = Memory::new(observed(None, Some(&[vec![]])));
+    let certificates = || {
+        let settled = memory.now();
+        let live = String::from_utf8(settled.hooks()[0].bundle.clone()).unwrap();
+        [settled.secret.unwrap().pem().ca, live].map(|text| text.matches("BEGIN").count())
+    };
+    for round in 0..80 {
+        settle(&memory);
+        let [in_secret, live] = certificates();
+        assert!(in_secret <= 33 && live <= 66, "{in_secret} {live}");
+        let mut state = memory.0.lock().unwrap();
+        let secret = state.0.secret.as_mut().unwrap();
+        secret.key = None;
+        if round % 2 == 0 {
+            secret.ca = None;
+        }
+    }
+    assert!(certificates()[0] > 30);
+}
+
 #[test]
 fn from_nothing_to_trusted_in_two_steps_and_no_more() {
     let memory = Memory::new(observed(None, Some(&[vec![], b"rubbish".to_vec()])));
@@ -365,7 +391,7 @@ fn a_replica_serves_what_is_right_and_believed() {
         ..other.clone()
     };
     let (none, fits, lacks): (&[Vec<u8>], _, _) = (&[], [bundle(&[other])], [bundle(&[good])]);
-    let rows: &[(Option<Secret>, Option<&[Vec<u8>]>, Option<&Pair>, &str)] = &[
+    let rows: &[Row<'_, Option<&Pair>>] = &[
         (None, Some(&fits), None, "absent"),
         (None, Some(&fits), Some(&old), "absent"),
         (Some(secret(&mixed)), Some(&fits), Some(&old), "bad"),

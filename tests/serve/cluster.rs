@@ -157,22 +157,18 @@ async fn without_an_api_it_lives_is_not_ready_and_stops_when_told() {
 #[test]
 fn where_there_is_no_cluster_it_says_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
-    let rows: [(&[&str], &[(&str, &str)], &str); 2] = [
-        (&["--cluster", "on"], &[], "set KUBECONFIG"),
-        (
-            &[],
-            &[("KUBERNETES_SERVICE_HOST", "10.0.0.1")],
-            "automountServiceAccountToken",
-        ),
-    ];
-    for (args, env, part) in rows {
+    let pod = ("KUBERNETES_SERVICE_HOST", "10.0.0.1");
+    for (wish, env, part) in [
+        ("on", ("NOTHING", ""), "set KUBECONFIG"),
+        ("auto", pod, "automountServiceAccountToken"),
+        ("on", pod, "automountServiceAccountToken"),
+    ] {
         let output = imageswap()
-            .arg("serve")
-            .args(args)
+            .args(["serve", "--cluster", wish])
             .env_remove("KUBERNETES_SERVICE_HOST")
             .env_remove("KUBECONFIG")
             .env("HOME", dir.path())
-            .envs(env.iter().copied())
+            .env(env.0, env.1)
             .output()
             .unwrap();
         let text = String::from_utf8(output.stderr).unwrap();
