@@ -243,10 +243,11 @@ async fn what_changes_is_seen_soon_by_watches_that_a_role_can_name() {
     let leader = Arc::new(Notify::new());
     let wake = leader.clone();
     let watching = tokio::spawn(async move { cluster.watch(&sender, &wake).await });
-    let second = Duration::from_secs(1);
+    // Less than the time after which all is looked at in any case.
+    let soon = Duration::from_secs(10);
     let mut see = async |wanted: &dyn Fn(&Observed) -> bool| {
         let is_so = |seen: &Seen| seen.as_ref().is_some_and(|seen| wanted(seen));
-        let found = tokio::time::timeout(second, seen.wait_for(is_so)).await;
+        let found = tokio::time::timeout(soon, seen.wait_for(is_so)).await;
         drop(found.expect("not seen in time").unwrap());
     };
     see(&|seen| seen.secret.is_none()).await;
@@ -267,9 +268,7 @@ async fn what_changes_is_seen_soon_by_watches_that_a_role_can_name() {
     .await;
     api.delete(SECRET);
     see(&|seen| seen.secret.is_none()).await;
-    tokio::time::timeout(second, leader.notified())
-        .await
-        .unwrap();
+    tokio::time::timeout(soon, leader.notified()).await.unwrap();
     assert!(!watching.is_finished());
 }
 
@@ -282,8 +281,9 @@ struct Candidate {
 }
 
 impl Candidate {
-    fn stand(api: &Api, nonce: u64) -> Self {
-        let election = Election::new(&cluster(api, nonce), Duration::from_secs(3)).unwrap();
+    fn stand(api: &Api, nonce: u64, lease: u64) -> Self {
+        let lease = Duration::from_secs(lease);
+        let election = Election::new(&cluster(api, nonce), lease).unwrap();
         let (sender, claim) = watch::channel(Claim::default());
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(async move { election.run(&sender, stopped).await });
@@ -306,19 +306,19 @@ fn lease(spec: &Value) -> Value {
 #[tokio::test]
 async fn one_leads_and_the_next_takes_over_at_once_or_when_the_lease_has_ended() {
     let api = Api::start().await;
-    let one = Candidate::stand(&api, 1);
-    one.comes_to_lead(Duration::from_secs(1)).await;
-    let two = Candidate::stand(&api, 2);
+    let one = Candidate::stand(&api, 1, 5);
+    one.comes_to_lead(Duration::from_secs(5)).await;
+    let two = Candidate::stand(&api, 2, 5);
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     assert!(one.leads() && !two.leads());
-    // Released.
+    // Released: sooner than the lease would have ended.
     one.stop.send_replace(true);
-    two.comes_to_lead(Duration::from_secs(2)).await;
+    two.comes_to_lead(Duration::from_millis(2_500)).await;
     one.task.await.unwrap();
     // Killed.
-    let three = Candidate::stand(&api, 3);
+    let three = Candidate::stand(&api, 3, 5);
     two.task.abort();
-    three.comes_to_lead(Duration::from_secs(6)).await;
+    three.comes_to_lead(Duration::from_secs(9)).await;
     assert!(!two.leads(), "the claim ended before another began");
     assert!(!api.calls().iter().any(|call| call.starts_with("POST")));
 }
@@ -329,22 +329,22 @@ async fn whatever_the_lease_is_somebody_leads_in_the_end() {
     let ahead = (jiff::Timestamp::now() + jiff::SignedDuration::from_hours(9)).to_string();
     let released = json!({"holderIdentity": null, "renewTime": null, "leaseTransitions": 3});
     for (spec, seconds) in [
-        (Value::Null, 1),
-        (released, 1),
-        (json!({"holderIdentity": "gone"}), 1),
+        (Value::Null, 5),
+        (released, 5),
+        (json!({"holderIdentity": "gone"}), 5),
         (
             json!({"holderIdentity": "gone", "renewTime": old, "acquireTime": old, "leaseDurationSeconds": 15, "leaseTransitions": 0}),
-            1,
+            5,
         ),
         // Of a holder that is gone, whose clock was ahead: two lease times by our own.
         (
             json!({"holderIdentity": "gone", "renewTime": ahead, "acquireTime": old, "leaseDurationSeconds": 15, "leaseTransitions": 0}),
-            9,
+            15,
         ),
     ] {
         let api = Api::start().await;
         api.put(LEASE, lease(&spec));
-        let candidate = Candidate::stand(&api, 1);
+        let candidate = Candidate::stand(&api, 1, 3);
         candidate.comes_to_lead(Duration::from_secs(seconds)).await;
     }
 }
@@ -352,8 +352,8 @@ async fn whatever_the_lease_is_somebody_leads_in_the_end() {
 #[tokio::test]
 async fn a_lease_that_is_deleted_is_made_anew() {
     let api = Api::start().await;
-    let one = Candidate::stand(&api, 1);
-    one.comes_to_lead(Duration::from_secs(1)).await;
+    let one = Candidate::stand(&api, 1, 3);
+    one.comes_to_lead(Duration::from_secs(5)).await;
     api.delete(LEASE);
     until(Duration::from_secs(4), "a Lease", || {
         api.object(LEASE)
@@ -366,10 +366,10 @@ async fn a_lease_that_is_deleted_is_made_anew() {
 #[tokio::test]
 async fn who_can_not_renew_leads_no_longer_than_the_lease() {
     let api = Api::start().await;
-    let one = Candidate::stand(&api, 1);
-    one.comes_to_lead(Duration::from_secs(1)).await;
+    let one = Candidate::stand(&api, 1, 3);
+    one.comes_to_lead(Duration::from_secs(5)).await;
     api.set_mood(Mood::Hanging);
-    let led = until(Duration::from_secs(3), "the end", || !one.leads()).await;
+    let led = until(Duration::from_secs(6), "the end", || !one.leads()).await;
     assert!(led < Duration::from_secs(3), "{led:?}");
     // Stopped while the API hangs, it does not hang, too.
     one.stop.send_replace(true);
@@ -382,9 +382,9 @@ async fn who_can_not_renew_leads_no_longer_than_the_lease() {
 #[tokio::test]
 async fn an_answer_that_names_another_is_not_believed() {
     let api = Api::start().await;
-    let one = Candidate::stand(&api, 1);
-    one.comes_to_lead(Duration::from_secs(1)).await;
+    let one = Candidate::stand(&api, 1, 3);
+    one.comes_to_lead(Duration::from_secs(5)).await;
     // The lock reads that we hold it, renews it, and calls that success.
     api.set_mood(Mood::Stealing);
-    until(Duration::from_secs(1), "the end", || !one.leads()).await;
+    until(Duration::from_secs(5), "the end", || !one.leads()).await;
 }

@@ -46,7 +46,7 @@ pub enum Mood {
     Hanging,
     /// 403 for all.
     Forbidding,
-    /// Another becomes holder of the Lease just before each write to it.
+    /// Another has become holder of the Lease whenever a write to it is answered.
     Stealing,
 }
 
@@ -122,17 +122,7 @@ async fn answer(State(world): State<World>, request: Request<Body>) -> Response 
     let named = query
         .split('&')
         .find_map(|pair| pair.strip_prefix("fieldSelector=metadata.name%3D"));
-    let mut found = world.objects.lock().unwrap().get(&path).cloned();
-    if let Some(lease) = found
-        .as_mut()
-        .filter(|_| mood == Mood::Stealing && path == LEASE)
-    {
-        let is_write = head.method == Method::PATCH;
-        lease["spec"]["holderIdentity"] = match is_write {
-            true => json!("another"),
-            false => lease["spec"]["holderIdentity"].clone(),
-        };
-    }
+    let found = world.objects.lock().unwrap().get(&path).cloned();
     match head.method {
         _ if mood == Mood::Forbidding => refuse(403, &call),
         // A list or a watch of one object, which a Role can name.
@@ -169,7 +159,13 @@ async fn answer(State(world): State<World>, request: Request<Body>) -> Response 
                 .find_map(|pair| pair.strip_prefix("fieldManager="));
             let form = head.headers["content-type"].to_str().unwrap();
             match patched(form, found, &body, manager.unwrap_or_default()) {
-                Ok(object) => reply(&world.put(&path, object, manager.unwrap_or_default())),
+                Ok(object) => {
+                    let mut object = world.put(&path, object, manager.unwrap_or_default());
+                    if mood == Mood::Stealing && path == LEASE {
+                        object["spec"]["holderIdentity"] = json!("another");
+                    }
+                    reply(&object)
+                }
                 Err(code) => refuse(code, &call),
             }
         }
