@@ -24,7 +24,7 @@ pub(crate) const CHAOS: &str = env!("CARGO_BIN_EXE_chaos");
 const NAME: &str = "test";
 
 /// An image as a test Pod names it, which no node has …
-pub(crate) const UNSWAPPED: &str = "chaos/busybox:1";
+pub(crate) const UNSWAPPED: &str = install::UNSWAPPED;
 /// … and what becomes of it, which every node has.
 pub(crate) const SWAPPED: &str = chaos::image::WORKLOAD;
 
