@@ -220,6 +220,11 @@ impl Cluster {
         &self.layout.state
     }
 
+    /// The administrator's kubeconfig, of use in the cluster's networks.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.layout.kubeconfig("admin")
+    }
+
     /// One log for each program, and kube-apiserver's audit log of what ImageSwap asked for.
     pub fn logs(&self) -> PathBuf {
         self.layout.logs()

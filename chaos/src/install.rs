@@ -17,6 +17,9 @@ pub const NAMESPACE: &str = "imageswap-system";
 /// The webhook configuration.
 pub const CONFIGURATION: &str = "imageswap-webhook";
 
+/// An image as a test Pod names it, which no node has; [`MAPS`] makes [`image::WORKLOAD`] of it.
+pub const UNSWAPPED: &str = "chaos/busybox:1";
+
 /// Maps for test Pods: Docker Hub's images come from where busybox is known.
 pub const MAPS: &str = "docker.io::mirror.example.com\ndefault::\n";
 
@@ -33,6 +36,23 @@ pub fn load_image(cluster: &Cluster, binary: &Path) -> anyhow::Result<()> {
         image::MOST
     );
     cluster.import(&archive)
+}
+
+/// Makes a namespace in which images are swapped, ready for Pods.
+///
+/// # Errors
+/// kubectl refuses it.
+pub fn make_namespace(cluster: &Cluster, name: &str) -> anyhow::Result<()> {
+    let manifest = serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": name, "labels": {"k8s.twr.io/imageswap": "enabled"}},
+    });
+    apply(cluster, &manifest.to_string())?;
+    // A Pod can't be made without it.
+    eventually("a service account", Duration::from_secs(20), || {
+        run(&mut cluster.kubectl(["-n", name, "get", "serviceaccount", "default"])).map(drop)
+    })
 }
 
 /// Applies a manifest, given as text.

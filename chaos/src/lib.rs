@@ -13,6 +13,7 @@ pub mod guard;
 pub mod handshake;
 pub mod image;
 pub mod install;
+pub mod load;
 pub mod progress;
 pub mod sidecar;
 

@@ -5,11 +5,13 @@ use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use chaos::cluster::{self, Cluster};
 use chaos::guard::{self, Guard};
-use chaos::progress::say;
+use chaos::load::{self, Plan};
+use chaos::progress::{Step, say};
 use chaos::{binaries, doctor, handshake, image, install, sidecar};
 use clap::{Parser, Subcommand};
 
@@ -48,6 +50,24 @@ enum Command {
     },
     /// Build ImageSwap's image and install deploy/install.yaml
     Install,
+    /// Create Pods at a steady rate and look at every answer; needs `install`
+    Load {
+        /// Pods a second
+        #[arg(long, value_name = "N", default_value = "20", value_parser = clap::value_parser!(u32).range(1..=2000))]
+        rate: u32,
+        /// For how many seconds
+        #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u64).range(1..=3600))]
+        seconds: u64,
+        /// By how many clients, each with connections of its own
+        #[arg(long, value_name = "N", default_value = "4", value_parser = clap::value_parser!(u8).range(1..=64))]
+        clients: u8,
+        /// Really create them, in place of dry runs; they are deleted afterwards
+        #[arg(long)]
+        real: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Say where the logs are, or show one
     Logs {
         /// A program, such as kube-apiserver or node1-kubelet
@@ -62,6 +82,14 @@ enum Command {
     /// Hold namespaces
     #[command(hide = true)]
     Init,
+    /// Be the load, within the cluster's network
+    #[command(hide = true)]
+    LoadWorker {
+        /// Whose cluster
+        kubeconfig: PathBuf,
+        /// What to do, JSON
+        plan: String,
+    },
     /// Make a TLS handshake and print the leaf's SHA-256
     #[command(hide = true)]
     Handshake {
@@ -134,6 +162,28 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                  k8s.twr.io/imageswap=enabled; chaos/busybox:1 is there",
             );
         }
+        Command::Load {
+            rate,
+            seconds,
+            clients,
+            real,
+            json,
+        } => {
+            let plan = Plan {
+                rate,
+                duration: Duration::from_secs(seconds),
+                clients: clients.into(),
+                is_real: real,
+                namespace: format!("load-{}", std::process::id()),
+                image: install::UNSWAPPED.to_owned(),
+                swapped: image::WORKLOAD.to_owned(),
+            };
+            return load(&Cluster::open(&cli.cluster)?, &plan, json);
+        }
+        Command::LoadWorker { kubeconfig, plan } => {
+            let report = load::run(&serde_json::from_str(&plan)?, &kubeconfig)?;
+            println(&serde_json::to_string(&report)?);
+        }
         Command::Logs { program } => logs(&cli.cluster, program.as_deref())?,
         Command::Doctor { yes } => doctor::report(yes)?,
         Command::Init => init()?,
@@ -176,6 +226,25 @@ fn up(name: &str, nodes: usize, yes: bool) -> anyhow::Result<()> {
     ));
     say("then, for instance: kubectl get nodes   (and `chaos down` when done)");
     Ok(())
+}
+
+fn load(cluster: &Cluster, plan: &Plan, json: bool) -> anyhow::Result<ExitCode> {
+    let step = Step::begin(format!(
+        "{} Pods a second for {:?}",
+        plan.rate, plan.duration
+    ));
+    install::make_namespace(cluster, &plan.namespace)?;
+    let report = load::on(cluster, &std::env::current_exe()?, plan);
+    let delete = ["delete", "namespace", &plan.namespace, "--wait=false"];
+    chaos::command::run(&mut cluster.kubectl(delete))?;
+    let report = report?;
+    step.done("done");
+    if json {
+        println(&serde_json::to_string_pretty(&report)?);
+    } else {
+        println(&report.to_string());
+    }
+    Ok(ExitCode::from(u8::from(!report.is_clean())))
 }
 
 fn logs(name: &str, program: Option<&str>) -> anyhow::Result<()> {

@@ -19,6 +19,7 @@ const RULES: &[(&str, &str, &str, bool)] = &[
     ("watch", "secrets/imageswap-tls", NAMESPACE, true),
     ("create", "secrets/imageswap-tls", NAMESPACE, true),
     ("patch", "secrets/imageswap-tls", NAMESPACE, true),
+    ("update", "secrets/imageswap-tls", NAMESPACE, false),
     ("delete", "secrets/imageswap-tls", NAMESPACE, false),
     ("get", "secrets/another", NAMESPACE, false),
     ("create", "secrets/another", NAMESPACE, false),

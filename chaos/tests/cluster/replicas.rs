@@ -1,15 +1,18 @@
 //! Three replicas with one Secret and one leader.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chaos::command::{eventually, run};
 use chaos::install::{self, NAMESPACE};
+use chaos::load::{self, Plan};
+use chaos::progress::say;
 use serde_json::Value;
 
-use crate::world::{CHAOS, Installed, World};
+use crate::world::{CHAOS, Installed, SWAPPED, UNSWAPPED, World};
 
 /// What kube-apiserver verifies.
 const HOST: &str = "imageswap.imageswap-system.svc";
@@ -60,18 +63,37 @@ pub(crate) fn killed_leader(world: &World) -> anyhow::Result<()> {
         .iter()
         .find(|node| pod["spec"]["nodeName"] == node.name)
         .context("no such node")?;
-    run(&mut node.ctr(&["tasks", "kill", "--signal", "SIGKILL", id]))?;
-    let killed = Instant::now();
-    // The lease's time and a few polls.
-    eventually("another leader", Duration::from_secs(25), || {
-        let now = self::leader(world)?;
-        ensure!(now != leader, "it is {now} still");
-        Ok(())
+    // Meanwhile Pods are created, none of which may be refused or let through as it is.
+    let namespace = world.namespace()?;
+    let plan = Plan {
+        rate: 20,
+        duration: Duration::from_secs(25),
+        clients: 4,
+        namespace: namespace.name.clone(),
+        image: UNSWAPPED.to_owned(),
+        swapped: SWAPPED.to_owned(),
+        is_real: false,
+    };
+    let (report, took) = std::thread::scope(|scope| {
+        let load = scope.spawn(|| load::on(&world.cluster, Path::new(CHAOS), &plan));
+        std::thread::sleep(Duration::from_secs(2));
+        run(&mut node.ctr(&["tasks", "kill", "--signal", "SIGKILL", id]))?;
+        let killed = Instant::now();
+        // The lease's time and a few polls.
+        eventually("another leader", Duration::from_secs(25), || {
+            let now = self::leader(world)?;
+            ensure!(now != leader, "it is {now} still");
+            Ok(())
+        })?;
+        let took = killed.elapsed();
+        let report = load.join().map_err(|_| anyhow!("the load panicked"))??;
+        anyhow::Ok((report, took))
     })?;
-    chaos::progress::say(format_args!(
-        "another leader after {:.1} s",
-        killed.elapsed().as_secs_f32()
+    say(format_args!(
+        "another leader after {:.1} s\n{report}",
+        took.as_secs_f32()
     ));
+    ensure!(report.is_clean(), "{report}");
     install::wait(&world.cluster)?;
     // A second look, when the new leader has had time to do something foolish.
     std::thread::sleep(Duration::from_secs(3));

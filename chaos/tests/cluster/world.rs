@@ -1,6 +1,6 @@
 //! The cluster that all tests share, what is installed on it, and what a test asks of it.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -12,7 +12,7 @@ use chaos::cluster::Cluster;
 use chaos::command::{eventually, output, run};
 use chaos::guard::Guard;
 use chaos::install::{self, NAMESPACE};
-use chaos::progress::Step;
+use chaos::progress::{Step, say};
 use chaos::{binaries, doctor};
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -24,7 +24,7 @@ pub(crate) const CHAOS: &str = env!("CARGO_BIN_EXE_chaos");
 const NAME: &str = "test";
 
 /// An image as a test Pod names it, which no node has …
-pub(crate) const UNSWAPPED: &str = "chaos/busybox:1";
+pub(crate) const UNSWAPPED: &str = install::UNSWAPPED;
 /// … and what becomes of it, which every node has.
 pub(crate) const SWAPPED: &str = chaos::image::WORKLOAD;
 
@@ -44,6 +44,8 @@ pub(crate) struct World {
     pub(crate) cluster: Cluster,
     /// ImageSwap's, as it is in the image.
     pub(crate) binary: PathBuf,
+    /// Held as long as the cluster is there.
+    _lock: File,
     guard: Guard,
     installed: Mutex<Installed>,
     /// When installations were removed, from and to.
@@ -63,6 +65,7 @@ impl World {
         let binaries = binaries::ready()?;
         // Before the cluster, which would only be in its way.
         let binary = chaos::image::binary()?;
+        let lock = lock()?;
         let chaos = Path::new(CHAOS);
         let guard = Guard::start(chaos, NAME)?;
         let cluster = Cluster::up(NAME, 3, binaries, chaos)?;
@@ -70,6 +73,7 @@ impl World {
         Ok(Self {
             cluster,
             binary,
+            _lock: lock,
             guard,
             installed: Mutex::new(Installed::Nothing),
             removals: Mutex::default(),
@@ -261,6 +265,17 @@ impl Drop for Namespace<'_> {
             .world
             .kubectl(&["delete", "namespace", &self.name, "--wait=false"]);
     }
+}
+
+/// Two runs on one machine take turns: their clusters would have one name.
+fn lock() -> anyhow::Result<File> {
+    fs::create_dir_all(chaos::cache())?;
+    let lock = File::create(chaos::cache().join("tests.lock"))?;
+    if lock.try_lock().is_err() {
+        say("another run of these tests is under way on this machine: waiting for its end");
+        lock.lock()?;
+    }
+    Ok(lock)
 }
 
 /// The folder of an installation.
