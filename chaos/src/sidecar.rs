@@ -84,17 +84,20 @@ fn answer(tcp: TcpStream, config: &Arc<ServerConfig>, image: &str) -> anyhow::Re
 }
 
 fn response(review: &Value, image: &str) -> Value {
-    let containers = review
-        .pointer("/request/object/spec/containers")
-        .and_then(Value::as_array);
-    let is_there = containers.is_some_and(|all| all.iter().any(|one| one["name"] == NAME));
-    let mut response = json!({"uid": review["request"]["uid"], "allowed": true});
-    if !is_there {
+    let containers = review.pointer("/request/object/spec/containers");
+    let is_ours = |container: &Value| container.get("name").is_some_and(|name| name == NAME);
+    let is_there = containers
+        .and_then(Value::as_array)
+        .is_some_and(|all| all.iter().any(is_ours));
+    let uid = review.pointer("/request/uid");
+    let response = if is_there {
+        json!({"uid": uid, "allowed": true})
+    } else {
         let container = json!({"name": NAME, "image": image});
         let patch = json!([{"op": "add", "path": "/spec/containers/-", "value": container}]);
-        response["patchType"] = "JSONPatch".into();
-        response["patch"] = STANDARD.encode(patch.to_string()).into();
-    }
+        let patch = STANDARD.encode(patch.to_string());
+        json!({"uid": uid, "allowed": true, "patchType": "JSONPatch", "patch": patch})
+    };
     json!({
         "apiVersion": "admission.k8s.io/v1",
         "kind": "AdmissionReview",
