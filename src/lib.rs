@@ -4,6 +4,7 @@
 pub mod admission;
 pub mod cli;
 pub mod cluster;
+pub mod files;
 pub mod image;
 pub mod manifests;
 pub mod maps;

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::files::Fingerprint;
 use crate::maps::{Diagnostic, MAX_BYTES, Maps, Severity, Unreadable};
 
 /// A map file and what is to be said of it.
@@ -170,16 +170,6 @@ pub struct Follower {
     complaint: Option<String>,
 }
 
-/// What changes when a file does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Fingerprint {
-    device: u64,
-    inode: u64,
-    length: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
 impl Follower {
     /// Follows a file from its present state on.
     ///
@@ -275,20 +265,6 @@ impl Follower {
             path: self.path.clone(),
             why,
         }
-    }
-}
-
-impl Fingerprint {
-    /// `None` if there is no file.
-    fn of(path: &Path) -> Option<Self> {
-        let metadata = fs::metadata(path).ok()?;
-        Some(Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            length: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        })
     }
 }
 
