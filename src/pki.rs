@@ -3,9 +3,11 @@
 //! A pair is minted as a whole: a CA key is made, signs one leaf, and is dropped. CA and leaf end
 //! together, so that a CA can't expire under a leaf that is served. Keys are never printed.
 
+mod alone;
 mod bundle;
 mod judge;
 mod mint;
+mod names;
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,9 +15,11 @@ use std::sync::Arc;
 use rustls::sign::CertifiedKey;
 use time::OffsetDateTime;
 
+pub use self::alone::judge_alone;
 pub use self::bundle::Bundle;
 pub use self::judge::{Flaw, judge};
 pub use self::mint::{MintError, mint};
+pub use self::names::names_of;
 
 /// What is kept of a pair, each part PEM: in files or in a Secret of type `kubernetes.io/tls`.
 #[derive(Clone)]

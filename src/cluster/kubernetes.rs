@@ -4,6 +4,7 @@
 //! plain `create` has no name for the Role to look at, so what is missing is made by server-side
 //! apply. Every call has a deadline, and none is on the way of a review.
 
+mod brought;
 pub mod lease;
 mod secret;
 mod watch;
@@ -19,11 +20,12 @@ use std::time::Duration;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, Config};
+use tokio::sync::watch as watch_channel;
 
 pub use self::watch::Seen;
 use super::place::Place;
 use crate::rotation::driver::{Failure, Store, Write};
-use crate::rotation::state::Observed;
+use crate::rotation::state::{self, Observed};
 use crate::telemetry::metrics::Metrics;
 
 /// The longest a call may take.
@@ -59,6 +61,12 @@ impl Names {
         ]
     }
 
+    /// The Secret with the CA of a pair that somebody brings in the Secret: `imageswap-tls-ca`
+    /// beside `imageswap-tls`, as in 1.5.3.
+    pub fn ca_secret(&self) -> String {
+        format!("{}-ca", self.secret)
+    }
+
     /// The name that kube-apiserver verifies.
     pub fn host(&self) -> String {
         format!("{}.{}.svc", self.service, self.namespace)
@@ -90,6 +98,8 @@ pub struct Kubernetes {
     identity: String,
     metrics: Metrics,
     deadline: Duration,
+    /// What is served in place of the Secret, if something is.
+    files: Option<watch_channel::Receiver<state::Secret>>,
 }
 
 impl fmt::Debug for Kubernetes {
@@ -140,7 +150,17 @@ impl Kubernetes {
             identity,
             metrics,
             deadline: DEADLINE,
+            files: None,
         })
+    }
+
+    /// The same with a pair that files bring: the Secret is neither read nor written.
+    #[must_use]
+    pub fn with_files(self, files: watch_channel::Receiver<state::Secret>) -> Self {
+        Self {
+            files: Some(files),
+            ..self
+        }
     }
 
     /// What the objects are called.
@@ -179,7 +199,10 @@ fn client(config: &Config) -> Result<Client, Unreachable> {
 impl Store for Kubernetes {
     async fn observe(&self) -> Result<Observed, Failure> {
         let configuration = self.configuration().await?;
-        let secret = self.secret().await?;
+        let secret = match &self.files {
+            Some(files) => Some(files.borrow().clone()),
+            None => self.secret().await?,
+        };
         Ok(Observed {
             configuration,
             secret,

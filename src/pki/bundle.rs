@@ -82,7 +82,8 @@ impl Bundle {
         self.cas.iter().map(pem_of).collect()
     }
 
-    pub(super) fn cas(&self) -> &[CertificateDer<'static>] {
+    /// The certificates.
+    pub fn cas(&self) -> &[CertificateDer<'static>] {
         &self.cas
     }
 

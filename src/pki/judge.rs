@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::sign::CertifiedKey;
 use time::OffsetDateTime;
 use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::alone::named;
 use super::{Bundle, Pair, Pem};
 
 /// Why a pair can't be served. Each is a sentence that names the part.
@@ -27,6 +28,9 @@ pub enum Flaw {
     /// The chain breaks, or has ended.
     #[error("the leaf in tls.crt does not lead to a CA in ca.crt: {0}")]
     Chain(webpki::Error),
+    /// The chain breaks, or has ended, where no CA is named.
+    #[error("the leaf in tls.crt does not lead to the last certificate there: {0}")]
+    OwnChain(webpki::Error),
     /// A name is missing.
     #[error("the leaf in tls.crt is not valid for {0}")]
     Name(String),
@@ -43,13 +47,7 @@ pub fn judge(pem: &Pem, names: &[String], now: OffsetDateTime) -> Result<Pair, F
     let (leaf, intermediates) = chain.split_first().ok_or(Flaw::NoCertificate("tls.crt"))?;
     let entity = EndEntityCert::try_from(leaf).map_err(|_| Flaw::NoCertificate("tls.crt"))?;
     verify(&entity, intermediates, &bundle, now).map_err(Flaw::Chain)?;
-    for name in names {
-        let flaw = || Flaw::Name(name.clone());
-        let server = ServerName::try_from(name.as_str()).map_err(|_| flaw())?;
-        entity
-            .verify_is_valid_for_subject_name(&server)
-            .map_err(|_| flaw())?;
-    }
+    named(&entity, names)?;
     Ok(Pair {
         not_after: not_after(leaf).ok_or(Flaw::NoCertificate("tls.crt"))?,
         ca_not_after: bundle
@@ -72,7 +70,7 @@ impl Pair {
     }
 }
 
-fn verify(
+pub(super) fn verify(
     entity: &EndEntityCert<'_>,
     intermediates: &[CertificateDer<'_>],
     bundle: &[CertificateDer<'_>],
@@ -99,7 +97,10 @@ fn verify(
         .map(|_| ())
 }
 
-fn certificates(pem: &str, part: &'static str) -> Result<Vec<CertificateDer<'static>>, Flaw> {
+pub(super) fn certificates(
+    pem: &str,
+    part: &'static str,
+) -> Result<Vec<CertificateDer<'static>>, Flaw> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     match all {
         Ok(all) if !all.is_empty() => Ok(all),
@@ -107,7 +108,10 @@ fn certificates(pem: &str, part: &'static str) -> Result<Vec<CertificateDer<'sta
     }
 }
 
-fn certified(chain: Vec<CertificateDer<'static>>, key: &str) -> Result<CertifiedKey, Flaw> {
+pub(super) fn certified(
+    chain: Vec<CertificateDer<'static>>,
+    key: &str,
+) -> Result<CertifiedKey, Flaw> {
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| Flaw::NoKey)?;
     let key = any_supported_type(&key).map_err(|_| Flaw::NoKey)?;
     let certified = CertifiedKey::new(chain, key);

@@ -16,10 +16,14 @@
 //! - A webhook configuration that is not there is not made: to delete it is the way to switch
 //!   ImageSwap off.
 //!
+//! A pair that somebody else brings is never replaced: `brought` has that plan.
+//!
 //! Bundles are compared as sets of certificates: order, comments and line breaks make no write.
 
 use time::{Duration, OffsetDateTime};
 
+use super::brought;
+use super::source::Source;
 use super::state::{Hook, Observed, Secret};
 use crate::pki::{self, Bundle};
 
@@ -100,6 +104,9 @@ pub fn plan(observed: &Observed, policy: &Policy, now: OffsetDateTime) -> Plan {
             reason: "there is no Secret".to_owned(),
         };
     };
+    if secret.source != Source::Minted {
+        return brought::plan(observed, secret, policy, now);
+    }
     let pair = match pki::judge(&secret.pem(), &policy.required, now) {
         Ok(pair) => pair,
         Err(flaw) => {
@@ -124,7 +131,8 @@ fn kept(bundle: Bundle, now: OffsetDateTime) -> Bundle {
     bundle.living(now).first(KEPT)
 }
 
-fn trust(observed: &Observed, secret: &Secret, now: OffsetDateTime) -> Option<Plan> {
+/// The step that makes every caBundle of ours hold `ca.crt`, if one does not.
+pub(super) fn trust(observed: &Observed, secret: &Secret, now: OffsetDateTime) -> Option<Plan> {
     let configuration = observed.configuration.as_ref()?;
     let wanted = secret.bundle();
     let hooks: Vec<_> = configuration

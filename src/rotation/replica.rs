@@ -8,7 +8,7 @@
 use time::OffsetDateTime;
 
 use super::state::Observed;
-use crate::pki::{self, Flaw, Pair};
+use crate::pki::{Flaw, Pair};
 
 /// What to do with what was observed.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub fn choose(
     let Some(secret) = &observed.secret else {
         return Choice::Absent;
     };
-    let pair = match pki::judge(&secret.pem(), required, now) {
+    let pair = match secret.judge(required, now) {
         Ok(pair) => pair,
         Err(flaw) => return Choice::Bad(flaw),
     };

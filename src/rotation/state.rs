@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use crate::pki::{Bundle, Pem};
+use time::OffsetDateTime;
+
+use super::source::Source;
+use crate::pki::{self, Bundle, Flaw, Pair, Pem};
 
 /// Both objects as they were read: the webhook configuration first, then the Secret. So a caBundle
 /// that was seen can't be newer than a Secret that was seen.
@@ -47,6 +50,8 @@ pub struct Secret {
     pub key: Option<Vec<u8>>,
     /// `ca.crt`
     pub ca: Option<Vec<u8>>,
+    /// Who brings it. If that is not the leader, it may be no Secret at all.
+    pub source: Source,
 }
 
 impl fmt::Debug for Secret {
@@ -66,6 +71,18 @@ impl Secret {
             chain: text(&self.chain),
             key: text(&self.key),
             ca: text(&self.ca),
+        }
+    }
+
+    /// Reads the pair in it and judges whether it may be served now, with these names.
+    ///
+    /// # Errors
+    /// The first flaw found.
+    pub fn judge(&self, required: &[String], now: OffsetDateTime) -> Result<Pair, Flaw> {
+        let pem = self.pem();
+        match self.source {
+            Source::FilesAlone => pki::judge_alone(&pem.chain, &pem.key, required, now),
+            _ => pki::judge(&pem, required, now),
         }
     }
 

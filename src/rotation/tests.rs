@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use super::driver::{Driver, Failure, Store, Write};
 use super::plan::{Plan, Policy, Step, plan};
 use super::replica::{Choice, choose, is_trusted};
+use super::source::Source;
 use super::state::{Configuration, Hook, Observed, Secret};
 use crate::pki::{Bundle, Pair, Pem, judge, mint};
 use crate::telemetry::metrics::Metrics;
@@ -48,6 +49,7 @@ fn secret(pem: &Pem) -> Secret {
         chain: part(&pem.chain),
         key: part(&pem.key),
         ca: part(&pem.ca),
+        source: Source::Minted,
     }
 }
 
@@ -457,6 +459,7 @@ fn any_secret() -> impl Strategy<Value = Option<Secret>> {
         chain,
         key,
         ca,
+        source: Source::Minted,
     });
     let whole = (0..4_usize).prop_map(|i| secret(&pairs()[i]));
     prop::option::of(prop_oneof![pieced, whole])

@@ -12,6 +12,7 @@ use crate::cluster::kubernetes::{Names, Seen};
 use crate::cluster::local::{Origin, StateDir, margin};
 use crate::pki::Pair;
 use crate::rotation::replica::{Choice, choose, is_trusted};
+use crate::rotation::source::Source;
 use crate::rotation::state::Observed;
 use crate::server::tls::ServingCert;
 use crate::telemetry::logs::Sparingly;
@@ -128,7 +129,9 @@ impl Replica {
             }
             Choice::Bad(flaw) => {
                 if said.is_news(observed, &flaw.to_string()) {
-                    error!("the Secret can't be served, and changes nothing: {flaw}");
+                    let source = observed.secret.as_ref().map(|found| found.source);
+                    let (what, help) = source.map_or(("", ""), |s| (s.name(), s.help_if_bad()));
+                    error!("{what} can't be served, and changes nothing: {flaw}; {help}");
                     self.metrics.reloads.with_label_values(&["failed"]).inc();
                 }
             }
@@ -136,7 +139,8 @@ impl Replica {
         if let Some(served) = &*self.serving.borrow() {
             let trusted = is_trusted(observed, &served.pair, now);
             self.metrics.trusted.set(i64::from(trusted));
-            said.trust(trusted);
+            let source = observed.secret.as_ref().map(|found| found.source);
+            said.trust(trusted, source.unwrap_or_default());
         }
     }
 
@@ -168,10 +172,11 @@ impl Said {
         is_news
     }
 
-    fn trust(&mut self, trusted: bool) {
+    fn trust(&mut self, trusted: bool, source: Source) {
         match (self.is_trusted.replace(trusted), trusted) {
             (Some(true), false) | (None, false) => {
-                warn!("the caBundle does not trust the certificate that is served");
+                let help = source.help_if_not_trusted();
+                warn!("the caBundle does not trust the certificate that is served; {help}");
             }
             (Some(false), true) => info!("the caBundle trusts the certificate that is served"),
             _ => {}
@@ -211,6 +216,7 @@ mod tests {
                 chain: part(&pem.chain),
                 key: part(&pem.key),
                 ca: part(&pem.ca),
+                source: Source::Minted,
             }),
         }))
     }

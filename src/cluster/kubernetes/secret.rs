@@ -5,9 +5,10 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use super::{Kubernetes, Refused};
+use super::{Kubernetes, Refused, brought};
 use crate::pki::Pem;
 use crate::rotation::driver::Failure;
+use crate::rotation::source::Source;
 use crate::rotation::state;
 
 /// The type of a Secret that we make.
@@ -16,8 +17,15 @@ const KIND: &str = "kubernetes.io/tls";
 impl Kubernetes {
     pub(super) async fn secret(&self) -> Result<Option<state::Secret>, Failure> {
         let call = self.secrets.get_opt(&self.names.secret);
-        let found = self.call("secret", call).await?;
-        Ok(found.map(state_of))
+        let Some(found) = self.call("secret", call).await? else {
+            return Ok(None);
+        };
+        if !brought::is_brought(&found) {
+            return Ok(Some(state_of(found)));
+        }
+        let name = self.names.ca_secret();
+        let ca = self.call("CA secret", self.secrets.get_opt(&name)).await?;
+        Ok(Some(brought::state_of(found, ca)))
     }
 
     /// By server-side apply, because a Role can name what is patched but not what is created. No
@@ -77,5 +85,6 @@ fn state_of(secret: Secret) -> state::Secret {
         ca: part("ca.crt"),
         version: secret.metadata.resource_version.unwrap_or_default(),
         kind: secret.type_.unwrap_or_default(),
+        source: Source::Minted,
     }
 }

@@ -20,7 +20,7 @@ use tracing::warn;
 
 use super::{Kubernetes, Refused};
 use crate::rotation::driver::Store;
-use crate::rotation::state::Observed;
+use crate::rotation::state::{self, Observed};
 use crate::telemetry::logs::Sparingly;
 
 /// A look without a reason comes this often.
@@ -47,12 +47,24 @@ impl Kubernetes {
         let changed = Notify::new();
         tokio::select! {
             never = self.look(&changed, seen, leader) => never,
-            never = watch_one(self.secrets_metadata(), &self.names.secret, &changed) => never,
+            never = self.watch_pair(&changed) => never,
             never = watch_one(
                 self.configurations_metadata(),
                 &self.names.configuration,
                 &changed,
             ) => never,
+        }
+    }
+
+    /// Tells of every change of what is served: files, or both Secrets.
+    async fn watch_pair(&self, changed: &Notify) -> Infallible {
+        if let Some(files) = self.files.clone() {
+            return watch_files(files, changed).await;
+        }
+        let ca_secret = self.names.ca_secret();
+        tokio::select! {
+            never = watch_one(self.secrets_metadata(), &self.names.secret, changed) => never,
+            never = watch_one(self.secrets_metadata(), &ca_secret, changed) => never,
         }
     }
 
@@ -95,6 +107,14 @@ impl Kubernetes {
     fn configurations_metadata(&self) -> Api<PartialObjectMeta<MutatingWebhookConfiguration>> {
         Api::all(self.configurations.clone().into_client())
     }
+}
+
+async fn watch_files(mut files: watch::Receiver<state::Secret>, changed: &Notify) -> Infallible {
+    while files.changed().await.is_ok() {
+        changed.notify_one();
+    }
+    // Nobody follows them any more: the process ends.
+    std::future::pending().await
 }
 
 /// Tells of every change of one object, and of every start of the watch.

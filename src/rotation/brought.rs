@@ -1,0 +1,176 @@
+//! The plan where somebody else brings the pair: nothing is minted, and whatever is wrong with it
+//! is said and left alone. Pure.
+//!
+//! 1. The pair is wrong (not its key, no chain to its CA, other names, ended) → *Wait*: whoever
+//!    brings it must correct it. The caBundle stays, too: of a CA and a leaf that do not fit
+//!    together, nobody knows which one is meant.
+//! 2. Its CA is known, and a caBundle lacks it → *Trust*, as for a pair of our own.
+//! 3. Else *Wait*.
+
+use time::{Duration, OffsetDateTime};
+
+use super::plan::{Plan, Policy, Step, trust};
+use super::source::Source;
+use super::state::{Observed, Secret};
+
+/// When to look again at what only others can correct.
+const LOOK: Duration = Duration::MINUTE;
+
+/// What to do now.
+pub(super) fn plan(
+    observed: &Observed,
+    secret: &Secret,
+    policy: &Policy,
+    now: OffsetDateTime,
+) -> Plan {
+    let wait = |until, reason| Plan {
+        step: Step::Wait { until },
+        reason,
+    };
+    let name = secret.source.name();
+    let pair = match secret.judge(&policy.required, now) {
+        Ok(pair) => pair,
+        Err(flaw) => {
+            let help = secret.source.help_if_bad();
+            return wait(
+                now + LOOK,
+                format!("{name} can't be served: {flaw}; {help}"),
+            );
+        }
+    };
+    let trusted = match secret.source {
+        Source::FilesAlone => None,
+        _ => trust(observed, secret, now),
+    };
+    trusted.unwrap_or_else(|| {
+        let reason = format!("{name} is right until the leaf ends, {}", pair.not_after);
+        wait(pair.not_after, reason)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::OnceLock;
+
+    use super::*;
+    use crate::pki::{Pem, mint};
+    use crate::rotation::state::{Configuration, Hook};
+
+    const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH.saturating_add(Duration::days(20_000));
+    const HOST: &str = "imageswap.ns.svc";
+
+    /// A good pair, another, one that has ended, one for another Service.
+    fn pairs() -> &'static [Pem; 4] {
+        static PAIRS: OnceLock<[Pem; 4]> = OnceLock::new();
+        PAIRS.get_or_init(|| {
+            let ended = NOW - Duration::days(9);
+            [(HOST, NOW), (HOST, NOW), (HOST, ended), ("other.svc", NOW)]
+                .map(|(name, at)| mint(&[name.to_owned()], Duration::days(8), at).unwrap())
+        })
+    }
+
+    fn observed(pem: &Pem, source: Source, live: Option<&str>) -> Observed {
+        let part = |text: &str| Some(text.as_bytes().to_vec());
+        let hook = |bundle: &str| Hook {
+            index: 0,
+            name: "hook".to_owned(),
+            bundle: bundle.as_bytes().to_vec(),
+        };
+        Observed {
+            configuration: live.map(|bundle| Configuration {
+                version: "1".to_owned(),
+                hooks: vec![hook(bundle)],
+            }),
+            secret: Some(Secret {
+                version: "1".to_owned(),
+                kind: String::new(),
+                chain: part(&pem.chain),
+                key: part(&pem.key),
+                ca: part(&pem.ca).filter(|ca| !ca.is_empty()),
+                source,
+            }),
+        }
+    }
+
+    /// By way of the one plan, which must know whose the pair is.
+    fn planned(pem: &Pem, source: Source, live: Option<&str>) -> Plan {
+        let policy = Policy {
+            names: vec![HOST.to_owned()],
+            required: vec![HOST.to_owned()],
+            life: Duration::days(8),
+        };
+        crate::rotation::plan::plan(&observed(pem, source, live), &policy, NOW)
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_and_never_replaced() {
+        let [good, other, ended, elsewhere] = pairs();
+        let [no_chain, no_ca, wrong_key, wrong_ca] = [
+            ("", &*good.key, &*good.ca),
+            (&*good.chain, &*good.key, ""),
+            (&*good.chain, &*other.key, &*good.ca),
+            (&*good.chain, &*good.key, &*other.ca),
+        ]
+        .map(|(chain, key, ca)| Pem {
+            chain: chain.to_owned(),
+            key: key.to_owned(),
+            ca: ca.to_owned(),
+        });
+        for (pem, part, is_flaw_alone) in [
+            (&no_chain, "holds no certificate", true),
+            (&no_ca, "ca.crt holds no certificate", false),
+            (&wrong_key, "not the key", true),
+            (&wrong_ca, "does not lead to a CA", false),
+            (ended, "CertExpired", true),
+            (elsewhere, "not valid for imageswap.ns.svc", true),
+        ] {
+            for source in [Source::Annotated, Source::Files, Source::FilesAlone] {
+                for live in [None, Some(""), Some("rubbish"), Some(&*other.ca)] {
+                    let Plan { step, reason } = planned(pem, source, live);
+                    let until = match step {
+                        Step::Wait { until } => until,
+                        other => panic!("{other:?}: {reason}"),
+                    };
+                    if source != Source::FilesAlone || is_flaw_alone {
+                        assert_eq!(until, NOW + LOOK, "{reason}");
+                        assert!(reason.contains("correct "), "{reason}");
+                    }
+                    if source != Source::FilesAlone {
+                        assert!(reason.contains(part), "{part}: {reason}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_ca_that_is_brought_is_added_to_the_ca_bundle_and_none_is_taken_away() {
+        let [good, other, ..] = pairs();
+        for source in [Source::Annotated, Source::Files] {
+            for (live, wanted) in [
+                (String::new(), Some(good.ca.clone())),
+                (other.ca.clone(), Some(good.ca.clone() + &other.ca)),
+                (good.ca.clone(), None),
+                (other.ca.clone() + &good.ca, None),
+            ] {
+                match (planned(good, source, Some(&live)).step, wanted) {
+                    (Step::Trust { version, hooks }, Some(wanted)) => {
+                        assert_eq!(version, "1");
+                        assert_eq!(String::from_utf8(hooks[0].bundle.clone()).unwrap(), wanted);
+                    }
+                    (Step::Wait { until }, None) => assert_eq!(until, NOW + Duration::days(8)),
+                    (step, wanted) => panic!("{step:?} {wanted:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_ca_nothing_is_written() {
+        let [good, other, ..] = pairs();
+        for live in [None, Some(""), Some("rubbish"), Some(&*other.ca)] {
+            let step = planned(good, Source::FilesAlone, live).step;
+            assert!(matches!(step, Step::Wait { .. }), "{step:?}");
+        }
+    }
+}
