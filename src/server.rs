@@ -6,6 +6,7 @@
 
 mod accept;
 mod body;
+pub mod clients;
 mod connection;
 mod connections;
 pub mod lifecycle;

@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::Endpoint;
+use super::clients;
 use super::connection::{self, Terms};
 use super::connections::{Place, State};
 use super::lifecycle::Phase;
@@ -85,11 +86,13 @@ async fn serve_tls(
     terms: Terms,
     metrics: &Metrics,
 ) -> &'static str {
+    let peer = stream.peer_addr().ok();
     let handshake = async {
         stream.readable().await?;
         place.activity.enter(State::Handshake);
         TlsAcceptor::from(cert.current()).accept(stream).await
     };
+    let handshake = clients::told(peer, metrics, handshake);
     let handshake = tokio::select! {
         done = tokio::time::timeout(terms.patience.handshake, handshake) => done,
         () = place.activity.evicted() => {

@@ -39,6 +39,10 @@ pub struct Metrics {
     pub closed: IntCounterVec,
     /// TLS handshakes, by `result`.
     pub handshakes: IntCounterVec,
+    /// Peers refused for their certificate, by `reason`: `missing`, `untrusted` or `name`.
+    pub clients_refused: IntCounterVec,
+    /// Reads of the CA of clients, by `result`.
+    pub client_ca_loads: IntCounterVec,
     /// Reads of the map file, by `result`.
     pub maps_loads: IntCounterVec,
     /// Rules in the map file in use.
@@ -53,7 +57,7 @@ pub struct Metrics {
     pub not_after: IntGaugeVec,
     /// 1 if the live caBundle was seen to believe the leaf that is served.
     pub trusted: IntGauge,
-    /// New Secrets looked at, by `result`: `ok` is served now, `failed` can't be.
+    /// New Secrets or files looked at, by `result`: `ok` is served now, `failed` can't be.
     pub reloads: IntCounterVec,
     /// 1 if this replica leads.
     pub leader: IntGauge,
@@ -108,6 +112,16 @@ impl Metrics {
                 &["reason"],
             )?,
             handshakes: new.counters("tls_handshakes_total", "TLS handshakes", &["result"])?,
+            clients_refused: new.counters(
+                "clients_refused_total",
+                "Peers refused for their certificate",
+                &["reason"],
+            )?,
+            client_ca_loads: new.counters(
+                "client_ca_loads_total",
+                "Reads of the file that --client-ca names",
+                &["result"],
+            )?,
             maps_loads: new.counters("maps_loads_total", "Reads of the map file", &["result"])?,
             maps_rules: new.gauge("maps_rules", "Rules in the map file in use")?,
             maps_lines_in_error: new.gauge(
@@ -130,7 +144,7 @@ impl Metrics {
             )?,
             reloads: new.counters(
                 "certificate_reloads_total",
-                "New Secrets looked at: ok is served now, failed can't be",
+                "New Secrets or files looked at: ok is served now, failed can't be",
                 &["result"],
             )?,
             leader: new.gauge("leader", "1 if this replica leads")?,
