@@ -6,13 +6,17 @@
 //! exits now.
 
 mod args;
+mod brought;
 mod certificate;
+mod clients;
 mod cluster;
+mod files;
 mod greeting;
 mod maps;
 mod tasks;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -23,13 +27,14 @@ use tracing::{info, warn};
 
 pub(super) use self::args::Args;
 use self::args::name_forgotten;
+use self::brought::Brought;
 use self::cluster::Cluster;
 use self::greeting::greet;
 use self::maps::SharedRules;
-use crate::cluster::local::StateDir;
 use crate::cluster::place::Place;
 use crate::server::lifecycle::{Lifecycle, Phase};
 use crate::server::routes::{self, Webhook};
+use crate::server::tls::ServingCert;
 use crate::server::{self, Connections, Endpoint};
 use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
@@ -61,6 +66,8 @@ async fn serve(args: &Args) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
     let place = args.place()?;
     let (rules, follower) = maps::load(args, place, &metrics)?;
+    let brought = Brought::read(args, place).await?;
+    let clients = clients::load(args, &metrics).await?;
     let listener = listen(args.listen, "--listen")?;
     let admin_listener = listen(args.admin_listen, "--admin-listen")?;
     let (address, admin_address) = (listener.local_addr()?, admin_listener.local_addr()?);
@@ -74,11 +81,9 @@ async fn serve(args: &Args) -> anyhow::Result<ExitCode> {
     let mut admin = tokio::spawn(admin.serve());
 
     let (cert, home) = if place == Place::Machine {
-        let dir = args.state_dir()?;
-        let cert = certificate::local(args, &dir, &metrics)?;
-        (cert, Home::Machine(dir))
+        machine(args, brought, &metrics)?
     } else {
-        let cluster = Cluster::start(args, place, &metrics).await?;
+        let cluster = Cluster::start(args, place, brought, &metrics).await?;
         let cert = tokio::select! {
             cert = cluster.certificate() => cert,
             signal = signals.next() => {
@@ -91,6 +96,9 @@ async fn serve(args: &Args) -> anyhow::Result<ExitCode> {
         (cert, Home::Cluster(cluster))
     };
 
+    if let Some(clients) = clients {
+        cert.require(clients)?;
+    }
     let connections = Connections::new(max_connections(args.max_connections), metrics.clone());
     let webhook = Endpoint {
         listener,
@@ -122,9 +130,25 @@ async fn serve(args: &Args) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// The certificate without a cluster: what is brought, or one of our own.
+fn machine(
+    args: &Args,
+    brought: Option<Brought>,
+    metrics: &Metrics,
+) -> anyhow::Result<(ServingCert, Home)> {
+    if let Some(brought) = brought {
+        let home = Home::Machine(brought.trusted_here());
+        return Ok((brought.serve(metrics)?, home));
+    }
+    let dir = args.state_dir()?;
+    let cert = certificate::local(args, &dir, metrics)?;
+    Ok((cert, Home::Machine(Some(dir.ca()))))
+}
+
 /// Where the certificate comes from.
 enum Home {
-    Machine(StateDir),
+    /// This machine, with what a client here should trust.
+    Machine(Option<PathBuf>),
     Cluster(Cluster),
 }
 
@@ -132,8 +156,8 @@ impl Home {
     /// Says that all is up: to a person, or to a log.
     fn greet(&self, address: SocketAddr, admin: SocketAddr) {
         match self {
-            Self::Machine(dir) => {
-                if let Err(error) = greet(address, admin, dir) {
+            Self::Machine(ca) => {
+                if let Err(error) = greet(address, admin, ca.as_deref()) {
                     warn!(%error, "can't print to standard output; serving all the same");
                 }
             }

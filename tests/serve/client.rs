@@ -11,8 +11,9 @@ use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
+use imageswap::pki::Pem;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -41,6 +42,17 @@ pub async fn tls(
     name: &'static str,
     versions: &[&'static SupportedProtocolVersion],
 ) -> Result<TlsStream<TcpStream>, Error> {
+    tls_as(address, ca, name, versions, None).await
+}
+
+/// The same, presenting this certificate (chain and key) if there is one.
+pub async fn tls_as(
+    address: SocketAddr,
+    ca: &Path,
+    name: &'static str,
+    versions: &[&'static SupportedProtocolVersion],
+    own: Option<&Pem>,
+) -> Result<TlsStream<TcpStream>, Error> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(ca)? {
         roots.add(certificate?)?;
@@ -48,8 +60,16 @@ pub async fn tls(
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let config = match own {
+        Some(pem) => {
+            let chain: Result<_, _> =
+                CertificateDer::pem_slice_iter(pem.chain.as_bytes()).collect();
+            let key = PrivateKeyDer::from_pem_slice(pem.key.as_bytes())?;
+            config.with_client_auth_cert(chain?, key)?
+        }
+        None => config.with_no_client_auth(),
+    };
     let stream = TcpStream::connect(address).await?;
     let connector = TlsConnector::from(Arc::new(config));
     Ok(connector
@@ -80,7 +100,11 @@ impl Client {
         ca: &Path,
         name: &'static str,
     ) -> Result<Self, Error> {
-        let stream = tls(address, ca, name, rustls::DEFAULT_VERSIONS).await?;
+        Self::over(tls(address, ca, name, rustls::DEFAULT_VERSIONS).await?).await
+    }
+
+    /// On a connection that was made already.
+    pub async fn over(stream: TlsStream<TcpStream>) -> Result<Self, Error> {
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         Ok(Self(sender))

@@ -12,10 +12,10 @@ use crate::api::{Api, CONFIGURATION, LEASE, Mood, SECRET};
 use crate::client::{Client, metric};
 use crate::process::{Serve, imageswap};
 
-const NAME: &str = "imageswap.ns.svc";
-const HOOK: &str = "/webhooks/0/clientConfig/caBundle";
+pub const NAME: &str = "imageswap.ns.svc";
+pub const HOOK: &str = "/webhooks/0/clientConfig/caBundle";
 
-fn configuration() -> serde_json::Value {
+pub fn configuration() -> serde_json::Value {
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "MutatingWebhookConfiguration",
@@ -34,7 +34,7 @@ async fn ready(serve: &Serve) -> u16 {
     answer.status.as_u16()
 }
 
-async fn until_ready(serve: &Serve) {
+pub async fn until_ready(serve: &Serve) {
     let until = Instant::now() + Duration::from_secs(10);
     while ready(serve).await != 200 {
         assert!(Instant::now() < until, "{}", serve.log());
@@ -43,7 +43,7 @@ async fn until_ready(serve: &Serve) {
 }
 
 /// As kube-apiserver connects: it believes the caBundle, and nothing else.
-async fn connect(api: &Api, serve: &Serve) -> Client {
+pub async fn connect(api: &Api, serve: &Serve) -> Client {
     let until = Instant::now() + Duration::from_secs(10);
     loop {
         let live = api.object(CONFIGURATION).unwrap();

@@ -10,10 +10,14 @@
 
 #[path = "../../src/cluster/kubernetes/tests/api.rs"]
 mod api;
+mod brought;
+mod brought_cluster;
 mod client;
+mod client_certs;
 mod cluster;
 mod drain;
 mod hostile;
+mod pem;
 mod process;
 mod reload;
 mod requests;

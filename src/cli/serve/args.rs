@@ -61,6 +61,59 @@ pub(in crate::cli) struct Args {
     #[arg(help_heading = "Certificate", long, value_name = "TIME", value_parser = duration, default_value = "365d", env = "IMAGESWAP_CERT_LIFETIME")]
     pub(super) cert_lifetime: Duration,
 
+    /// A certificate of your own, as PEM with its chain: nothing is made then. All these files are
+    /// followed, and the last good ones stay in use
+    #[arg(
+        help_heading = "Certificate",
+        long,
+        value_name = "FILE",
+        value_parser = OsStringValueParser::new(),
+        env = "IMAGESWAP_TLS_CERT"
+    )]
+    tls_cert: Option<OsString>,
+
+    /// The key of --tls-cert
+    #[arg(
+        help_heading = "Certificate",
+        long,
+        value_name = "FILE",
+        value_parser = OsStringValueParser::new(),
+        env = "IMAGESWAP_TLS_KEY"
+    )]
+    tls_key: Option<OsString>,
+
+    /// The CA of --tls-cert. In a cluster, the caBundle is made to hold it; without it, the
+    /// caBundle is left to whoever injects it
+    #[arg(
+        help_heading = "Certificate",
+        long,
+        value_name = "FILE",
+        value_parser = OsStringValueParser::new(),
+        env = "IMAGESWAP_TLS_CA"
+    )]
+    tls_ca: Option<OsString>,
+
+    /// Let only those connect whose certificate leads to a CA in this file; kube-apiserver must be
+    /// told to present one
+    #[arg(
+        help_heading = "Clients",
+        long,
+        value_name = "FILE",
+        value_parser = OsStringValueParser::new(),
+        env = "IMAGESWAP_CLIENT_CA"
+    )]
+    client_ca: Option<OsString>,
+
+    /// A name, common or alternative, that their certificate must bear; several: any of them
+    #[arg(
+        help_heading = "Clients",
+        long,
+        value_name = "NAME",
+        value_delimiter = ',',
+        env = "IMAGESWAP_CLIENT_NAME"
+    )]
+    pub(super) client_name: Vec<String>,
+
     /// The label whose value "disabled" on an object keeps ImageSwap away
     #[arg(help_heading = "Rules", long, value_name = "LABEL", default_value = DISABLE_LABEL, env = "IMAGESWAP_DISABLE_LABEL")]
     pub(super) disable_label: String,
@@ -233,9 +286,16 @@ impl Args {
     }
 
     fn named_state_dir(&self) -> Option<PathBuf> {
-        // A variable that is set to nothing is not set.
-        let named = self.state_dir.clone().filter(|path| !path.is_empty());
-        named.map(PathBuf::from)
+        named(&self.state_dir)
+    }
+
+    /// The files of a certificate that is brought: chain, key and CA, so far as they are named.
+    pub(super) fn tls_files(&self) -> [Option<PathBuf>; 3] {
+        [&self.tls_cert, &self.tls_key, &self.tls_ca].map(named)
+    }
+
+    pub(super) fn client_ca(&self) -> Option<PathBuf> {
+        named(&self.client_ca)
     }
 
     pub(super) fn limits(&self) -> Limits {
@@ -256,6 +316,13 @@ impl Args {
             max_age: self.max_connection_age,
         }
     }
+}
+
+/// A variable that is set to nothing is not set.
+fn named(path: &Option<OsString>) -> Option<PathBuf> {
+    path.clone()
+        .filter(|path| !path.is_empty())
+        .map(PathBuf::from)
 }
 
 /// One warning for all of them.

@@ -61,7 +61,7 @@ async fn watch_certificate(not_after: OffsetDateTime, margin: time::Duration) {
 }
 
 /// Shows when the pair that is served ends.
-fn show(pair: &Pair, metrics: &Metrics) {
+pub(super) fn show(pair: &Pair, metrics: &Metrics) {
     for (certificate, ends) in [("leaf", pair.not_after), ("ca", pair.ca_not_after)] {
         let gauge = metrics.not_after.with_label_values(&[certificate]);
         gauge.set(ends.unix_timestamp());
@@ -75,6 +75,16 @@ fn show(pair: &Pair, metrics: &Metrics) {
 pub(super) struct Served {
     pub(super) cert: ServingCert,
     pair: Pair,
+}
+
+impl Served {
+    /// Serves a pair that was judged already.
+    pub(super) fn begin(pair: Pair, metrics: &Metrics) -> anyhow::Result<Self> {
+        let cert = ServingCert::new(&pair)?;
+        metrics.reloads.with_label_values(&["ok"]).inc();
+        show(&pair, metrics);
+        Ok(Self { cert, pair })
+    }
 }
 
 /// Serves what the Secret holds once it is right and believed, for ever.

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tracing::info;
 
 use super::args::Args;
+use super::brought::Brought;
 use super::certificate::{Replica, Served};
 use super::tasks::supervise;
 use crate::cluster::claim::{Claim, while_held};
@@ -34,6 +35,7 @@ impl Cluster {
     pub(super) async fn start(
         args: &Args,
         place: Place,
+        brought: Option<Brought>,
         metrics: &Metrics,
     ) -> anyhow::Result<Self> {
         let (names, identity) = (args.names(place), args.identity()?);
@@ -43,10 +45,16 @@ impl Cluster {
             life: args.life()?,
         };
         info!(namespace = names.namespace, identity, "joining the cluster");
-        let cluster = Kubernetes::new(place, names, identity, metrics.clone()).await?;
+        let mut cluster = Kubernetes::new(place, names, identity, metrics.clone()).await?;
+        // What is brought is served at once, whatever becomes of the API.
+        let mut served = None;
+        if let Some(brought) = brought {
+            served = Some(Served::begin(brought.pair.clone(), metrics)?);
+            cluster = cluster.with_files(brought.feed(metrics));
+        }
         let election = Election::new(&cluster, args.lease_time)?;
         let (seen_sender, seen) = watch::channel(None);
-        let (serving_sender, serving) = watch::channel(None);
+        let (serving_sender, serving) = watch::channel(served);
         let (claim_sender, claims) = watch::channel(Claim::default());
         let (stop, stopped) = watch::channel(false);
         let changed = Arc::new(Notify::new());

@@ -51,6 +51,7 @@ pub enum Mood {
 }
 
 pub const SECRET: &str = "/api/v1/namespaces/ns/secrets/imageswap-tls";
+pub const CA_SECRET: &str = "/api/v1/namespaces/ns/secrets/imageswap-tls-ca";
 pub const CONFIGURATION: &str =
     "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/imageswap-webhook";
 pub const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/ns/leases/imageswap-leader";
@@ -148,10 +149,12 @@ async fn answer(State(world): State<World>, request: Request<Body>) -> Response 
                 }))
             }
         }
-        Method::GET if [SECRET, CONFIGURATION, LEASE].contains(&path.as_str()) => match found {
-            Some(object) => reply(&object),
-            None => refuse(404, &call),
-        },
+        Method::GET if [SECRET, CA_SECRET, CONFIGURATION, LEASE].contains(&path.as_str()) => {
+            match found {
+                Some(object) => reply(&object),
+                None => refuse(404, &call),
+            }
+        }
         Method::PATCH => {
             let body = body.collect().await.unwrap().to_bytes();
             let manager = query

@@ -1,0 +1,244 @@
+//! The certificate that somebody brings in files: cert-manager's mounted Secret, for instance.
+//! Nothing is minted. What is wrong is an error at the start, and later changes nothing but a
+//! metric and a log line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::bail;
+use time::OffsetDateTime;
+use tokio::sync::{mpsc, watch};
+use tracing::{error, info, warn};
+
+use super::args::Args;
+use super::certificate::show;
+use super::files::{self, News};
+use crate::cluster::place::Place;
+use crate::files::{Follower, Parts};
+use crate::pki::{Flaw, Pair};
+use crate::rotation::source::Source;
+use crate::rotation::state::Secret;
+use crate::server::tls::ServingCert;
+use crate::telemetry::metrics::Metrics;
+
+/// How often files that do not change are judged again: leaves end, and begin.
+const JUDGE_AGAIN: Duration = Duration::from_secs(30);
+
+/// The name by which a person on this machine calls.
+const HERE: &str = "localhost";
+
+/// The files, found right.
+pub(super) struct Brought {
+    follower: Follower,
+    kind: Kind,
+    parts: Parts,
+    /// The pair to begin with.
+    pub(super) pair: Pair,
+}
+
+/// How the files are to be read.
+#[derive(Debug, Clone)]
+struct Kind {
+    source: Source,
+    /// What a leaf must be valid for.
+    required: Vec<String>,
+    /// What kube-apiserver asks for where a Service is called.
+    host: String,
+}
+
+impl Brought {
+    /// What the flags name, if they do.
+    pub(super) async fn read(args: &Args, place: Place) -> anyhow::Result<Option<Self>> {
+        let Some((paths, source)) = files_of(args)? else {
+            return Ok(None);
+        };
+        let host = args.names(place).host();
+        let is_called_by_service = place != Place::Machine;
+        let kind = Kind {
+            source,
+            required: is_called_by_service
+                .then(|| host.clone())
+                .into_iter()
+                .collect(),
+            host,
+        };
+        let mut follower = Follower::new(paths);
+        match files::begin(&mut follower, |parts| kind.judge(parts)).await {
+            Ok((parts, pair)) => Ok(Some(Self {
+                follower,
+                kind,
+                parts,
+                pair,
+            })),
+            Err(error) => bail!(
+                "can't serve {}: {error}; {}",
+                source.name(),
+                source.help_if_bad()
+            ),
+        }
+    }
+
+    /// What a client here should trust: the CA, or the chain; `None` if the leaf is not for this
+    /// machine.
+    pub(super) fn trusted_here(&self) -> Option<PathBuf> {
+        let paths = self.follower.paths();
+        let ca = paths.get(2).or_else(|| paths.first());
+        ca.cloned().filter(|_| self.pair.is_valid_for(HERE))
+    }
+
+    /// Serves the files outside of a cluster, as they change.
+    pub(super) fn serve(self, metrics: &Metrics) -> anyhow::Result<ServingCert> {
+        info!(not_after = %self.pair.not_after, "serving {}", self.kind.source.name());
+        let local = Local {
+            cert: ServingCert::new(&self.pair)?,
+            metrics: metrics.clone(),
+            kind: self.kind,
+            said: None,
+        };
+        local.tell(&self.pair);
+        let cert = local.cert.clone();
+        let news = followed(self.follower, &local.kind);
+        tokio::spawn(local.follow(self.parts, self.pair, news));
+        Ok(cert)
+    }
+
+    /// Hands the files on in the place of a Secret, as they change.
+    pub(super) fn feed(self, metrics: &Metrics) -> watch::Receiver<Secret> {
+        let (sender, receiver) = watch::channel(self.kind.secret(&self.parts, 0));
+        let news = followed(self.follower, &self.kind);
+        tokio::spawn(feed(self.kind, news, sender, metrics.clone()));
+        receiver
+    }
+}
+
+/// The files in the order in which they are read.
+fn files_of(args: &Args) -> anyhow::Result<Option<(Vec<PathBuf>, Source)>> {
+    let [cert, key, ca] = args.tls_files();
+    Ok(match (cert, key, ca) {
+        (Some(cert), Some(key), Some(ca)) => Some((vec![cert, key, ca], Source::Files)),
+        (Some(cert), Some(key), None) => Some((vec![cert, key], Source::FilesAlone)),
+        (None, None, None) => None,
+        (None, None, Some(_)) => bail!("--tls-ca needs --tls-cert and --tls-key, whose CA it is"),
+        (_, None, _) => bail!("--tls-cert needs --tls-key, too"),
+        (None, ..) => bail!("--tls-key needs --tls-cert, too"),
+    })
+}
+
+/// Follows the files in a task of its own.
+fn followed(follower: Follower, kind: &Kind) -> mpsc::Receiver<News> {
+    let (sender, receiver) = mpsc::channel(1);
+    let kind = kind.clone();
+    let fits = move |parts: &[Vec<u8>]| kind.judge(parts).is_ok();
+    tokio::spawn(files::follow(follower, fits, sender));
+    receiver
+}
+
+impl Kind {
+    /// The files as if they were a Secret's. `read` counts how often they were.
+    fn secret(&self, parts: &[Vec<u8>], read: u64) -> Secret {
+        Secret {
+            version: format!("files-{read}"),
+            kind: String::new(),
+            chain: parts.first().cloned(),
+            key: parts.get(1).cloned(),
+            ca: parts.get(2).cloned(),
+            source: self.source,
+        }
+    }
+
+    fn judge(&self, parts: &[Vec<u8>]) -> Result<Pair, Flaw> {
+        let now = OffsetDateTime::now_utc();
+        self.secret(parts, 0).judge(&self.required, now)
+    }
+}
+
+// === in a cluster ===
+
+/// What the files hold is judged by whoever serves it; see `certificate`.
+async fn feed(
+    kind: Kind,
+    mut news: mpsc::Receiver<News>,
+    secret: watch::Sender<Secret>,
+    metrics: Metrics,
+) {
+    let mut read = 0;
+    while let Some(found) = news.recv().await {
+        read += 1;
+        match found {
+            Ok(parts) => {
+                secret.send_replace(kind.secret(&parts, read));
+            }
+            Err(why) => refuse(&metrics, &why, kind.source),
+        }
+    }
+}
+
+fn refuse(metrics: &Metrics, why: &str, source: Source) {
+    let help = source.help_if_bad();
+    error!("a new certificate is refused, and the one in use stays: {why}; {help}");
+    metrics.reloads.with_label_values(&["failed"]).inc();
+}
+
+// === outside of one ===
+
+struct Local {
+    cert: ServingCert,
+    kind: Kind,
+    metrics: Metrics,
+    /// What was said last of files that do not change.
+    said: Option<String>,
+}
+
+impl Local {
+    async fn follow(mut self, mut parts: Parts, mut serving: Pair, mut news: mpsc::Receiver<News>) {
+        loop {
+            match tokio::time::timeout(JUDGE_AGAIN, news.recv()).await {
+                Ok(Some(Ok(found))) => (parts, self.said) = (found, None),
+                Ok(Some(Err(why))) => {
+                    refuse(&self.metrics, &why, self.kind.source);
+                    continue;
+                }
+                Ok(None) => return,
+                Err(_) => {}
+            }
+            match self.kind.judge(&parts) {
+                Ok(pair) if pair.certified.cert == serving.certified.cert => self.said = None,
+                Ok(pair) => {
+                    self.publish(&pair);
+                    serving = pair;
+                }
+                Err(flaw) => self.refuse(&flaw.to_string()),
+            }
+        }
+    }
+
+    fn publish(&mut self, pair: &Pair) {
+        self.said = None;
+        match self.cert.publish(pair) {
+            Ok(()) => {
+                info!(not_after = %pair.not_after, "serving a new certificate");
+                self.tell(pair);
+            }
+            Err(error) => self.refuse(&error.to_string()),
+        }
+    }
+
+    fn refuse(&mut self, why: &str) {
+        if self.said.as_deref() != Some(why) {
+            refuse(&self.metrics, why, self.kind.source);
+            self.said = Some(why.to_owned());
+        }
+    }
+
+    fn tell(&self, pair: &Pair) {
+        show(pair, &self.metrics);
+        self.metrics.reloads.with_label_values(&["ok"]).inc();
+        let host = &self.kind.host;
+        if !pair.is_valid_for(host) {
+            warn!(
+                "the certificate is not valid for {host}, by which kube-apiserver calls a \
+                 Service; that is right only if a webhook names this server by a URL"
+            );
+        }
+    }
+}
