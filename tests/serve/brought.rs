@@ -14,6 +14,8 @@ use crate::process::{Serve, refused};
 const PAIR: [&str; 4] = ["--tls-cert", "{dir}/tls.crt", "--tls-key", "{dir}/tls.key"];
 const CA: [&str; 2] = ["--tls-ca", "{dir}/ca.crt"];
 
+type Spoil<'s> = &'s dyn Fn(&Path);
+
 fn start(pem: &Pem, args: &[&str]) -> Serve {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), pem);
@@ -66,7 +68,7 @@ async fn files_are_served_and_followed_whatever_way_they_change() {
     fs::write(dir.join("ca.crt"), &five.ca).unwrap();
     for (name, text) in [("tls.crt", &five.chain), ("tls.key", &five.key)] {
         tokio::time::sleep(Duration::from_millis(1500)).await;
-        fs::write(dir.join(name), &text[..text.len() / 2]).unwrap();
+        fs::write(dir.join(name), &text.as_bytes()[..text.len() / 2]).unwrap();
         tokio::time::sleep(Duration::from_millis(700)).await;
         fs::write(dir.join(name), text).unwrap();
     }
@@ -83,7 +85,7 @@ async fn files_are_served_and_followed_whatever_way_they_change() {
 #[tokio::test]
 async fn a_bad_one_is_refused_with_a_sentence_and_the_last_good_one_stays() {
     let good = pair();
-    let spoil: [(&str, &dyn Fn(&Path)); 7] = [
+    let spoil: [(&str, Spoil<'_>); 7] = [
         ("tls.key is not the key of the leaf", &|dir| {
             write(dir, &mixed(&pair(), &good));
         }),
