@@ -392,6 +392,11 @@ fn help_names_every_default_and_variable() {
         "[default: 10m]",
         "[default: imageswap-tls]",
         "[env: IMAGESWAP_CLUSTER=]",
+        "[env: IMAGESWAP_TLS_CERT=]",
+        "[env: IMAGESWAP_TLS_KEY=]",
+        "[env: IMAGESWAP_TLS_CA=]",
+        "[env: IMAGESWAP_CLIENT_CA=]",
+        "[env: IMAGESWAP_CLIENT_NAME=]",
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
