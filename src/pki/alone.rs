@@ -78,6 +78,10 @@ mod tests {
     #[test]
     fn a_chain_is_judged_by_what_it_says_itself() {
         let (good, other) = (minted(9), minted(9));
+        // By its name, too.
+        let day_before = NOW - Duration::DAY;
+        let stranger = mint(&["a".to_owned()], Duration::days(9), day_before).unwrap();
+        let strange = good.chain.clone() + &stranger.ca;
         let whole = good.chain.clone() + &good.ca;
         let broken = good.chain.clone() + &other.ca;
         let later = NOW + Duration::days(10);
@@ -87,6 +91,13 @@ mod tests {
             (&whole, &good.key, "a.ns.svc", NOW, ""),
             (
                 &broken,
+                &good.key,
+                "a.ns.svc",
+                NOW,
+                "does not lead to the last",
+            ),
+            (
+                &strange,
                 &good.key,
                 "a.ns.svc",
                 NOW,
