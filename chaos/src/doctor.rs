@@ -1,6 +1,7 @@
 //! What this machine must have for a cluster, and how to come by what is missing.
 
 use std::fmt;
+use std::io::{IsTerminal, stdin};
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -176,23 +177,41 @@ fn succeeds(script: &str) -> bool {
     output(&mut command("unshare", words)).is_ok_and(|output| output.status.success())
 }
 
-/// Shows what is missing, and whether all is there.
+/// Shows what is missing, and installs it if told to, or if the person at the terminal agrees.
 ///
 /// # Errors
-/// Something is.
-pub fn report(install_it: bool) -> anyhow::Result<()> {
+/// Something is missing still.
+pub fn offer(is_agreed: bool) -> anyhow::Result<()> {
     let missing = examine();
     for missing in &missing {
         say(format_args!("missing: {missing}"));
     }
-    if !missing.is_empty() && install_it {
-        cure()?;
-    } else if !missing.is_empty() {
-        bail!(
-            "{} things are missing; as root on Debian, `doctor --yes` installs packages",
-            missing.len()
-        );
+    let packages = missing
+        .iter()
+        .any(|missing| matches!(missing.cure, Cure::Package(_)));
+    if is_agreed || !packages || agrees()? {
+        return cure();
     }
+    bail!("nothing was installed; `--yes` installs what Debian has")
+}
+
+/// Asks whoever is at the terminal; nobody is, nobody agrees.
+fn agrees() -> anyhow::Result<bool> {
+    if !stdin().is_terminal() {
+        return Ok(false);
+    }
+    say("install Debian's packages now? [y/N]");
+    let mut answer = String::new();
+    stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// Shows what is missing, and whether all is there.
+///
+/// # Errors
+/// Something is missing.
+pub fn report(is_agreed: bool) -> anyhow::Result<()> {
+    offer(is_agreed)?;
     say("this machine can run a cluster");
     if binaries::are_ready() {
         say("Kubernetes is built");

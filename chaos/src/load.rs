@@ -75,13 +75,12 @@ struct Call {
     result: Result<bool, String>,
 }
 
-/// Runs a load on a cluster to its end, in a process of its own in node 1's network. `chaos` is the
-/// program of this crate.
+/// Runs a load on a cluster to its end, in a process of its own in node 1's network.
 ///
 /// # Errors
 /// It can't be started. Calls that fail are counted.
-pub fn on(cluster: &Cluster, chaos: &Path, plan: &Plan) -> anyhow::Result<Report> {
-    let mut worker = cluster.in_network(1, chaos);
+pub fn on(cluster: &Cluster, plan: &Plan) -> anyhow::Result<Report> {
+    let mut worker = cluster.chaos();
     worker
         .arg("load-worker")
         .arg(cluster.kubeconfig())

@@ -107,7 +107,15 @@ fn main() {
         .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     if let Some(Ok(world)) = WORLD.get() {
-        world.end();
+        // In silence: the summary line is the last.
+        let remains = world.end();
+        if !remains.is_empty() {
+            say(format_args!(
+                "error: the cluster left {}",
+                remains.join("; ")
+            ));
+            std::process::exit(1);
+        }
     }
     conclusion.exit();
 }

@@ -1,21 +1,15 @@
 //! Three replicas with one Secret and one leader.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, ensure};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use chaos::command::{eventually, run};
 use chaos::install::{self, NAMESPACE};
 use chaos::load::{self, Plan};
 use chaos::progress::say;
 use serde_json::Value;
 
-use crate::world::{CHAOS, Installed, SWAPPED, UNSWAPPED, World};
-
-/// What kube-apiserver verifies.
-const HOST: &str = "imageswap.imageswap-system.svc";
+use crate::world::{Installed, SWAPPED, UNSWAPPED, World};
 
 pub(crate) fn one_leaf(world: &World) -> anyhow::Result<()> {
     world.need(Installed::Production)?;
@@ -75,7 +69,7 @@ pub(crate) fn killed_leader(world: &World) -> anyhow::Result<()> {
         is_real: false,
     };
     let (report, took) = std::thread::scope(|scope| {
-        let load = scope.spawn(|| load::on(&world.cluster, Path::new(CHAOS), &plan));
+        let load = scope.spawn(|| load::on(&world.cluster, &plan));
         std::thread::sleep(Duration::from_secs(2));
         run(&mut node.ctr(&["tasks", "kill", "--signal", "SIGKILL", id]))?;
         let killed = Instant::now();
@@ -128,13 +122,9 @@ fn replicas(world: &World) -> anyhow::Result<Vec<Value>> {
 
 /// The leaf of each replica as a handshake sees it, each verified against the live caBundle.
 fn leaves(world: &World) -> anyhow::Result<Vec<String>> {
-    let ca = world.cluster.folder().join("live-ca.crt");
-    std::fs::write(&ca, STANDARD.decode(install::ca_bundle(&world.cluster)?)?)?;
-    let handshake = |pod: &Value| {
+    let leaf = |pod: &Value| {
         let ip = pod["status"]["podIP"].as_str().context("no address")?;
-        let mut chaos = world.cluster.in_network(1, CHAOS);
-        chaos.args(["handshake", "--name", HOST, "--ca"]).arg(&ca);
-        run(chaos.arg(format!("{ip}:5000")))
+        install::leaf(&world.cluster, &format!("{ip}:5000"))
     };
-    replicas(world)?.iter().map(handshake).collect()
+    replicas(world)?.iter().map(leaf).collect()
 }
