@@ -6,6 +6,7 @@
 mod bundle;
 mod judge;
 mod mint;
+mod served;
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use time::OffsetDateTime;
 pub use self::bundle::Bundle;
 pub use self::judge::{Flaw, judge};
 pub use self::mint::{MintError, mint};
+pub use self::served::Served;
 
 /// What is kept of a pair, each part PEM: in files or in a Secret of type `kubernetes.io/tls`.
 #[derive(Clone)]

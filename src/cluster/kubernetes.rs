@@ -6,6 +6,7 @@
 
 pub mod lease;
 mod secret;
+mod survey;
 mod watch;
 mod webhook;
 
@@ -20,6 +21,7 @@ use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, Config};
 
+pub use self::survey::Reach;
 pub use self::watch::Seen;
 use super::place::Place;
 use crate::rotation::driver::{Failure, Store, Write};

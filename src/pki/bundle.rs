@@ -48,6 +48,11 @@ impl Bundle {
         self.cas.is_empty()
     }
 
+    /// How many certificates are in it.
+    pub fn len(&self) -> usize {
+        self.cas.len()
+    }
+
     /// Whether every certificate of the other is here, too.
     pub fn holds(&self, other: &Self) -> bool {
         other.cas.iter().all(|ca| self.cas.contains(ca))

@@ -72,7 +72,7 @@ impl Pair {
     }
 }
 
-fn verify(
+pub(super) fn verify(
     entity: &EndEntityCert<'_>,
     intermediates: &[CertificateDer<'_>],
     bundle: &[CertificateDer<'_>],

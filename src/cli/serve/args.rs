@@ -6,18 +6,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::builder::{FalseyValueParser, NonEmptyStringValueParser, OsStringValueParser};
+use clap::builder::{FalseyValueParser, OsStringValueParser};
 use tracing::warn;
 
 use crate::cli::args::{DISABLE_LABEL, RulesArgs};
-use crate::cluster::kubernetes::{Names, identity};
+use crate::cli::names::NameArgs;
+use crate::cluster::kubernetes::identity;
 use crate::cluster::local::StateDir;
-use crate::cluster::place::{self, Place, Surroundings, Wish, place, pod_namespace};
+use crate::cluster::place::{self, Place, Surroundings, Wish, place};
 use crate::server::{Limits, Patience};
 use crate::telemetry::logs;
-
-/// Where 1.5.3 was, and where we are if nobody says otherwise.
-const NAMESPACE: &str = "imageswap-system";
 
 /// Variables of 1.5.3 that have no meaning any more.
 const FORGOTTEN: [&str; 6] = [
@@ -78,31 +76,8 @@ pub(in crate::cli) struct Args {
     )]
     cluster: Wish,
 
-    /// The namespace of the Service, the Secret and the Lease [default: this Pod's, else
-    /// imageswap-system]
-    #[arg(
-        help_heading = "Cluster",
-        long,
-        value_name = "NAME",
-        env = "IMAGESWAP_NAMESPACE_NAME"
-    )]
-    namespace: Option<String>,
-
-    /// The Service that kube-apiserver calls, for the certificate's names
-    #[arg(help_heading = "Cluster", long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new(), default_value = "imageswap", env = "IMAGESWAP_SERVICE")]
-    service: String,
-
-    /// The Secret that holds the certificate
-    #[arg(help_heading = "Cluster", long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new(), default_value = "imageswap-tls", env = "IMAGESWAP_TLS_SECRET")]
-    tls_secret: String,
-
-    /// The MutatingWebhookConfiguration whose caBundle is kept right
-    #[arg(help_heading = "Cluster", long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new(), default_value = "imageswap-webhook", env = "IMAGESWAP_WEBHOOK_CONFIGURATION")]
-    webhook_configuration: String,
-
-    /// The Lease of the replica that leads
-    #[arg(help_heading = "Cluster", long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new(), default_value = "imageswap-leader", env = "IMAGESWAP_LEASE")]
-    lease: String,
+    #[command(flatten)]
+    pub(super) names: NameArgs,
 
     /// How long a leader leads without renewal, in whole seconds from 3s on
     #[arg(help_heading = "Cluster", long, value_name = "TIME", value_parser = lease_time, default_value = "15s", env = "IMAGESWAP_LEASE_TIME")]
@@ -174,20 +149,6 @@ impl Args {
         place(self.cluster, has_state_dir, Surroundings::look())
     }
 
-    /// What our objects are called. On a machine without a cluster, what they would be.
-    pub(super) fn names(&self, place: Place) -> Names {
-        // A variable that is set to nothing is not set.
-        let named = self.namespace.clone().filter(|name| !name.is_empty());
-        let here = || pod_namespace().filter(|_| place != Place::Machine);
-        Names {
-            namespace: named.or_else(here).unwrap_or_else(|| NAMESPACE.to_owned()),
-            service: self.service.clone(),
-            secret: self.tls_secret.clone(),
-            configuration: self.webhook_configuration.clone(),
-            lease: self.lease.clone(),
-        }
-    }
-
     /// Who this process is, among all replicas and over all restarts.
     pub(super) fn identity(&self) -> anyhow::Result<String> {
         let mut nonce = [0; 8];
@@ -205,7 +166,7 @@ impl Args {
     /// What a certificate without a cluster is valid for: the Service all the same, and this
     /// machine.
     pub(super) fn local_names(&self) -> Vec<String> {
-        let mut names = self.names(Place::Machine).leaf();
+        let mut names = self.names.names(Place::Machine).leaf();
         names.extend(["localhost", "127.0.0.1", "::1"].map(str::to_owned));
         let ip = self.listen.ip().to_string();
         if !self.listen.ip().is_unspecified() && !names.contains(&ip) {

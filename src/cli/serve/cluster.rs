@@ -36,7 +36,7 @@ impl Cluster {
         place: Place,
         metrics: &Metrics,
     ) -> anyhow::Result<Self> {
-        let (names, identity) = (args.names(place), args.identity()?);
+        let (names, identity) = (args.names.names(place), args.identity()?);
         let policy = Policy {
             names: names.leaf(),
             required: vec![names.host()],
