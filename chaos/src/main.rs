@@ -226,7 +226,7 @@ fn load(cluster: &Cluster, plan: &Plan, json: bool) -> anyhow::Result<ExitCode> 
         plan.rate, plan.duration
     ));
     install::make_namespace(cluster, &plan.namespace)?;
-    let report = load::on(cluster, plan);
+    let report = load::start(cluster, plan).and_then(load::Load::wait);
     let delete = ["delete", "namespace", &plan.namespace, "--wait=false"];
     chaos::command::run(&mut cluster.kubectl(delete))?;
     let report = report?;

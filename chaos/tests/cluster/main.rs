@@ -11,6 +11,7 @@ mod deploy;
 mod install;
 mod pods;
 mod replicas;
+mod rotation;
 mod sidecars;
 mod upgrade;
 mod workloads;
@@ -76,6 +77,26 @@ const TESTS: &[(&str, Test)] = &[
     (
         "replicas::a_killed_leader_is_replaced_and_nothing_minted",
         replicas::killed_leader,
+    ),
+    (
+        "rotation::ten_under_load_lose_nothing",
+        rotation::ten_forced,
+    ),
+    (
+        "rotation::a_leader_killed_in_the_middle_loses_nothing",
+        rotation::leader_killed,
+    ),
+    (
+        "rotation::a_broken_secret_is_restored",
+        rotation::secret_broken,
+    ),
+    (
+        "rotation::a_foreign_pair_is_taken_without_a_gap",
+        rotation::foreign_pair,
+    ),
+    (
+        "rotation::a_broken_ca_bundle_is_repaired_at_once",
+        rotation::bundle_broken,
     ),
     (
         "deploy::cluster_wide_leaves_the_cluster_itself_alone",
