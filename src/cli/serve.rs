@@ -9,6 +9,7 @@ mod args;
 mod certificate;
 mod cluster;
 mod greeting;
+mod machine;
 mod maps;
 mod tasks;
 
@@ -75,7 +76,7 @@ async fn serve(args: &Args) -> anyhow::Result<ExitCode> {
 
     let (cert, home) = if place == Place::Machine {
         let dir = args.state_dir()?;
-        let cert = certificate::local(args, &dir, &metrics)?;
+        let cert = machine::start(args, &dir, &metrics)?;
         (cert, Home::Machine(dir))
     } else {
         let cluster = Cluster::start(args, place, &metrics).await?;

@@ -51,7 +51,7 @@ impl Served {
     pub fn verify(&self, bundle: &Bundle, host: &str, now: OffsetDateTime) -> Result<(), String> {
         let (leaf, intermediates) = self.chain.split_first().ok_or("there is no leaf")?;
         let entity = EndEntityCert::try_from(leaf).map_err(|error| error.to_string())?;
-        verify(&entity, intermediates, bundle.cas(), now).map_err(|error| error.to_string())?;
+        verify(&entity, intermediates, bundle, now).map_err(|error| error.to_string())?;
         let name = ServerName::try_from(host).map_err(|_| format!("{host} is no name"))?;
         entity
             .verify_is_valid_for_subject_name(&name)

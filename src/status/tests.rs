@@ -28,6 +28,10 @@ fn secret_of(pem: &Pem) -> Secret {
         chain: part(&pem.chain),
         key: part(&pem.key),
         ca: part(&pem.ca),
+        next_chain: None,
+        next_key: None,
+        request: None,
+        answered: None,
     }
 }
 
@@ -51,10 +55,13 @@ fn healthy(pem: &Pem) -> Facts {
         observed: Observed {
             configuration: Some(Configuration {
                 version: "1".to_owned(),
+                uid: "1".to_owned(),
+                generation: Some(1),
                 hooks: vec![Hook {
                     index: 0,
                     name: "hook".to_owned(),
                     bundle: pem.ca.clone().into_bytes(),
+                    manager: None,
                 }],
             }),
             secret: Some(secret_of(pem)),

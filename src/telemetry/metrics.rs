@@ -49,7 +49,7 @@ pub struct Metrics {
     pub maps_loaded: IntGauge,
     /// 1 for the `hash` of the map file in use.
     pub maps_info: IntGaugeVec,
-    /// When a certificate ends, in seconds since 1970: `leaf` or `ca`.
+    /// When a certificate ends, in seconds since 1970: `leaf`, `ca`, or `next`, which is staged.
     pub not_after: IntGaugeVec,
     /// 1 if the live caBundle was seen to believe the leaf that is served.
     pub trusted: IntGauge,
@@ -61,6 +61,8 @@ pub struct Metrics {
     pub rotation_steps: IntCounterVec,
     /// 1 for the `step` that this replica found to be next when it last led.
     pub rotation_step: IntGaugeVec,
+    /// Times that a caBundle which had been right was found changed, and written again.
+    pub bundle_repairs: IntCounter,
     /// Calls of the Kubernetes API that failed, by `object`.
     pub cluster_errors: IntCounterVec,
     /// Tasks that ended or panicked and were started again, by `task`.
@@ -143,6 +145,10 @@ impl Metrics {
                 "rotation_step_info",
                 "1 for the step that this replica found to be next when it last led",
                 "step",
+            )?,
+            bundle_repairs: new.counter(
+                "ca_bundle_repairs_total",
+                "Times that a caBundle which had been right was found changed, and written again",
             )?,
             cluster_errors: new.counters(
                 "cluster_errors_total",

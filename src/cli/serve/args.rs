@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
-use clap::builder::{FalseyValueParser, OsStringValueParser};
+use anyhow::{Context, ensure};
+use clap::builder::{BoolishValueParser, FalseyValueParser, OsStringValueParser};
 use tracing::warn;
 
 use crate::cli::args::{DISABLE_LABEL, RulesArgs};
@@ -14,6 +14,7 @@ use crate::cli::names::NameArgs;
 use crate::cluster::kubernetes::identity;
 use crate::cluster::local::StateDir;
 use crate::cluster::place::{self, Place, Surroundings, Wish, place};
+use crate::rotation::plan::Policy;
 use crate::server::{Limits, Patience};
 use crate::telemetry::logs;
 
@@ -59,6 +60,15 @@ pub(in crate::cli) struct Args {
     #[arg(help_heading = "Certificate", long, value_name = "TIME", value_parser = duration, default_value = "365d", env = "IMAGESWAP_CERT_LIFETIME")]
     pub(super) cert_lifetime: Duration,
 
+    /// How much of its life is left of a certificate that is renewed [default: half of it]
+    #[arg(help_heading = "Certificate", long, value_name = "TIME", value_parser = duration, env = "IMAGESWAP_CERT_RENEW_BEFORE")]
+    cert_renew_before: Option<Duration>,
+
+    /// How long a new CA is published before a certificate of it is served: kube-apiservers learn it
+    /// each at its own pace
+    #[arg(help_heading = "Certificate", long, value_name = "TIME", value_parser = duration, default_value = "60s", env = "IMAGESWAP_TRUST_DELAY")]
+    pub(super) trust_delay: Duration,
+
     /// The label whose value "disabled" on an object keeps ImageSwap away
     #[arg(help_heading = "Rules", long, value_name = "LABEL", default_value = DISABLE_LABEL, env = "IMAGESWAP_DISABLE_LABEL")]
     pub(super) disable_label: String,
@@ -78,6 +88,11 @@ pub(in crate::cli) struct Args {
 
     #[command(flatten)]
     pub(super) names: NameArgs,
+
+    /// Whether to write caBundles; false if another tool does, which must add all of the Secret's
+    /// ca.crt
+    #[arg(help_heading = "Cluster", long, value_name = "true|false", value_parser = BoolishValueParser::new(), hide_possible_values = true, action = clap::ArgAction::Set, default_value = "true", env = "IMAGESWAP_PATCH_CA_BUNDLE")]
+    patch_ca_bundle: bool,
 
     /// How long a leader leads without renewal, in whole seconds from 3s on
     #[arg(help_heading = "Cluster", long, value_name = "TIME", value_parser = lease_time, default_value = "15s", env = "IMAGESWAP_LEASE_TIME")]
@@ -175,10 +190,31 @@ impl Args {
         names
     }
 
-    /// How long a new certificate lives.
-    pub(super) fn life(&self) -> anyhow::Result<time::Duration> {
-        let life = self.cert_lifetime.try_into();
-        life.context("--cert-lifetime is too long")
+    /// What certificates shall be like. `names` are those of a new one, `required` those without which
+    /// none is served.
+    pub(super) fn policy(
+        &self,
+        names: Vec<String>,
+        required: Vec<String>,
+    ) -> anyhow::Result<Policy> {
+        let reckoned = |time: Duration| time::Duration::try_from(time);
+        let life = reckoned(self.cert_lifetime).context("--cert-lifetime is too long")?;
+        let renew_before = self.cert_renew_before.map(reckoned).transpose();
+        let renew_before = renew_before.context("--cert-renew-before is too long")?;
+        let renew_before = renew_before.unwrap_or(life / 2);
+        ensure!(
+            renew_before < life,
+            "--cert-renew-before must be shorter than --cert-lifetime: a new certificate would be \
+             renewed at once"
+        );
+        Ok(Policy {
+            names,
+            required,
+            life,
+            renew_before,
+            trust_delay: self.trust_delay,
+            writes_bundles: self.patch_ca_bundle,
+        })
     }
 
     pub(super) fn state_dir(&self) -> anyhow::Result<StateDir> {

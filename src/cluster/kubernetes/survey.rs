@@ -26,7 +26,8 @@ use tokio_rustls::TlsConnector;
 
 use super::{Kubernetes, chain};
 use crate::pki::Served;
-use crate::rotation::driver::{Failure, Store};
+use crate::rotation::driver::Store;
+use crate::rotation::write::Failure;
 use crate::status::{Facts, Lease, Page, Replica};
 
 /// How long a replica may take for an answer.
