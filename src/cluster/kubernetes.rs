@@ -2,9 +2,11 @@
 //!
 //! Every object is read, watched and written by its name, so that the Role can name it, too; a
 //! plain `create` has no name for the Role to look at, so what is missing is made by server-side
-//! apply. (EndpointSlices are listed: Kubernetes makes up their names.) Every call has a deadline, and none is on the way of a review.
+//! apply. (EndpointSlices are listed: Kubernetes makes up their names.) Every call has a deadline,
+//! and none is on the way of a review.
 
 mod endpoints;
+mod handshake;
 pub mod lease;
 mod secret;
 mod survey;

@@ -4,7 +4,6 @@
 //! Within the cluster replicas are called at their addresses. From outside, through port-forwards
 //! of kube-apiserver.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -13,18 +12,11 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::Api;
 use kube::api::ListParams;
-use rustls::ClientConfig;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::ring;
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, SignatureScheme};
 use time::OffsetDateTime;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
-use super::{Kubernetes, chain};
+use super::{Kubernetes, chain, handshake};
 use crate::pki::Served;
 use crate::rotation::driver::Store;
 use crate::rotation::write::Failure;
@@ -109,7 +101,7 @@ impl Kubernetes {
     async fn replica(&self, found: &Found, reach: Reach) -> Replica {
         let [https, metrics] = found.ports;
         let served =
-            async { handshake(self.open(found, https, reach).await?, &self.names.host()).await };
+            async { served(self.open(found, https, reach).await?, &self.names.host()).await };
         let page = async { page(self.open(found, metrics, reach).await?).await };
         let (served, page) = tokio::join!(in_time(served), in_time(page));
         Replica {
@@ -190,22 +182,8 @@ fn found_in(slice: EndpointSlice) -> Vec<Found> {
 
 // === what a replica shows ===
 
-/// Only looks: what is served is judged by whoever asked.
-async fn handshake(stream: Box<dyn Stream>, host: &str) -> Result<Served, String> {
-    let provider = Arc::new(ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Onlooker(provider)))
-        .with_no_client_auth();
-    let host = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
-    let connector = TlsConnector::from(Arc::new(config));
-    let connected = connector.connect(host, stream).await;
-    let connected = connected.map_err(|error| error.to_string())?;
-    let (_, session) = connected.get_ref();
-    let chain = session.peer_certificates().unwrap_or_default();
-    let chain = chain.iter().map(|one| one.clone().into_owned()).collect();
+async fn served(stream: Box<dyn Stream>, host: &str) -> Result<Served, String> {
+    let chain = handshake::look(stream, host).await?;
     Served::read(chain).ok_or_else(|| "it sent no certificate that can be read".to_owned())
 }
 
@@ -222,54 +200,5 @@ async fn page(mut stream: Box<dyn Stream>) -> Result<Page, String> {
     match answer.split_once("\r\n\r\n") {
         Some((head, body)) if head.split(' ').nth(1) == Some("200") => Ok(Page::read(body)),
         _ => Err("it is no metrics page".to_owned()),
-    }
-}
-
-/// Believes every certificate, but checks that the peer has its key.
-#[derive(Debug)]
-struct Onlooker(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Onlooker {
-    fn verify_server_cert(
-        &self,
-        _leaf: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(
-            message,
-            leaf,
-            signed,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(
-            message,
-            leaf,
-            signed,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
