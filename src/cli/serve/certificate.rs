@@ -117,7 +117,10 @@ impl Replica {
         let now = OffsetDateTime::now_utc();
         let served = self.serving.borrow().clone();
         let pair = served.as_ref().map(|served| &served.pair);
-        match choose(observed, &[self.names.host()], pair, now) {
+        let choice = choose(observed, &[self.names.host()], pair, now);
+        let is_bad = matches!(choice, Choice::Bad(_));
+        self.metrics.refused.set(i64::from(is_bad));
+        match choice {
             Choice::Publish(pair) => self.publish(pair),
             Choice::Same => said.refused = None,
             Choice::Absent => {}
@@ -266,6 +269,8 @@ mod tests {
             assert_eq!(serves, expected, "row {row}");
             assert_eq!(metrics.trusted.get(), trusted, "row {row}");
             assert_eq!((count("ok"), count("failed")), (ok, failed), "row {row}");
+            let is_rubbish = matches!(row, 0 | 3 | 4);
+            assert_eq!(metrics.refused.get() == 1, is_rubbish, "row {row}");
         }
         assert!(metrics.not_after.with_label_values(&["leaf"]).get() > 0);
         assert!(!task.is_finished());
