@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use chaos::command::{command, run};
+use chaos::command::{command, run, run_with};
 use chaos::progress::say;
 use chaos::{doctor, repository};
 use imageswap::telemetry::metrics::Metrics;
@@ -82,6 +82,30 @@ fn every_alert_fires_when_it_should_and_not_else() {
     });
     let tests: Vec<_> = tests.collect();
     succeeds(command(promtool, ["test", "rules"]).args(tests));
+}
+
+#[test]
+fn promtool_can_read_the_dashboards_expressions() {
+    let Some(promtool) = promtool() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let rules = expressions().into_iter().enumerate();
+    let rules = rules.map(|(number, (place, expression))| {
+        let expr = expression.replace("$__rate_interval", "5m");
+        json!({"record": format!("test:{number}"), "expr": expr, "labels": {"place": place}})
+    });
+    let rules: Vec<_> = rules.collect();
+    let group = json!({"name": "expressions", "rules": rules});
+    let rules = write_rules(folder.path(), vec![group]);
+    succeeds(command(promtool, ["check", "rules"]).arg(rules));
+}
+
+#[test]
+fn promtool_finds_nothing_wrong_with_the_names_of_metrics() {
+    let Some(promtool) = promtool() else { return };
+    let metrics = Metrics::new().unwrap().render().unwrap();
+    let judged = run_with(&mut command(promtool, ["check", "metrics"]), &metrics).unwrap();
+    let text = String::from_utf8_lossy(&judged.stderr);
+    assert!(judged.status.success(), "{text}");
 }
 
 /// `None` if it is not wanted.
@@ -379,7 +403,7 @@ fn metrics_in(expression: &str) -> Vec<(String, Vec<String>)> {
     let mut after_grouping = false;
     while let Some(first) = rest.chars().next() {
         let end = match first {
-            '"' => rest[1..].find('"').unwrap() + 2,
+            '"' => rest.match_indices('"').nth(1).unwrap().0 + 1,
             '[' => rest.find(']').unwrap() + 1,
             // `by (…)` and `on (…)` name labels.
             '(' if after_grouping => rest.find(')').unwrap() + 1,
