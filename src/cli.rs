@@ -8,6 +8,7 @@ mod completions;
 mod explain;
 mod names;
 mod rewrite;
+mod rotate;
 mod serve;
 mod status;
 mod terminal;
@@ -59,6 +60,8 @@ enum Command {
     Rewrite(rewrite::Args),
     /// Show a live installation, and what is wrong with it
     Status(status::Args),
+    /// Ask for a new certificate
+    Rotate(rotate::Args),
     /// Print a script that completes this command line in your shell
     Completions(completions::Args),
 }
@@ -73,6 +76,7 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => explain::run(args),
         Command::Rewrite(args) => rewrite::run(args),
         Command::Status(args) => status::run(args),
+        Command::Rotate(args) => rotate::run(args),
         Command::Completions(args) => completions::run(args, &mut Cli::command()),
     };
     done.unwrap_or_else(|error| {

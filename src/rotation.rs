@@ -10,6 +10,7 @@ pub mod belief;
 pub mod clock;
 pub mod driver;
 pub mod plan;
+pub mod progress;
 mod repairs;
 pub mod replica;
 pub mod state;

@@ -22,8 +22,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-pub(super) use self::args::Args;
 use self::args::name_forgotten;
+pub(super) use self::args::{Args, duration};
 use self::cluster::Cluster;
 use self::greeting::greet;
 use self::maps::SharedRules;

@@ -57,7 +57,7 @@ async fn look(args: &Args) -> anyhow::Result<Report> {
 }
 
 /// A kubeconfig that is named goes before the Pod that this may be.
-fn whereabouts() -> anyhow::Result<(Place, Reach)> {
+pub(super) fn whereabouts() -> anyhow::Result<(Place, Reach)> {
     match place(Wish::On, false, Surroundings::look()) {
         Ok(Place::Pod) => Ok((Place::Pod, Reach::Direct)),
         Ok(place) => Ok((place, Reach::Forwarded)),

@@ -280,7 +280,7 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 }
 
 /// `9s`, `10m`, `365d`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(in crate::cli) fn duration(text: &str) -> Result<Duration, String> {
     let help = "a time is a number with a unit: 500ms, 9s, 10m, 12h, 365d";
     let days = text
         .strip_suffix('d')

@@ -95,7 +95,10 @@ impl Replica {
             required: &self.required,
             trust_delay: self.trust_delay,
         };
-        match choose(&view, pair, now) {
+        let choice = choose(&view, pair, now);
+        let is_bad = matches!(choice, Choice::Bad(_));
+        self.metrics.refused.set(i64::from(is_bad));
+        match choice {
             Choice::Publish(pair) => self.publish(pair, observed),
             Choice::Same => {
                 said.refused = None;
@@ -283,6 +286,8 @@ mod tests {
             assert_eq!(serves, expected, "row {row}");
             assert_eq!(metrics.trusted.get(), trusted, "row {row}");
             assert_eq!((count("ok"), count("failed")), (ok, failed), "row {row}");
+            let is_rubbish = matches!(row, 0 | 3 | 4);
+            assert_eq!(metrics.refused.get() == 1, is_rubbish, "row {row}");
         }
         let kept = written_back.borrow().clone().unwrap();
         assert_eq!((kept.chain, kept.key), (two.chain, two.key));

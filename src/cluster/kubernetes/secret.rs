@@ -47,6 +47,21 @@ impl Kubernetes {
         Ok(())
     }
 
+    /// Asks the leader for a rotation: by a text that it has not answered yet.
+    ///
+    /// # Errors
+    /// There is no Secret, or it may not be written.
+    pub async fn ask_for_rotation(&self, request: &str) -> Result<(), Failure> {
+        let patch = Patch::Merge(json!({"metadata": {"annotations": {ROTATE: request}}}));
+        let params = PatchParams {
+            field_manager: Some(self.identity.clone()),
+            ..Default::default()
+        };
+        let call = self.secrets.patch(&self.names.secret, &params, &patch);
+        self.call("secret", call).await?;
+        Ok(())
+    }
+
     /// By a merge patch that names the version: type, labels and other keys stay as they are.
     pub(super) async fn change_secret(
         &self,
