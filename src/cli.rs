@@ -6,8 +6,11 @@ mod args;
 mod check;
 mod completions;
 mod explain;
+mod names;
 mod rewrite;
+mod rotate;
 mod serve;
+mod status;
 mod terminal;
 
 use std::io;
@@ -55,6 +58,10 @@ enum Command {
     Explain(explain::Args),
     /// Swap the images in Kubernetes manifests, and nothing else in them
     Rewrite(rewrite::Args),
+    /// Show a live installation, and what is wrong with it
+    Status(status::Args),
+    /// Ask for a new certificate
+    Rotate(rotate::Args),
     /// Print a script that completes this command line in your shell
     Completions(completions::Args),
 }
@@ -68,6 +75,8 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Rewrite(args) => rewrite::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Rotate(args) => rotate::run(args),
         Command::Completions(args) => completions::run(args, &mut Cli::command()),
     };
     done.unwrap_or_else(|error| {

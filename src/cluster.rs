@@ -6,3 +6,10 @@ pub mod claim;
 pub mod kubernetes;
 pub mod local;
 pub mod place;
+
+use std::sync::Arc;
+
+use crate::rotation::state::Observed;
+
+/// What was seen last; `None` before the first look.
+pub type Seen = Option<Arc<Observed>>;

@@ -12,5 +12,6 @@ pub mod maps_file;
 pub mod pki;
 pub mod rotation;
 pub mod server;
+pub mod status;
 pub mod telemetry;
 mod text;

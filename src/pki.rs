@@ -8,10 +8,13 @@ mod bundle;
 mod judge;
 mod mint;
 mod names;
+mod served;
 
 use std::fmt;
 use std::sync::Arc;
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use rustls::sign::CertifiedKey;
 use time::OffsetDateTime;
 
@@ -20,6 +23,7 @@ pub use self::bundle::Bundle;
 pub use self::judge::{Flaw, judge};
 pub use self::mint::{MintError, mint};
 pub use self::names::names_of;
+pub use self::served::Served;
 
 /// What is kept of a pair, each part PEM: in files or in a Secret of type `kubernetes.io/tls`.
 #[derive(Clone)]
@@ -32,20 +36,45 @@ pub struct Pem {
     pub ca: String,
 }
 
+/// A chain and its key, PEM, without what trusts them.
+#[derive(Clone)]
+pub struct KeyPem {
+    /// The leaf, and what stands between it and the CA.
+    pub chain: String,
+    /// The leaf's private key.
+    pub key: String,
+}
+
 /// A pair that was judged and found right.
 #[derive(Clone)]
 pub struct Pair {
     /// Chain and key as rustls serves them.
     pub certified: Arc<CertifiedKey>,
+    /// When the leaf begins.
+    pub not_before: OffsetDateTime,
     /// When the leaf ends.
     pub not_after: OffsetDateTime,
     /// When the last CA in the trust bundle ends.
     pub ca_not_after: OffsetDateTime,
 }
 
+impl Pem {
+    /// The leaf, DER, if there is one that can be read.
+    pub fn leaf(&self) -> Option<Vec<u8>> {
+        let leaf = CertificateDer::from_pem_slice(self.chain.as_bytes());
+        leaf.ok().map(|leaf| leaf.to_vec())
+    }
+}
+
 impl fmt::Debug for Pem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Pem { … }")
+    }
+}
+
+impl fmt::Debug for KeyPem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyPem { … }")
     }
 }
 
@@ -75,18 +104,21 @@ mod tests {
     }
 
     #[test]
-    fn a_minted_pair_is_right_from_an_hour_back_to_its_end() {
+    fn a_minted_pair_is_right_from_two_days_back_to_its_end() {
         let pem = minted();
         for (at, is_right) in [
             (NOW, true),
-            (NOW - Duration::minutes(59), true),
-            (NOW - Duration::minutes(61), false),
+            (NOW - Duration::hours(48), true),
+            (NOW - Duration::hours(50), false),
             (NOW + YEAR - Duration::minutes(1), true),
             (NOW + YEAR + Duration::minutes(1), false),
         ] {
             assert_eq!(judge(&pem, &names(), at).is_ok(), is_right, "{at}");
         }
+        let early = judge(&pem, &names(), NOW - YEAR).unwrap_err().to_string();
+        assert!(early.contains("clock slow"), "{early}");
         let pair = judge(&pem, &names(), NOW).unwrap();
+        assert!(pair.is_minted());
         assert_eq!(pair.not_after, NOW + YEAR);
         assert_eq!(pair.not_after, pair.ca_not_after);
     }
@@ -152,6 +184,15 @@ mod tests {
         assert!(!believes(&other.ca, NOW));
         assert!(!believes("", NOW));
         assert!(!believes(&good.ca, NOW + YEAR));
+        // What it needs of a bundle does not depend on the time.
+        let both = Bundle::read((other.ca.clone() + &good.ca).as_bytes());
+        for at in [NOW - YEAR, NOW, NOW + YEAR + YEAR] {
+            assert_eq!(
+                pair.needs(&both, at).pem(),
+                good.ca.replace('\r', ""),
+                "{at}"
+            );
+        }
     }
 
     /// As Go does, and webpki does not.

@@ -1,15 +1,21 @@
 //! Rotation: one pair, shared by all replicas, and a caBundle that trusts it.
 //!
 //! A leader observes (`state`), decides one step (`plan`: pure, the policy in words), applies it
-//! with a precondition and observes again (`driver`). Every replica decides by the same state what
-//! to serve (`replica`, pure). The Secret is the journal: whoever leads next carries on from it.
+//! with a precondition (`write`) and observes again (`driver`). Every replica decides by the same
+//! state what to serve (`replica`, pure). Both measure how long a CA has been published (`belief`)
+//! on a clock that is handed to them (`clock`). The Secret is the journal: whoever leads next
+//! carries on from it.
 
-mod brought;
+pub mod belief;
+pub mod clock;
 pub mod driver;
 pub mod plan;
+pub mod progress;
+mod repairs;
 pub mod replica;
 pub mod source;
 pub mod state;
+pub mod write;
 
 #[cfg(test)]
 mod tests;

@@ -50,6 +50,8 @@ pub struct Cluster {
 /// What is written down of a cluster, for whoever deals with it later.
 #[derive(Debug, Serialize, Deserialize)]
 struct Parts {
+    /// The program of this crate: what it does within the cluster's networks, it does as itself.
+    chaos: PathBuf,
     /// Folders with Kubernetes' programs.
     binaries: Vec<PathBuf>,
     /// Where etcd, kube-apiserver and the controllers run, in node 1's network.
@@ -98,13 +100,17 @@ impl Cluster {
         let cluster = Self {
             layout,
             parts: Parts {
+                chaos: chaos.to_owned(),
                 binaries,
                 control,
                 nodes,
             },
         };
         cluster.write_down()?;
-        cluster.start()?;
+        if let Err(error) = cluster.start() {
+            let logs = cluster.keep_logs(&format!("{name}-up"))?;
+            return Err(error.context(format!("the logs are in {}", logs.display())));
+        }
         say(format_args!(
             "cluster {name}: {} nodes ready in {:.1} s",
             cluster.parts.nodes.len(),
@@ -162,8 +168,7 @@ impl Cluster {
         runtimes?;
         eventually("kube-apiserver", Duration::from_secs(60), || {
             run(&mut self.kubectl(["get", "--raw", "/readyz"])).map(drop)
-        })
-        .with_context(|| self.logs_are())?;
+        })?;
         step.done("answers");
 
         let step = Step::begin("nodes");
@@ -186,8 +191,7 @@ impl Cluster {
                 .count();
             ensure!(count == nodes, "{count} of {nodes} nodes are ready");
             Ok(())
-        })
-        .with_context(|| self.logs_are())?;
+        })?;
         // Pods can't be made in a namespace without it.
         eventually(
             "the default service account",
@@ -196,10 +200,6 @@ impl Cluster {
         )?;
         step.done("ready");
         Ok(())
-    }
-
-    fn logs_are(&self) -> String {
-        format!("see the logs in {}", self.logs().display())
     }
 
     fn numbered(&self) -> impl Iterator<Item = (usize, &Machine)> {
@@ -230,6 +230,19 @@ impl Cluster {
         self.layout.logs()
     }
 
+    /// Copies the logs to a folder of that name where they outlive the cluster.
+    ///
+    /// # Errors
+    /// The disk is full, or the like.
+    pub fn keep_logs(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let folder = crate::repository().join("target/chaos-logs").join(name);
+        fs::create_dir_all(&folder)?;
+        for log in fs::read_dir(self.logs())?.flatten() {
+            fs::copy(log.path(), folder.join(log.file_name()))?;
+        }
+        Ok(folder)
+    }
+
     /// kube-apiserver's audit log: every call of ImageSwap's service account, a JSON object a line.
     pub fn audit_log(&self) -> PathBuf {
         self.layout.audit_log()
@@ -253,11 +266,11 @@ impl Cluster {
         kubectl
     }
 
-    /// A program of this machine's in a node's network, and in nothing else of it.
-    pub fn in_network(&self, node: usize, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let network = format!("--net=/run/netns/{}", self.layout.network(node));
+    /// This crate's program in node 1's network, where kube-apiserver is.
+    pub fn chaos(&self) -> Command {
+        let network = format!("--net=/run/netns/{}", self.layout.network(1));
         let mut command = command("nsenter", [network]);
-        command.arg("--").arg(program);
+        command.arg("--").arg(&self.parts.chaos);
         command
     }
 

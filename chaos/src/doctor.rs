@@ -1,11 +1,15 @@
 //! What this machine must have for a cluster, and how to come by what is missing.
 
 use std::fmt;
-use std::path::Path;
+use std::fs;
+use std::io::{IsTerminal, stdin};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, bail};
 
 use crate::binaries;
+use crate::cache;
 use crate::command::{command, output, run};
 use crate::progress::{Step, say};
 
@@ -97,8 +101,7 @@ pub fn cure() -> anyhow::Result<()> {
         })
         .collect();
     packages.dedup();
-    let is_root = rustix::process::geteuid().is_root();
-    if !packages.is_empty() && is_root && Path::new("/usr/bin/apt-get").is_file() {
+    if !packages.is_empty() && can_install() {
         install(&packages)?;
     }
     match examine().as_slice() {
@@ -115,11 +118,6 @@ pub fn cure() -> anyhow::Result<()> {
 
 fn install(packages: &[&str]) -> anyhow::Result<()> {
     let step = Step::begin(format!("installing Debian's {}", packages.join(", ")));
-    let apt = |words: &[&str]| {
-        let mut apt = command("apt-get", words);
-        apt.env("DEBIAN_FRONTEND", "noninteractive");
-        apt
-    };
     run(&mut apt(&["update", "-qq"])).context("can't read Debian's package lists")?;
     let words = ["install", "-qq", "--yes", "--no-install-recommends"];
     run(apt(&words).args(packages)).context("can't install packages")?;
@@ -127,15 +125,78 @@ fn install(packages: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Also looks where Debian keeps what only root uses.
+/// Where a program is, if need be unpacked from Debian's package into the cache. It must need
+/// nothing else of Debian's. Not installed: a package may start a daemon, as Prometheus' does on the
+/// port that ImageSwap's own has.
+///
+/// # Errors
+/// It is not here and can't be had.
+pub fn ensure(program: &str, package: &str) -> anyhow::Result<PathBuf> {
+    let folder = cache().join("debian").join(package);
+    let unpacked = folder.join("usr/bin").join(program);
+    if let Some(found) = find(program).or_else(|| unpacked.is_file().then(|| unpacked.clone())) {
+        return Ok(found);
+    }
+    if !can_install() {
+        bail!("{program} is missing: install Debian's package {package}, or run this as root");
+    }
+    unpack(program, package, &folder)?;
+    match unpacked.is_file() {
+        true => Ok(unpacked),
+        false => bail!("Debian's package {package} has no /usr/bin/{program}"),
+    }
+}
+
+/// Downloads a package and unpacks the program beside the folder, then makes that the folder: another
+/// process may be doing the same.
+fn unpack(program: &str, package: &str, folder: &Path) -> anyhow::Result<()> {
+    let step = Step::begin(format!("unpacking {program} of Debian's {package}"));
+    let work = folder.with_extension(format!("{}.part", std::process::id()));
+    let root = work.join("root");
+    fs::create_dir_all(&root).with_context(|| format!("can't make {}", root.display()))?;
+    run(&mut apt(&["update", "-qq"])).context("can't read Debian's package lists")?;
+    run(apt(&["download", "-qq", package]).current_dir(&work))
+        .with_context(|| format!("can't download Debian's {package}"))?;
+    let script =
+        r#"dpkg-deb --fsys-tarfile ./*.deb | tar --extract --directory "$0" "./usr/bin/$1""#;
+    let mut unpack = command("sh", ["-c", script]);
+    run(unpack.arg(&root).arg(program).current_dir(&work))
+        .with_context(|| format!("can't unpack Debian's {package}"))?;
+    if let Err(error) = fs::rename(&root, folder)
+        && !folder.is_dir()
+    {
+        return Err(error).with_context(|| format!("can't make {}", folder.display()));
+    }
+    // What is left is of no use and in nobody's way.
+    let _ = fs::remove_dir_all(&work);
+    step.done("unpacked");
+    Ok(())
+}
+
+fn can_install() -> bool {
+    rustix::process::geteuid().is_root() && Path::new("/usr/bin/apt-get").is_file()
+}
+
+fn apt(words: &[&str]) -> Command {
+    let mut apt = command("apt-get", words);
+    apt.env("DEBIAN_FRONTEND", "noninteractive");
+    apt
+}
+
 fn has(program: &str) -> bool {
+    find(program).is_some()
+}
+
+/// Also looks where Debian keeps what only root uses.
+fn find(program: &str) -> Option<PathBuf> {
     if program.starts_with('/') {
-        return Path::new(program).exists();
+        return Path::new(program).exists().then(|| program.into());
     }
     let path = std::env::var("PATH").unwrap_or_default();
     path.split(':')
         .chain(["/usr/sbin", "/sbin"])
-        .any(|folder| Path::new(folder).join(program).is_file())
+        .map(|folder| Path::new(folder).join(program))
+        .find(|path| path.is_file())
 }
 
 /// What the kernel must be able to do, each tried for real.
@@ -176,23 +237,41 @@ fn succeeds(script: &str) -> bool {
     output(&mut command("unshare", words)).is_ok_and(|output| output.status.success())
 }
 
-/// Shows what is missing, and whether all is there.
+/// Shows what is missing, and installs it if told to, or if the person at the terminal agrees.
 ///
 /// # Errors
-/// Something is.
-pub fn report(install_it: bool) -> anyhow::Result<()> {
+/// Something is missing still.
+pub fn offer(is_agreed: bool) -> anyhow::Result<()> {
     let missing = examine();
     for missing in &missing {
         say(format_args!("missing: {missing}"));
     }
-    if !missing.is_empty() && install_it {
-        cure()?;
-    } else if !missing.is_empty() {
-        bail!(
-            "{} things are missing; as root on Debian, `doctor --yes` installs packages",
-            missing.len()
-        );
+    let packages = missing
+        .iter()
+        .any(|missing| matches!(missing.cure, Cure::Package(_)));
+    if is_agreed || !packages || agrees()? {
+        return cure();
     }
+    bail!("nothing was installed; `--yes` installs what Debian has")
+}
+
+/// Asks whoever is at the terminal; nobody is, nobody agrees.
+fn agrees() -> anyhow::Result<bool> {
+    if !stdin().is_terminal() {
+        return Ok(false);
+    }
+    say("install Debian's packages now? [y/N]");
+    let mut answer = String::new();
+    stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// Shows what is missing, and whether all is there.
+///
+/// # Errors
+/// Something is missing.
+pub fn report(is_agreed: bool) -> anyhow::Result<()> {
+    offer(is_agreed)?;
     say("this machine can run a cluster");
     if binaries::are_ready() {
         say("Kubernetes is built");

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 
 use crate::cluster::Cluster;
 use crate::command::{eventually, output, run, run_with};
@@ -13,6 +15,9 @@ use crate::progress::Step;
 
 /// ImageSwap's namespace.
 pub const NAMESPACE: &str = "imageswap-system";
+
+/// The name that kube-apiserver verifies.
+pub const HOST: &str = "imageswap.imageswap-system.svc";
 
 /// The webhook configuration.
 pub const CONFIGURATION: &str = "imageswap-webhook";
@@ -105,7 +110,8 @@ pub fn install(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until the Deployment is rolled out and the caBundle is set.
+/// Waits until the Deployment is rolled out, the caBundle is set, and the Service answers
+/// kube-apiserver with a leaf that it trusts.
 ///
 /// # Errors
 /// They are not within a minute.
@@ -119,10 +125,31 @@ pub fn wait(cluster: &Cluster) -> anyhow::Result<()> {
         "--timeout=60s",
     ]))
     .context("ImageSwap does not become available")?;
-    eventually("the caBundle", Duration::from_secs(20), || {
-        ensure!(!ca_bundle(cluster)?.is_empty(), "it is empty");
-        Ok(())
+    let words = ["-n", NAMESPACE, "get", "service", "imageswap", "-o"];
+    let words = words.into_iter().chain(["jsonpath={.spec.clusterIP}"]);
+    let address = run(&mut cluster.kubectl(words))?;
+    // Nodes learn a moment later where the replicas are.
+    eventually("a trusted answer", Duration::from_secs(20), || {
+        leaf(cluster, &format!("{address}:443")).map(drop)
     })
+}
+
+/// The SHA-256 of the leaf that an address serves, verified against the live caBundle as
+/// kube-apiserver does it.
+///
+/// # Errors
+/// Nobody answers there, or is not trusted.
+pub fn leaf(cluster: &Cluster, address: &str) -> anyhow::Result<String> {
+    let ca = STANDARD.decode(ca_bundle(cluster)?)?;
+    ensure!(!ca.is_empty(), "the caBundle is empty");
+    let file = cluster.folder().join("live-ca.crt");
+    fs::write(&file, ca)?;
+    let mut handshake = cluster.chaos();
+    handshake
+        .args(["handshake", "--name", HOST, "--ca"])
+        .arg(&file)
+        .arg(address);
+    run(&mut handshake)
 }
 
 /// The live caBundle, base64.

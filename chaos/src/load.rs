@@ -5,7 +5,9 @@
 //! have met.
 
 use std::fmt;
+use std::io::Read;
 use std::path::Path;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -17,7 +19,6 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::cluster::Cluster;
-use crate::command;
 
 /// How long a call may take before it counts as failed: kube-apiserver's own limit, and a little.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -75,22 +76,51 @@ struct Call {
     result: Result<bool, String>,
 }
 
-/// Runs a load on a cluster to its end, in a process of its own in node 1's network. `chaos` is the
-/// program of this crate.
+/// A load under way, in a process of its own in node 1's network.
+#[derive(Debug)]
+pub struct Load(Child);
+
+/// Starts a load on a cluster.
 ///
 /// # Errors
 /// It can't be started. Calls that fail are counted.
-pub fn on(cluster: &Cluster, chaos: &Path, plan: &Plan) -> anyhow::Result<Report> {
-    let mut worker = cluster.in_network(1, chaos);
+pub fn start(cluster: &Cluster, plan: &Plan) -> anyhow::Result<Load> {
+    let mut worker = cluster.chaos();
     worker
         .arg("load-worker")
         .arg(cluster.kubeconfig())
-        .arg(serde_json::to_string(plan)?);
-    let report = command::run(&mut worker)?;
-    serde_json::from_str(&report).with_context(|| format!("no report: {report}"))
+        .arg(serde_json::to_string(plan)?)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    Ok(Load(worker.spawn().context("can't start the load")?))
 }
 
-/// Runs a load to its end, against the cluster of a kubeconfig whose network this process is in.
+impl Load {
+    /// Waits until its time is over.
+    ///
+    /// # Errors
+    /// It ends without a report.
+    pub fn wait(mut self) -> anyhow::Result<Report> {
+        // Its standard input stays open as long as it shall go on.
+        let pipe = self.0.stdin.take();
+        let output = self.0.wait_with_output()?;
+        drop(pipe);
+        let report = String::from_utf8_lossy(&output.stdout);
+        serde_json::from_str(&report).with_context(|| format!("no report: {report:?}"))
+    }
+
+    /// Makes no more calls, and waits for the answers to those that were made.
+    ///
+    /// # Errors
+    /// As for [`Load::wait`].
+    pub fn end(mut self) -> anyhow::Result<Report> {
+        drop(self.0.stdin.take());
+        self.wait()
+    }
+}
+
+/// Runs a load to its end, or until standard input ends, against the cluster of a kubeconfig whose
+/// network this process is in.
 ///
 /// # Errors
 /// The kubeconfig is not one. Calls that fail are counted.
@@ -100,6 +130,8 @@ pub fn run(plan: &Plan, kubeconfig: &Path) -> anyhow::Result<Report> {
         .enable_all()
         .build()?;
     let calls = runtime.block_on(calls(plan, kubeconfig))?;
+    // Standard input may be open still.
+    runtime.shutdown_background();
     Ok(report(&calls))
 }
 
@@ -113,16 +145,21 @@ async fn calls(plan: &Plan, kubeconfig: &Path) -> anyhow::Result<Vec<Call>> {
         config.default_retry = false;
         clients.push(Client::try_from(config)?);
     }
+    // Before the first call, so that none waits for it.
+    let mut ended = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
     let started = Instant::now();
     let pause = Duration::from_secs(1) / plan.rate;
     let mut running = JoinSet::new();
     let mut done = Vec::new();
     for (n, client) in (0u32..).zip(clients.iter().cycle()) {
         let due = pause * n;
-        if due >= plan.duration {
+        let is_over = tokio::select! {
+            () = tokio::time::sleep_until(started + due) => due >= plan.duration,
+            _ = &mut ended => true,
+        };
+        if is_over {
             break;
         }
-        tokio::time::sleep_until(started + due).await;
         let (client, plan) = (client.clone(), plan.clone());
         running.spawn(async move {
             let result = match timeout(PATIENCE, create(&client, &plan, n)).await {

@@ -205,26 +205,18 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 }
 
 fn up(name: &str, nodes: usize, yes: bool) -> anyhow::Result<()> {
-    let missing = doctor::examine();
-    if yes {
-        doctor::cure()?;
-    } else if !missing.is_empty() {
-        for missing in &missing {
-            say(format_args!("missing: {missing}"));
-        }
-        anyhow::bail!("this machine can't run a cluster yet; `up --yes` installs packages");
-    }
+    doctor::offer(yes)?;
     let binaries = binaries::ready()?;
     let chaos = std::env::current_exe()?;
     let guard = Guard::start(&chaos, name)?;
     let cluster = Cluster::up(name, nodes, binaries, &chaos)?;
     guard.keep();
-    say("to speak to it:");
+    say("`chaos down` takes it away again; `kubectl` speaks to it after this:");
+    // Alone on standard output, so that a shell can take it as it is.
     println(&format!(
         "export PATH={}:\"$PATH\"",
         cluster.bin().display()
     ));
-    say("then, for instance: kubectl get nodes   (and `chaos down` when done)");
     Ok(())
 }
 
@@ -234,7 +226,7 @@ fn load(cluster: &Cluster, plan: &Plan, json: bool) -> anyhow::Result<ExitCode> 
         plan.rate, plan.duration
     ));
     install::make_namespace(cluster, &plan.namespace)?;
-    let report = load::on(cluster, &std::env::current_exe()?, plan);
+    let report = load::start(cluster, plan).and_then(load::Load::wait);
     let delete = ["delete", "namespace", &plan.namespace, "--wait=false"];
     chaos::command::run(&mut cluster.kubectl(delete))?;
     let report = report?;

@@ -12,6 +12,7 @@ mod clients;
 mod cluster;
 mod files;
 mod greeting;
+mod machine;
 mod maps;
 mod tasks;
 
@@ -25,8 +26,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-pub(super) use self::args::Args;
 use self::args::name_forgotten;
+pub(super) use self::args::{Args, duration};
 use self::brought::Brought;
 use self::cluster::Cluster;
 use self::greeting::greet;
@@ -141,7 +142,7 @@ fn machine(
         return Ok((brought.serve(metrics)?, home));
     }
     let dir = args.state_dir()?;
-    let cert = certificate::local(args, &dir, metrics)?;
+    let cert = machine::start(args, &dir, metrics)?;
     Ok((cert, Home::Machine(Some(dir.ca()))))
 }
 

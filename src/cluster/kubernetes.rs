@@ -2,11 +2,15 @@
 //!
 //! Every object is read, watched and written by its name, so that the Role can name it, too; a
 //! plain `create` has no name for the Role to look at, so what is missing is made by server-side
-//! apply. Every call has a deadline, and none is on the way of a review.
+//! apply. (EndpointSlices are listed: Kubernetes makes up their names.) Every call has a deadline,
+//! and none is on the way of a review.
 
 mod brought;
+mod endpoints;
+mod handshake;
 pub mod lease;
 mod secret;
+mod survey;
 mod watch;
 mod webhook;
 
@@ -19,13 +23,17 @@ use std::time::Duration;
 
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, Client, Config};
 use tokio::sync::watch as watch_channel;
 
-pub use self::watch::Seen;
+pub use self::secret::{ROTATE, ROTATED};
+pub use self::survey::Reach;
 use super::place::Place;
-use crate::rotation::driver::{Failure, Store, Write};
+use crate::rotation::driver::Store;
+use crate::rotation::plan::Endpoint;
 use crate::rotation::state::{self, Observed};
+use crate::rotation::write::{Failure, Write};
 use crate::telemetry::metrics::Metrics;
 
 /// The longest a call may take.
@@ -93,6 +101,7 @@ pub struct Unreachable(String);
 pub struct Kubernetes {
     secrets: Api<Secret>,
     configurations: Api<MutatingWebhookConfiguration>,
+    slices: Api<EndpointSlice>,
     config: Config,
     names: Names,
     identity: String,
@@ -144,6 +153,7 @@ impl Kubernetes {
         let client = client(&config)?;
         Ok(Self {
             secrets: Api::namespaced(client.clone(), &names.namespace),
+            slices: Api::namespaced(client.clone(), &names.namespace),
             configurations: Api::all(client),
             config,
             names,
@@ -212,9 +222,13 @@ impl Store for Kubernetes {
     async fn apply(&self, write: &Write) -> Result<(), Failure> {
         match write {
             Write::Create(pem) => self.create_secret(pem).await,
-            Write::Replace { version, pem } => self.replace_pair(version, pem).await,
-            Write::Trust { version, hooks } => self.write_bundles(version, hooks).await,
+            Write::Change { version, change } => self.change_secret(version, change).await,
+            Write::Bundles { version, hooks } => self.write_bundles(version, hooks).await,
         }
+    }
+
+    async fn endpoints(&self) -> Result<Vec<Endpoint>, Failure> {
+        self.look_at_endpoints().await
     }
 }
 

@@ -1,8 +1,10 @@
 //! The certificate on a machine without a cluster: three files in a directory.
 //!
 //! `tls.crt` and `tls.key` (mode 0600) are served, `ca.crt` is what clients trust: the parts of the
-//! Secret that a cluster has. A pair that is missing, can't be served or ends soon is minted anew.
-//! Two processes that start at once in one directory take turns.
+//! Secret that a cluster has. At a start, a pair that is missing, can't be served or ends soon is
+//! minted anew; from then on, `store` has it rotated. Two processes in one directory take turns.
+
+pub mod store;
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -32,6 +34,17 @@ pub enum Origin {
     Replaced(Flaw),
     /// What was there ends soon.
     Renewed,
+}
+
+/// The pair at a start.
+#[derive(Debug)]
+pub struct Loaded {
+    /// To be served.
+    pub pair: Pair,
+    /// The same, to be written back if it is lost.
+    pub pem: Pem,
+    /// How it came to be.
+    pub origin: Origin,
 }
 
 /// A pair is made anew at a start when this much of its life, or a third of it, is left.
@@ -74,14 +87,15 @@ impl StateDir {
         names: &[String],
         life: Duration,
         now: OffsetDateTime,
-    ) -> Result<(Pair, Origin), Error> {
+    ) -> Result<Loaded, Error> {
         self.make()?;
         let _turn = self.turn()?;
         let origin = match self.read()? {
             None => Origin::Minted,
             Some(pem) => match pki::judge(&pem, names, now) {
                 Ok(pair) if pair.not_after - now > margin(life) => {
-                    return Ok((pair, Origin::Found));
+                    let origin = Origin::Found;
+                    return Ok(Loaded { pair, pem, origin });
                 }
                 Ok(_) => Origin::Renewed,
                 Err(flaw) => Origin::Replaced(flaw),
@@ -90,7 +104,7 @@ impl StateDir {
         let pem = pki::mint(names, life, now)?;
         let pair = pki::judge(&pem, names, now)?;
         self.write(&pem)?;
-        Ok((pair, origin))
+        Ok(Loaded { pair, pem, origin })
     }
 
     /// The file that clients trust.
@@ -125,21 +139,34 @@ impl StateDir {
 
     /// `None` if a part is missing.
     fn read(&self) -> Result<Option<Pem>, Error> {
-        let read = |name: &str| {
-            let path = self.path.join(name);
-            match fs::read(&path) {
-                // What is no text is no PEM, which the judge will say.
-                Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                Err(source) => Err(io_error("read", &path, source)),
-            }
-        };
+        // What is no text is no PEM, which the judge will say.
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let read = |name: &str| Ok::<_, Error>(self.read_file(name)?.map(text));
         self.guard_key()?;
         let parts = (read("tls.crt")?, read("tls.key")?, read("ca.crt")?);
         Ok(match parts {
             (Some(chain), Some(key), Some(ca)) => Some(Pem { chain, key, ca }),
             _ => None,
         })
+    }
+
+    fn read_file(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        let path = self.path.join(name);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(io_error("read", &path, source)),
+        }
+    }
+
+    fn remove_file(&self, name: &str) -> Result<(), Error> {
+        let path = self.path.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(io_error("remove", &path, error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A key that others may read is none.
@@ -192,7 +219,7 @@ impl StateDir {
 }
 
 /// How much of its life must be left of a pair that is found.
-pub fn margin(life: Duration) -> Duration {
+fn margin(life: Duration) -> Duration {
     RENEWED_BEFORE.min(life / 3)
 }
 
@@ -211,7 +238,8 @@ mod tests {
     const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH.saturating_add(Duration::days(20_000));
 
     fn open(dir: &StateDir, now: OffsetDateTime) -> Result<(Pair, Origin), Error> {
-        dir.load_or_mint(&["localhost".to_owned()], Duration::days(2), now)
+        let loaded = dir.load_or_mint(&["localhost".to_owned()], Duration::days(2), now)?;
+        Ok((loaded.pair, loaded.origin))
     }
 
     #[test]

@@ -4,13 +4,13 @@
 //! line breaks: what differs in text alone needs no write.
 
 use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use time::OffsetDateTime;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::judge::not_after;
 
@@ -20,8 +20,15 @@ const COLUMNS: usize = 64;
 /// CAs in the order they were found, each once.
 #[derive(Clone, Default)]
 pub struct Bundle {
-    cas: Vec<CertificateDer<'static>>,
+    cas: Vec<Arc<Ca>>,
     has_rubbish: bool,
+}
+
+/// A CA, read once.
+#[derive(PartialEq, Eq)]
+pub(super) struct Ca {
+    pub(super) der: CertificateDer<'static>,
+    pub(super) not_after: OffsetDateTime,
 }
 
 impl Bundle {
@@ -30,8 +37,11 @@ impl Bundle {
         let mut bundle = Self::default();
         for section in CertificateDer::pem_slice_iter(pem) {
             match section {
-                Ok(ca) if X509Certificate::from_der(&ca).is_ok() => bundle.push(ca),
-                _ => bundle.has_rubbish = true,
+                Ok(der) => match not_after(&der) {
+                    Some(not_after) => bundle.push(Arc::new(Ca { der, not_after })),
+                    None => bundle.has_rubbish = true,
+                },
+                Err(_) => bundle.has_rubbish = true,
             }
         }
         bundle.has_rubbish |= bundle.cas.is_empty() && !pem.is_empty();
@@ -48,6 +58,11 @@ impl Bundle {
         self.cas.is_empty()
     }
 
+    /// How many certificates are in it.
+    pub fn len(&self) -> usize {
+        self.cas.len()
+    }
+
     /// Whether every certificate of the other is here, too.
     pub fn holds(&self, other: &Self) -> bool {
         other.cas.iter().all(|ca| self.cas.contains(ca))
@@ -57,17 +72,49 @@ impl Bundle {
     #[must_use]
     pub fn and(mut self, other: &Self) -> Self {
         for ca in &other.cas {
-            self.push(ca.clone());
+            self.push(Arc::clone(ca));
         }
         self
     }
 
-    /// Without those that have ended: no client believes them any more.
+    /// Whether both hold the same certificates, and no rubbish.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let is_clean = !self.has_rubbish && !other.has_rubbish;
+        is_clean && self.cas.len() == other.cas.len() && self.holds(other)
+    }
+
+    /// Without the other's certificates.
     #[must_use]
-    pub fn living(mut self, now: OffsetDateTime) -> Self {
-        self.cas
-            .retain(|ca| not_after(ca).is_some_and(|end| end > now));
+    pub fn without(mut self, other: &Self) -> Self {
+        self.cas.retain(|ca| !other.cas.contains(ca));
         self
+    }
+
+    /// Those that the other holds, too.
+    #[must_use]
+    pub fn common(mut self, other: &Self) -> Self {
+        self.cas.retain(|ca| other.cas.contains(ca));
+        self
+    }
+
+    /// Those that have ended: no client believes them any more.
+    #[must_use]
+    pub fn ended(mut self, now: OffsetDateTime) -> Self {
+        self.cas.retain(|ca| ca.not_after <= now);
+        self
+    }
+
+    /// Each certificate as a bundle of its own.
+    pub fn singles(&self) -> impl Iterator<Item = Self> {
+        self.cas.iter().map(|ca| Self {
+            cas: vec![Arc::clone(ca)],
+            has_rubbish: false,
+        })
+    }
+
+    /// When the last of them ends.
+    pub fn last_end(&self) -> Option<OffsetDateTime> {
+        self.cas.iter().map(|ca| ca.not_after).max()
     }
 
     /// The first so many.
@@ -79,15 +126,19 @@ impl Bundle {
 
     /// As text: the certificates alone, and each once.
     pub fn pem(&self) -> String {
-        self.cas.iter().map(pem_of).collect()
+        self.cas.iter().map(|ca| pem_of(&ca.der)).collect()
     }
 
-    /// The certificates.
-    pub fn cas(&self) -> &[CertificateDer<'static>] {
+    /// The certificates, DER.
+    pub fn ders(&self) -> impl Iterator<Item = &CertificateDer<'static>> {
+        self.cas.iter().map(|ca| &ca.der)
+    }
+
+    pub(super) fn cas(&self) -> &[Arc<Ca>] {
         &self.cas
     }
 
-    fn push(&mut self, ca: CertificateDer<'static>) {
+    fn push(&mut self, ca: Arc<Ca>) {
         if !self.cas.contains(&ca) {
             self.cas.push(ca);
         }
@@ -136,11 +187,16 @@ mod tests {
         let other = read(one.clone() + &two);
         assert!(both.holds(&other) && other.holds(&both));
         assert!(!read(one.clone()).holds(&both));
-        assert_eq!(read(both.pem()).cas(), both.cas());
-        let later = both.clone().living(NOW + Duration::hours(30));
-        assert_eq!(later.cas(), read(two.clone()).cas());
-        assert_eq!(read(one.clone()).and(&read(two)).cas().len(), 2);
-        assert_eq!(other.first(1).cas(), read(one).cas());
+        assert_eq!(read(both.pem()).pem(), both.pem());
+        let ended = both.clone().ended(NOW + Duration::hours(30));
+        assert_eq!(ended.pem(), read(one.clone()).pem());
+        let later = both.clone().without(&ended);
+        assert_eq!(later.pem(), read(two.clone()).pem());
+        assert!(later.is_same(&both.clone().common(&read(two.clone()))));
+        assert!(!later.is_same(&both) && both.is_same(&other));
+        assert_eq!(both.singles().count(), 2);
+        assert_eq!(read(one.clone()).and(&read(two.clone())).cas().len(), 2);
+        assert_eq!(other.first(1).pem(), read(one).pem());
     }
 
     #[test]

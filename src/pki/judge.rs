@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use time::OffsetDateTime;
 use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::alone::named;
+use super::mint::CA_NAME;
 use super::{Bundle, Pair, Pem};
 
 /// Why a pair can't be served. Each is a sentence that names the part.
@@ -34,54 +34,119 @@ pub enum Flaw {
     /// A name is missing.
     #[error("the leaf in tls.crt is not valid for {0}")]
     Name(String),
+    /// All is right but that it begins later: by this machine's clock.
+    #[error("the leaf in tls.crt begins at {0}: is this machine's clock slow?")]
+    NotYet(OffsetDateTime),
 }
 
 /// Reads a pair and judges it: it chains to the bundle now, the key is its own, and it is valid
 /// for every one of the names.
 ///
 /// # Errors
-/// The first flaw found.
+/// The first flaw found. That it begins later is told only if there is no other.
 pub fn judge(pem: &Pem, names: &[String], now: OffsetDateTime) -> Result<Pair, Flaw> {
-    let chain = certificates(&pem.chain, "tls.crt")?;
-    let bundle = certificates(&pem.ca, "ca.crt")?;
-    let (leaf, intermediates) = chain.split_first().ok_or(Flaw::NoCertificate("tls.crt"))?;
-    let entity = EndEntityCert::try_from(leaf).map_err(|_| Flaw::NoCertificate("tls.crt"))?;
-    verify(&entity, intermediates, &bundle, now).map_err(Flaw::Chain)?;
-    named(&entity, names)?;
+    let bundle = Bundle::read(pem.ca.as_bytes());
+    let pair = read(&pem.chain, &pem.key, &bundle)?;
+    if bundle.is_empty() {
+        return Err(Flaw::NoCertificate("ca.crt"));
+    }
+    let begun = now.max(pair.not_before);
+    pair.verify(&bundle, begun)?;
+    pair.finish(names, now)
+}
+
+/// What can be read, not judged yet.
+pub(super) fn read(chain: &str, key: &str, bundle: &Bundle) -> Result<Pair, Flaw> {
+    let unreadable = || Flaw::NoCertificate("tls.crt");
+    let chain = certificates(chain).ok_or_else(unreadable)?;
+    let (not_before, not_after) = chain.first().and_then(dates).ok_or_else(unreadable)?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| Flaw::NoKey);
+    let key = key.and_then(|key| any_supported_type(&key).map_err(|_| Flaw::NoKey))?;
     Ok(Pair {
-        not_after: not_after(leaf).ok_or(Flaw::NoCertificate("tls.crt"))?,
-        ca_not_after: bundle
-            .iter()
-            .filter_map(not_after)
-            .max()
-            .ok_or(Flaw::NoCertificate("ca.crt"))?,
-        certified: Arc::new(certified(chain, &pem.key)?),
+        not_before,
+        not_after,
+        ca_not_after: bundle.last_end().unwrap_or(not_after),
+        certified: Arc::new(CertifiedKey::new(chain, key)),
     })
 }
 
 impl Pair {
     /// Whether a client that believes these CAs believes this pair now.
     pub fn is_trusted(&self, bundle: &Bundle, now: OffsetDateTime) -> bool {
-        let Some((leaf, intermediates)) = self.certified.cert.split_first() else {
-            return false;
-        };
-        EndEntityCert::try_from(leaf)
-            .is_ok_and(|entity| verify(&entity, intermediates, bundle.cas(), now).is_ok())
+        self.verify(bundle, now).is_ok()
+    }
+
+    /// Those of the CAs without which this pair is not believed while it lives.
+    pub fn needs(&self, bundle: &Bundle, now: OffsetDateTime) -> Bundle {
+        let last = self.not_after - time::Duration::SECOND;
+        let at = now.max(self.not_before).min(last);
+        bundle
+            .singles()
+            .filter(|ca| self.is_trusted(ca, at))
+            .fold(Bundle::default(), |all, one| all.and(&one))
+    }
+
+    /// Whether both have the same leaf.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.certified.cert.first() == other.certified.cert.first()
+    }
+
+    /// The leaf, DER.
+    pub fn leaf(&self) -> &[u8] {
+        self.certified.cert.first().map_or(&[], AsRef::as_ref)
+    }
+
+    /// Whether the leaf is valid for this name.
+    pub fn is_valid_for(&self, name: &str) -> bool {
+        let leaf = self.certified.cert.first();
+        let entity = leaf.and_then(|leaf| EndEntityCert::try_from(leaf).ok());
+        let server = ServerName::try_from(name).ok();
+        entity.zip(server).is_some_and(|(entity, server)| {
+            entity.verify_is_valid_for_subject_name(&server).is_ok()
+        })
+    }
+
+    /// Whether ImageSwap minted it, and nobody brought it.
+    pub fn is_minted(&self) -> bool {
+        let parsed = X509Certificate::from_der(self.leaf());
+        parsed.is_ok_and(|(_, leaf)| {
+            let mut names = leaf.issuer().iter_common_name();
+            names.any(|name| name.as_str().is_ok_and(|name| name.starts_with(CA_NAME)))
+        })
+    }
+
+    /// Judges all but the chain.
+    pub(super) fn finish(self, names: &[String], now: OffsetDateTime) -> Result<Self, Flaw> {
+        if let Some(name) = names.iter().find(|name| !self.is_valid_for(name)) {
+            return Err(Flaw::Name(name.clone()));
+        }
+        self.certified.keys_match().map_err(|_| Flaw::KeyMismatch)?;
+        if now < self.not_before {
+            return Err(Flaw::NotYet(self.not_before));
+        }
+        Ok(self)
+    }
+
+    fn verify(&self, bundle: &Bundle, now: OffsetDateTime) -> Result<(), Flaw> {
+        let unreadable = || Flaw::NoCertificate("tls.crt");
+        let (leaf, intermediates) = self.certified.cert.split_first().ok_or_else(unreadable)?;
+        let entity = EndEntityCert::try_from(leaf).map_err(|_| unreadable())?;
+        verify(&entity, intermediates, bundle, now).map_err(Flaw::Chain)
     }
 }
 
 pub(super) fn verify(
     entity: &EndEntityCert<'_>,
     intermediates: &[CertificateDer<'_>],
-    bundle: &[CertificateDer<'_>],
+    bundle: &Bundle,
     now: OffsetDateTime,
 ) -> Result<(), webpki::Error> {
     // webpki takes no notice of an anchor's dates, but kube-apiserver (Go) refuses one that ended.
-    let living = |ca: &&CertificateDer<'_>| not_after(ca).is_some_and(|end| end > now);
     let anchors: Vec<_> = bundle
+        .cas()
         .iter()
-        .filter(living)
-        .filter_map(|ca| anchor_from_trusted_cert(ca).ok())
+        .filter(|ca| ca.not_after > now)
+        .filter_map(|ca| anchor_from_trusted_cert(&ca.der).ok())
         .collect();
     let (time, usage) = (unix_time(now), KeyUsage::server_auth());
     entity
@@ -97,32 +162,25 @@ pub(super) fn verify(
         .map(|_| ())
 }
 
-pub(super) fn certificates(
-    pem: &str,
-    part: &'static str,
-) -> Result<Vec<CertificateDer<'static>>, Flaw> {
+/// `None` if one can't be read, or there is none.
+fn certificates(pem: &str) -> Option<Vec<CertificateDer<'static>>> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
-    match all {
-        Ok(all) if !all.is_empty() => Ok(all),
-        _ => Err(Flaw::NoCertificate(part)),
-    }
-}
-
-pub(super) fn certified(
-    chain: Vec<CertificateDer<'static>>,
-    key: &str,
-) -> Result<CertifiedKey, Flaw> {
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| Flaw::NoKey)?;
-    let key = any_supported_type(&key).map_err(|_| Flaw::NoKey)?;
-    let certified = CertifiedKey::new(chain, key);
-    certified.keys_match().map_err(|_| Flaw::KeyMismatch)?;
-    Ok(certified)
+    all.ok().filter(|all| !all.is_empty())
 }
 
 pub(super) fn not_after(certificate: &CertificateDer<'_>) -> Option<OffsetDateTime> {
+    dates(certificate).map(|(_, not_after)| not_after)
+}
+
+/// When it begins and ends.
+fn dates(certificate: &CertificateDer<'_>) -> Option<(OffsetDateTime, OffsetDateTime)> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    let seconds = certificate.validity().not_after.timestamp();
-    OffsetDateTime::from_unix_timestamp(seconds).ok()
+    let validity = certificate.validity();
+    let at = |seconds| OffsetDateTime::from_unix_timestamp(seconds).ok();
+    Some((
+        at(validity.not_before.timestamp())?,
+        at(validity.not_after.timestamp())?,
+    ))
 }
 
 /// No certificate ended before 1970.

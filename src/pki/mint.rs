@@ -8,8 +8,12 @@ use time::{Duration, OffsetDateTime};
 
 use super::Pem;
 
-/// How far `notBefore` lies back, for clients whose clock is slow.
-const BACKDATED: Duration = Duration::hours(1);
+/// How far `notBefore` lies back: the clocks of two machines may each be wrong by a day, in opposite
+/// directions.
+const BACKDATED: Duration = Duration::hours(49);
+
+/// How the names of our CAs begin.
+pub(super) const CA_NAME: &str = "imageswap CA ";
 
 /// A pair could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +43,7 @@ fn ca_params(now: OffsetDateTime, life: Duration) -> Result<CertificateParams, M
     params.not_before = now - BACKDATED;
     params.not_after = now + life;
     // The date tells the CAs of a bundle apart.
-    let name = format!("imageswap CA {}", now.date());
+    let name = format!("{CA_NAME}{}", now.date());
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];

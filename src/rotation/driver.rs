@@ -3,18 +3,21 @@
 //! It is generic over where the state is kept, so that tests run it in memory. It may be dropped at
 //! any await, and another one may run at the same time: see `plan` for why neither harms.
 
-use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
 use time::OffsetDateTime;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-use super::plan::{Plan, Policy, Step, plan};
-use super::state::{Hook, Observed};
-use crate::pki::{self, Bundle, MintError, Pem};
+use super::belief::Belief;
+use super::clock::{Clock, Moment};
+use super::plan::{Endpoint, Known, Needs, Plan, Policy, Step, plan};
+use super::repairs::Repairs;
+use super::state::Observed;
+use super::write::{Change, Failure, Next, Write};
+use crate::pki::{self, Bundle, KeyPem, MintError, Pem};
 use crate::telemetry::logs::Sparingly;
 use crate::telemetry::metrics::Metrics;
 
@@ -25,44 +28,16 @@ pub trait Store: Sync {
 
     /// Makes one write, if its precondition holds.
     fn apply(&self, write: &Write) -> impl Future<Output = Result<(), Failure>> + Send;
-}
 
-/// One write and its precondition.
-#[derive(Debug)]
-pub enum Write {
-    /// Make the Secret. A conflict if another made it with other contents meanwhile.
-    Create(Pem),
-    /// Put the pair into the Secret, and leave alone what else is in it.
-    Replace {
-        /// The version it must still have.
-        version: String,
-        /// The pair.
-        pem: Pem,
-    },
-    /// Write these caBundles, and nothing else.
-    Trust {
-        /// The version the configuration must still have.
-        version: String,
-        /// The webhooks, with the caBundles they shall have.
-        hooks: Vec<Hook>,
-    },
-}
+    /// Looks which leaf every endpoint serves, ready or not.
+    fn endpoints(&self) -> impl Future<Output = Result<Vec<Endpoint>, Failure>> + Send;
 
-/// Why a call came to nothing.
-#[derive(Debug)]
-pub enum Failure {
-    /// Somebody else was first: look again.
-    Conflict(String),
-    /// It failed, and may have been done all the same.
-    Failed(String),
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Conflict(why) => write!(f, "somebody else was first: {why}"),
-            Self::Failed(why) => f.write_str(why),
-        }
+    /// Makes a pair. Tests have some at hand.
+    ///
+    /// # Errors
+    /// As for [`pki::mint`].
+    fn mint(&self, policy: &Policy, now: OffsetDateTime) -> Result<Pem, MintError> {
+        pki::mint(&policy.names, policy.life, now)
     }
 }
 
@@ -94,8 +69,21 @@ pub struct Driver<S> {
     pub store: S,
     /// What is wanted.
     pub policy: Policy,
+    /// The pair that this replica serves.
+    pub served: watch::Receiver<Option<Pem>>,
+    /// What time it is.
+    pub clock: Clock,
     /// Where to count.
     pub metrics: Metrics,
+}
+
+/// What a leader remembers from step to step. A new one begins with nothing.
+#[derive(Debug, Default)]
+pub struct Memory {
+    belief: Belief,
+    repairs: Repairs,
+    /// The reason to wait that was logged last.
+    said: String,
 }
 
 impl<S: Store> Driver<S> {
@@ -103,14 +91,13 @@ impl<S: Store> Driver<S> {
     /// minute.
     pub async fn run(&self, changed: &Notify) {
         let sparingly = Sparingly::new(SAY_AGAIN);
+        let mut memory = Memory::default();
         let mut pause = Duration::ZERO;
         loop {
-            let now = OffsetDateTime::now_utc();
-            match self.step(now).await {
+            match self.step(&mut memory).await {
                 Ok(None) => pause = Duration::ZERO,
-                Ok(Some(until)) => {
+                Ok(Some(wait)) => {
                     pause = Duration::ZERO;
-                    let wait = Duration::try_from(until - now).unwrap_or_default();
                     // Never at once: a clock that jumps must not make this spin.
                     let wait = wait.clamp(AFTER_FAILURE, LOOK);
                     let _ = timeout(wait, changed.notified()).await;
@@ -135,26 +122,38 @@ impl<S: Store> Driver<S> {
         }
     }
 
-    /// Observes and takes one step. Returns when to look again if there is nothing to do.
+    /// Observes and takes one step. Returns how long to wait if there is nothing to do.
     ///
     /// # Errors
     /// The state can't be read or written, or was written by somebody else meanwhile.
-    pub async fn step(&self, now: OffsetDateTime) -> Result<Option<OffsetDateTime>, Failure> {
+    pub async fn step(&self, memory: &mut Memory) -> Result<Option<Duration>, Failure> {
         let observed = self.store.observe().await?;
-        let Plan { step, reason } = plan(&observed, &self.policy, now);
+        let now = self.clock.now();
+        memory.belief.look(&observed, now.steady);
+        let Plan { step, reason } = self.plan(&observed, &memory.belief, now).await?;
         self.show(&step);
         let name = step.name();
         let write = match step {
-            Step::Wait { until } => {
-                debug!(step = name, reason, "rotation");
-                return Ok(Some(until));
+            Step::Wait { until, needs } => {
+                memory.repairs.saw(true);
+                memory.say(needs, &reason);
+                return Ok(Some(
+                    Duration::try_from(until - now.wall).unwrap_or_default(),
+                ));
             }
-            Step::Bootstrap { keep } => Write::Create(self.mint(&keep, now)?),
-            Step::Replace { version, keep } => {
-                let pem = self.mint(&keep, now)?;
-                Write::Replace { version, pem }
+            Step::Trust(write) => {
+                if let Some(wait) = memory.repairs.wait(now.steady) {
+                    debug!(
+                        step = name,
+                        reason,
+                        ?wait,
+                        "somebody writes the caBundle, too"
+                    );
+                    return Ok(Some(wait));
+                }
+                write
             }
-            Step::Trust { version, hooks } => Write::Trust { version, hooks },
+            step => self.write_of(step, now.wall)?,
         };
         let done = self.store.apply(&write).await;
         let result = match &done {
@@ -165,14 +164,92 @@ impl<S: Store> Driver<S> {
         info!(step = name, reason, result, "rotation");
         let steps = &self.metrics.rotation_steps;
         steps.with_label_values(&[name, result]).inc();
+        if done.is_ok() {
+            self.remember(memory, name, &write, &reason, now);
+        }
         done.map(|()| None)
+    }
+
+    /// The plan; endpoints are looked at only if it can't go on without.
+    async fn plan(
+        &self,
+        observed: &Observed,
+        belief: &Belief,
+        now: Moment,
+    ) -> Result<Plan, Failure> {
+        let served = self.served.borrow().clone();
+        let mut known = Known {
+            served: served.as_ref(),
+            belief,
+            endpoints: None,
+        };
+        let first = plan(observed, &known, &self.policy, now.wall);
+        let Step::Wait {
+            needs: Needs::Endpoints,
+            ..
+        } = first.step
+        else {
+            return Ok(first);
+        };
+        let endpoints = self.store.endpoints().await?;
+        known.endpoints = Some(&endpoints);
+        Ok(plan(observed, &known, &self.policy, now.wall))
+    }
+
+    /// The write that a step comes to. A new pair is minted here: its CA's key is gone by the time
+    /// it is written.
+    fn write_of(&self, step: Step, now: OffsetDateTime) -> Result<Write, Failure> {
+        Ok(match step {
+            Step::Bootstrap { keep } => Write::Create(self.mint(&keep, now)?),
+            Step::Replace { version, keep } => {
+                let Pem { chain, key, ca } = self.mint(&keep, now)?;
+                let change = Change {
+                    pair: Some(KeyPem { chain, key }),
+                    next: Some(Next::Clear),
+                    ca: Some(ca),
+                    answered: None,
+                };
+                Write::Change { version, change }
+            }
+            Step::Stage {
+                version,
+                keep,
+                answered,
+            } => {
+                let Pem { chain, key, ca } = self.mint(&keep, now)?;
+                let change = Change {
+                    pair: None,
+                    next: Some(Next::Set(KeyPem { chain, key })),
+                    ca: Some(ca),
+                    answered,
+                };
+                Write::Change { version, change }
+            }
+            Step::Restore(write)
+            | Step::Trust(write)
+            | Step::Promote(write)
+            | Step::Prune(write) => write,
+            Step::Wait { .. } => return Err(Failure::Failed("to wait is no write".to_owned())),
+        })
     }
 
     /// A new pair, and the CAs to keep in its bundle.
     fn mint(&self, keep: &Bundle, now: OffsetDateTime) -> Result<Pem, MintError> {
-        let pem = pki::mint(&self.policy.names, self.policy.life, now)?;
+        let pem = self.store.mint(&self.policy, now)?;
         let ca = Bundle::read(pem.ca.as_bytes()).and(keep).pem();
         Ok(Pem { ca, ..pem })
+    }
+
+    fn remember(&self, memory: &mut Memory, name: &str, write: &Write, reason: &str, now: Moment) {
+        memory.said.clear();
+        let is_trust = name == "trust";
+        if is_trust && memory.repairs.wrote(now.steady) {
+            self.metrics.bundle_repairs.inc();
+            warn!("{reason}, though it did: somebody overwrote it; written again");
+        } else if !is_trust {
+            // After a change of the Secret, the caBundles will have to change.
+            memory.repairs.saw(matches!(write, Write::Bundles { .. }));
+        }
     }
 
     fn show(&self, step: &Step) {
@@ -180,6 +257,24 @@ impl<S: Store> Driver<S> {
             let is_now = i64::from(name == step.name());
             let gauge = self.metrics.rotation_step.with_label_values(&[name]);
             gauge.set(is_now);
+        }
+    }
+}
+
+impl Memory {
+    /// Logs why nothing is done, once for each reason.
+    fn say(&mut self, needs: Needs, reason: &str) {
+        let step = "wait";
+        // Times that are left change with every look.
+        let kind: String = reason.chars().filter(|c| !c.is_ascii_digit()).collect();
+        if self.said == kind {
+            debug!(step, reason, "rotation");
+            return;
+        }
+        self.said = kind;
+        match needs {
+            Needs::Attention => warn!(step, reason, "rotation"),
+            Needs::Nothing | Needs::Endpoints => info!(step, reason, "rotation"),
         }
     }
 }

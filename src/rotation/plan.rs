@@ -1,34 +1,63 @@
 //! The policy: from what was observed to the one step to take now. Pure.
 //!
-//! 1. There is no Secret → *Bootstrap*: create one with a new pair.
+//! 1. There is no Secret → *Restore* the pair that this replica serves, if it can be served; else
+//!    *Bootstrap*: create one with a new pair.
 //! 2. There is one that can't be served (unreadable, not its key, no chain, other names, ended; or
-//!    1.5.3's, whose keys have other names) → *Replace* the pair in it.
+//!    1.5.3's, whose keys have other names) → *Restore*; or *Promote* the pair that is staged; or
+//!    *Replace* the pair in it by a new one.
 //! 3. A caBundle of ours lacks a CA of `ca.crt`, or holds something that is no certificate →
-//!    *Trust*: write it.
-//! 4. Else *Wait* until the leaf ends.
+//!    *Trust*: add it.
+//! 4. A pair is staged (`next.*`), and its CA has been seen in every caBundle for the trust delay →
+//!    *Promote*: it is the one to be served. A rotation under way is carried on, not begun anew.
+//! 5. Nothing is staged, and the leaf is due, lacks a name that is wanted now, or somebody asked for
+//!    a rotation → *Stage*: mint a pair; its CA goes into `ca.crt` beside what is there. This write
+//!    also answers the request, so that each is carried out once.
+//! 6. `ca.crt`, or after it a caBundle, holds CAs that the leaf does not need, and every endpoint of
+//!    the Service, ready or not, has been seen serving that leaf → *Prune* them. One that ended goes
+//!    also if an endpoint can't be reached.
+//! 7. Else *Wait* until the leaf is due.
 //!
 //! What makes it safe:
-//! - A CA is never taken away: 1 and 2 keep those of `ca.crt` and of the live caBundles beside the
-//!   new one, 3 adds to what a caBundle holds. So whatever leaf some replica still serves stays
-//!   believed, also when somebody replaces the Secret by hand. Only those that have ended go, and
-//!   the oldest of more than 32: somebody may replace it again and again.
+//! - Only 6 takes a CA away, and only one that no replica's leaf needs, as seen by a handshake with
+//!   each. All other steps add. More than 32 besides those that are needed are not kept: somebody
+//!   may replace the Secret again and again.
 //! - Every write carries the version it was planned on. Two leaders can conflict, not harm.
+//! - The webhook configuration is read before the Secret, so that no caBundle is taken for too wide
+//!   that another leader has widened since.
 //! - A webhook configuration that is not there is not made: to delete it is the way to switch
 //!   ImageSwap off.
+//! - Clocks may be wrong by a day (a tenth of the life of a pair, if that is shorter): so much later
+//!   does a pair count as ended. By a clock that is slow by more, a good pair has not begun yet:
+//!   that is no reason to replace it, but to wait.
 //!
 //! A pair that somebody else brings is never replaced: `brought` has that plan.
 //!
 //! Bundles are compared as sets of certificates: order, comments and line breaks make no write.
 
+mod brought;
+mod prune;
+mod repair;
+mod rotate;
+mod trust;
+
+use std::time::Duration as Steady;
+
 use time::{Duration, OffsetDateTime};
 
-use super::brought;
+use super::belief::Belief;
 use super::source::Source;
-use super::state::{Hook, Observed, Secret};
-use crate::pki::{self, Bundle};
+use super::state::{Observed, Secret};
+use super::write::Write;
+use crate::pki::{self, Bundle, Flaw, Pair, Pem};
 
 /// How many CAs are kept besides those that are needed. A Secret holds 1 MiB.
 const KEPT: usize = 32;
+
+/// How wrong a clock may be.
+const DOUBT: Duration = Duration::DAY;
+
+/// When to look again at what changes without a word.
+const SOON: Duration = Duration::seconds(10);
 
 /// What is wanted.
 #[derive(Debug, Clone)]
@@ -39,6 +68,32 @@ pub struct Policy {
     pub required: Vec<String>,
     /// How long a new pair lives.
     pub life: Duration,
+    /// How much of its life is left of a pair that is renewed.
+    pub renew_before: Duration,
+    /// How late kube-apiservers may learn a caBundle.
+    pub trust_delay: Steady,
+    /// Whether the caBundles are ours to write.
+    pub writes_bundles: bool,
+}
+
+/// What the leader knows besides the two objects.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'a> {
+    /// The pair that this replica serves.
+    pub served: Option<&'a Pem>,
+    /// What it has seen of the caBundles, the last look included.
+    pub belief: &'a Belief,
+    /// What the endpoints of the Service were just seen serving, if they were looked at.
+    pub endpoints: Option<&'a [Endpoint]>,
+}
+
+/// An endpoint of the Service, as a handshake showed it.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// Where it is, for people.
+    pub address: String,
+    /// The leaf it serves (DER), or why that can't be told.
+    pub leaf: Result<Vec<u8>, String>,
 }
 
 /// One step, and why.
@@ -58,6 +113,8 @@ pub enum Step {
         /// CAs that stay believed.
         keep: Bundle,
     },
+    /// Write the pair that this replica serves into the Secret.
+    Restore(Write),
     /// Put a new pair into the Secret that is there; `ca.crt` holds these CAs, too.
     Replace {
         /// The version it must still have.
@@ -65,97 +122,163 @@ pub enum Step {
         /// CAs that stay believed.
         keep: Bundle,
     },
-    /// Write the caBundles of these webhooks.
-    Trust {
-        /// The version the configuration must still have.
+    /// Add to the caBundles.
+    Trust(Write),
+    /// Mint the next pair, and put it beside the one that is served.
+    Stage {
+        /// The version the Secret must still have.
         version: String,
-        /// The webhooks, with the caBundles they shall have.
-        hooks: Vec<Hook>,
+        /// CAs that stay believed.
+        keep: Bundle,
+        /// The request that is carried out by this.
+        answered: Option<String>,
     },
+    /// Make the staged pair the one that is served.
+    Promote(Write),
+    /// Take CAs away that no leaf needs, from the Secret or the caBundles.
+    Prune(Write),
     /// Nothing, until then.
     Wait {
         /// When something changes by itself.
         until: OffsetDateTime,
+        /// What must be known to say more.
+        needs: Needs,
     },
+}
+
+/// What a plan can't go on without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// Nothing.
+    Nothing,
+    /// What the endpoints serve.
+    Endpoints,
+    /// A person: something is wrong that can't be put right from here.
+    Attention,
 }
 
 impl Step {
     /// All names, for metrics.
-    pub const NAMES: [&str; 4] = ["bootstrap", "replace", "trust", "wait"];
+    pub const NAMES: [&str; 8] = [
+        "bootstrap",
+        "restore",
+        "replace",
+        "trust",
+        "stage",
+        "promote",
+        "prune",
+        "wait",
+    ];
 
     /// Its name in logs and metrics.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Bootstrap { .. } => "bootstrap",
+            Self::Restore(_) => "restore",
             Self::Replace { .. } => "replace",
-            Self::Trust { .. } => "trust",
+            Self::Trust(_) => "trust",
+            Self::Stage { .. } => "stage",
+            Self::Promote(_) => "promote",
+            Self::Prune(_) => "prune",
             Self::Wait { .. } => "wait",
         }
     }
 }
 
 /// What to do now.
-pub fn plan(observed: &Observed, policy: &Policy, now: OffsetDateTime) -> Plan {
+pub fn plan(observed: &Observed, known: &Known<'_>, policy: &Policy, now: OffsetDateTime) -> Plan {
+    let eyes = Eyes {
+        observed,
+        known,
+        policy,
+        now,
+    };
     let Some(secret) = &observed.secret else {
-        return Plan {
-            step: Step::Bootstrap {
-                keep: kept(observed.live_bundle(), now),
-            },
-            reason: "there is no Secret".to_owned(),
-        };
+        return repair::missing(&eyes);
     };
     if secret.source != Source::Minted {
-        return brought::plan(observed, secret, policy, now);
+        return brought::plan(&eyes, secret);
     }
-    let pair = match pki::judge(&secret.pem(), &policy.required, now) {
-        Ok(pair) => pair,
-        Err(flaw) => {
-            let keep = kept(secret.bundle().and(&observed.live_bundle()), now);
-            let version = secret.version.clone();
-            return Plan {
-                step: Step::Replace { version, keep },
-                reason: format!("the Secret can't be served: {flaw}"),
-            };
+    match eyes.current(secret) {
+        Ok(pair) => trust::plan(&eyes, secret)
+            .or_else(|| rotate::plan(&eyes, secret, &pair))
+            .or_else(|| prune::plan(&eyes, secret, &pair))
+            .unwrap_or_else(|| rest(&eyes, &pair)),
+        Err(flaw @ Flaw::NotYet(begins)) => {
+            let wait = || attention(begins, format!("the Secret is left as it is: {flaw}"));
+            trust::plan(&eyes, secret).unwrap_or_else(wait)
         }
-    };
-    trust(observed, secret, now).unwrap_or_else(|| Plan {
-        step: Step::Wait {
-            until: pair.not_after,
-        },
-        reason: format!("all is right until the leaf ends, {}", pair.not_after),
-    })
-}
-
-/// What stays believed beside what is needed. New CAs come first.
-fn kept(bundle: Bundle, now: OffsetDateTime) -> Bundle {
-    bundle.living(now).first(KEPT)
-}
-
-/// The step that makes every caBundle of ours hold `ca.crt`, if one does not.
-pub(super) fn trust(observed: &Observed, secret: &Secret, now: OffsetDateTime) -> Option<Plan> {
-    let configuration = observed.configuration.as_ref()?;
-    let wanted = secret.bundle();
-    let hooks: Vec<_> = configuration
-        .hooks
-        .iter()
-        .filter_map(|hook| {
-            let live = hook.bundle();
-            let is_right = live.holds(&wanted) && !live.has_rubbish();
-            (!is_right).then(|| Hook {
-                bundle: wanted.clone().and(&kept(live, now)).pem().into_bytes(),
-                ..hook.clone()
-            })
-        })
-        .collect();
-    if hooks.is_empty() {
-        return None;
+        Err(flaw) => repair::unusable(&eyes, secret, &flaw),
     }
-    let names: Vec<_> = hooks.iter().map(|hook| hook.name.as_str()).collect();
-    Some(Plan {
-        reason: format!("the caBundle does not trust ca.crt in {}", names.join(", ")),
-        step: Step::Trust {
-            version: configuration.version.clone(),
-            hooks,
+}
+
+/// All that a plan is made from.
+struct Eyes<'a> {
+    observed: &'a Observed,
+    known: &'a Known<'a>,
+    policy: &'a Policy,
+    now: OffsetDateTime,
+}
+
+impl Eyes<'_> {
+    /// The pair in the Secret, if it can be served, or could a moment ago by a clock that may be
+    /// fast.
+    fn current(&self, secret: &Secret) -> Result<Pair, Flaw> {
+        let (pem, required) = (secret.pem(), &self.policy.required);
+        let judged = pki::judge(&pem, required, self.now);
+        judged.or_else(|flaw| pki::judge(&pem, required, self.surely()).map_err(|_| flaw))
+    }
+
+    /// A moment that is past, however fast this machine's clock is.
+    fn surely(&self) -> OffsetDateTime {
+        self.now - DOUBT.min(self.policy.life / 10)
+    }
+
+    /// When the pair is to be renewed. What somebody else brought is theirs to renew, until there is
+    /// hardly any time left.
+    fn due(&self, pair: &Pair) -> OffsetDateTime {
+        let life = pair.not_after - pair.not_before;
+        let share = if pair.is_minted() { 2 } else { 10 };
+        pair.not_after - self.policy.renew_before.min(life / share)
+    }
+
+    /// Whether the pair lacks a name that is wanted now. What somebody else brought is right as it
+    /// is.
+    fn lacks_name(&self, pair: &Pair) -> Option<&str> {
+        let mut names = self.policy.names.iter();
+        let lacks = names.find(|name| pair.is_minted() && !pair.is_valid_for(name));
+        lacks.map(String::as_str)
+    }
+}
+
+/// What stays believed beside what is needed: as much as there is room for.
+fn kept(bundle: Bundle) -> Bundle {
+    bundle.first(KEPT)
+}
+
+fn rest(eyes: &Eyes<'_>, pair: &Pair) -> Plan {
+    let due = eyes.due(pair);
+    Plan {
+        step: Step::Wait {
+            until: due,
+            needs: Needs::Nothing,
         },
-    })
+        reason: format!("all is right until the leaf is due, {due}"),
+    }
+}
+
+fn wait(until: OffsetDateTime, reason: String) -> Plan {
+    let needs = Needs::Nothing;
+    Plan {
+        step: Step::Wait { until, needs },
+        reason,
+    }
+}
+
+fn attention(until: OffsetDateTime, reason: String) -> Plan {
+    let needs = Needs::Attention;
+    Plan {
+        step: Step::Wait { until, needs },
+        reason,
+    }
 }

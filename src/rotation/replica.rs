@@ -1,12 +1,16 @@
 //! What a replica serves, decided from what it observed. Pure.
 //!
-//! A leaf is published once it is right *and* the live caBundle believes it; until then the one in
-//! memory goes on, so that neither a rotation nor a Secret replaced by hand makes a gap. Only a
-//! replica that has nothing usable serves a leaf that is not believed (yet). A Secret that can't be
-//! served changes nothing.
+//! A leaf is published once it is right *and* the live caBundle has been seen to believe it for the
+//! trust delay, so that all kube-apiservers do; until then the one in memory goes on, and neither a
+//! rotation nor a Secret replaced by hand makes a gap. It is not waited for if the one in memory is
+//! of no use: it has ended, or the caBundle believes the new one alone. A replica that has none
+//! serves the one it finds. A Secret that can't be served changes nothing.
+
+use std::time::Duration as Steady;
 
 use time::OffsetDateTime;
 
+use super::belief::Belief;
 use super::state::Observed;
 use crate::pki::{Flaw, Pair};
 
@@ -25,27 +29,42 @@ pub enum Choice {
     NotTrustedYet,
 }
 
-/// Chooses. `required` are the names that a leaf must have; `serving` is what is in memory.
-pub fn choose(
-    observed: &Observed,
-    required: &[String],
-    serving: Option<&Pair>,
-    now: OffsetDateTime,
-) -> Choice {
-    let Some(secret) = &observed.secret else {
+/// What a replica has seen and wants.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// Both objects, as they were seen last.
+    pub observed: &'a Observed,
+    /// What it has seen of the caBundles, the last look included.
+    pub belief: &'a Belief,
+    /// The names that a leaf must have.
+    pub required: &'a [String],
+    /// How late kube-apiservers may learn a caBundle.
+    pub trust_delay: Steady,
+}
+
+/// Chooses. `serving` is what is in memory.
+pub fn choose(view: &View<'_>, serving: Option<&Pair>, now: OffsetDateTime) -> Choice {
+    let Some(secret) = &view.observed.secret else {
         return Choice::Absent;
     };
-    let pair = match secret.judge(required, now) {
+    let pair = match secret.judge(view.required, now) {
         Ok(pair) => pair,
         Err(flaw) => return Choice::Bad(flaw),
     };
     match serving {
-        Some(served) if served.certified.cert == pair.certified.cert => Choice::Same,
-        Some(served) if is_usable(served, now) && refuses(observed, &pair, now) => {
-            Choice::NotTrustedYet
-        }
+        Some(served) if served.is_same(&pair) => Choice::Same,
+        Some(served) if must_wait(view, served, &pair, now) => Choice::NotTrustedYet,
         _ => Choice::Publish(pair),
     }
+}
+
+fn must_wait(view: &View<'_>, served: &Pair, pair: &Pair, now: OffsetDateTime) -> bool {
+    let held = view.belief.held(pair, now);
+    if held.is_some_and(|held| held >= view.trust_delay) || served.not_after <= now {
+        return false;
+    }
+    // Whom the caBundle believes is the one to serve; if it believes both, or none, the old one.
+    !refuses(view.observed, served, now) || refuses(view.observed, pair, now)
 }
 
 /// Whether every webhook of ours believes this pair. No webhook, no belief.
@@ -57,8 +76,4 @@ pub fn is_trusted(observed: &Observed, pair: &Pair, now: OffsetDateTime) -> bool
 fn refuses(observed: &Observed, pair: &Pair, now: OffsetDateTime) -> bool {
     let mut hooks = observed.hooks().iter();
     hooks.any(|hook| !pair.is_trusted(&hook.bundle(), now))
-}
-
-fn is_usable(pair: &Pair, now: OffsetDateTime) -> bool {
-    pair.not_after > now
 }

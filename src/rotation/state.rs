@@ -5,7 +5,7 @@ use std::fmt;
 use time::OffsetDateTime;
 
 use super::source::Source;
-use crate::pki::{self, Bundle, Flaw, Pair, Pem};
+use crate::pki::{self, Bundle, Flaw, KeyPem, Pair, Pem};
 
 /// Both objects as they were read: the webhook configuration first, then the Secret. So a caBundle
 /// that was seen can't be newer than a Secret that was seen.
@@ -22,6 +22,10 @@ pub struct Observed {
 pub struct Configuration {
     /// Its `resourceVersion`.
     pub version: String,
+    /// Its `uid`: another one is another object, whatever its name.
+    pub uid: String,
+    /// Its `generation`, which each write of a webhook raises by one; absent where nobody counts.
+    pub generation: Option<i64>,
     /// The webhooks that call our Service.
     pub hooks: Vec<Hook>,
 }
@@ -35,6 +39,8 @@ pub struct Hook {
     pub name: String,
     /// Its `caBundle` (PEM), empty if it has none.
     pub bundle: Vec<u8>,
+    /// Who wrote the `caBundle` last, if that is known.
+    pub manager: Option<String>,
 }
 
 /// The Secret. Its parts may be missing or anything.
@@ -50,6 +56,14 @@ pub struct Secret {
     pub key: Option<Vec<u8>>,
     /// `ca.crt`
     pub ca: Option<Vec<u8>>,
+    /// `next.crt`: staged, to be served once it is believed.
+    pub next_chain: Option<Vec<u8>>,
+    /// `next.key`
+    pub next_key: Option<Vec<u8>>,
+    /// The annotation by which someone asks for a rotation: any text.
+    pub request: Option<String>,
+    /// The annotation that repeats the text of the request that was carried out last.
+    pub answered: Option<String>,
     /// Who brings it. If that is not the leader, it may be no Secret at all.
     pub source: Source,
 }
@@ -63,10 +77,6 @@ impl fmt::Debug for Secret {
 impl Secret {
     /// The pair in it. What is missing is empty, and what is no text is no PEM: the judge will say.
     pub fn pem(&self) -> Pem {
-        let text = |part: &Option<Vec<u8>>| {
-            let bytes = part.as_deref().unwrap_or_default();
-            String::from_utf8_lossy(bytes).into_owned()
-        };
         Pem {
             chain: text(&self.chain),
             key: text(&self.key),
@@ -86,10 +96,40 @@ impl Secret {
         }
     }
 
+    /// Whether something is staged, be it usable or not.
+    pub fn has_next(&self) -> bool {
+        self.next_chain.is_some() || self.next_key.is_some()
+    }
+
+    /// The staged pair, as it is.
+    pub fn next(&self) -> KeyPem {
+        KeyPem {
+            chain: text(&self.next_chain),
+            key: text(&self.next_key),
+        }
+    }
+
+    /// The staged pair, as it would be judged.
+    pub fn next_pem(&self) -> Pem {
+        let KeyPem { chain, key } = self.next();
+        let ca = text(&self.ca);
+        Pem { chain, key, ca }
+    }
+
+    /// The text of a request for a rotation that was not carried out yet.
+    pub fn open_request(&self) -> Option<&str> {
+        let request = self.request.as_deref().filter(|text| !text.is_empty());
+        request.filter(|text| self.answered.as_deref() != Some(*text))
+    }
+
     /// The CAs in `ca.crt`.
     pub fn bundle(&self) -> Bundle {
         Bundle::read(self.ca.as_deref().unwrap_or_default())
     }
+}
+
+fn text(part: &Option<Vec<u8>>) -> String {
+    String::from_utf8_lossy(part.as_deref().unwrap_or_default()).into_owned()
 }
 
 impl Observed {

@@ -1,29 +1,39 @@
 //! Rotation as tables, stories and properties, against a cluster in memory.
 
 use std::sync::{Mutex, OnceLock};
+use std::time::Duration as Steady;
 
 use futures_util::FutureExt;
 use proptest::prelude::*;
 use time::{Duration, OffsetDateTime};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
-use super::driver::{Driver, Failure, Store, Write};
-use super::plan::{Plan, Policy, Step, plan};
-use super::replica::{Choice, choose, is_trusted};
+use super::belief::Belief;
+use super::clock::{Clock, Moment};
+use super::driver::{Driver, Memory as Leader, Store};
+use super::plan::{Endpoint, Known, Plan, Policy, Step, plan};
+use super::replica::{Choice, View, choose, is_trusted};
 use super::source::Source;
 use super::state::{Configuration, Hook, Observed, Secret};
+use super::write::{Change, Failure, Next, Write};
 use crate::pki::{Bundle, Pair, Pem, judge, mint};
 use crate::telemetry::metrics::Metrics;
 
 const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH.saturating_add(Duration::days(20_000));
 const YEAR: Duration = Duration::days(365);
 const HOST: &str = "imageswap.ns.svc";
+const DELAY: Steady = Steady::from_secs(60);
+/// Longer than the leader waits before it promotes.
+const LONG: Steady = Steady::from_secs(70);
 
 fn policy() -> Policy {
     Policy {
         names: vec!["imageswap".to_owned(), HOST.to_owned()],
         required: vec![HOST.to_owned()],
         life: YEAR,
+        renew_before: YEAR / 2,
+        trust_delay: DELAY,
+        writes_bundles: true,
     }
 }
 
@@ -32,8 +42,10 @@ fn pairs() -> &'static [Pem; 4] {
     static PAIRS: OnceLock<[Pem; 4]> = OnceLock::new();
     PAIRS.get_or_init(|| {
         let ended = NOW - YEAR - YEAR;
-        [(HOST, NOW), (HOST, NOW), (HOST, ended), ("other.svc", NOW)]
-            .map(|(name, at)| mint(&[name.to_owned()], YEAR, at).unwrap())
+        [(HOST, NOW), (HOST, NOW), (HOST, ended), ("other.svc", NOW)].map(|(name, at)| {
+            let names = ["imageswap".to_owned(), name.to_owned()];
+            mint(&names, YEAR, at).unwrap()
+        })
     })
 }
 
@@ -49,6 +61,10 @@ fn secret(pem: &Pem) -> Secret {
         chain: part(&pem.chain),
         key: part(&pem.key),
         ca: part(&pem.ca),
+        next_chain: None,
+        next_key: None,
+        request: None,
+        answered: None,
         source: Source::Minted,
     }
 }
@@ -58,9 +74,12 @@ fn configuration(bundles: &[Vec<u8>]) -> Configuration {
         index,
         name: format!("hook{index}"),
         bundle: bundle.clone(),
+        manager: None,
     };
     Configuration {
         version: "1".to_owned(),
+        uid: "uid".to_owned(),
+        generation: Some(1),
         hooks: bundles.iter().enumerate().map(hook).collect(),
     }
 }
@@ -101,17 +120,16 @@ impl Memory {
                     ..secret(pem)
                 });
             }
-            Write::Replace { version, pem } => {
+            Write::Change { version, change } => {
                 let old = state.secret.as_ref().filter(|old| old.version == *version);
-                let kind = old.ok_or_else(conflict)?.kind.clone();
+                let old = old.ok_or_else(conflict)?.clone();
                 let version = next;
                 state.secret = Some(Secret {
                     version,
-                    kind,
-                    ..secret(pem)
+                    ..changed(old, change)
                 });
             }
-            Write::Trust { version, hooks } => {
+            Write::Bundles { version, hooks } => {
                 let live = state.configuration.as_mut();
                 let live = live.filter(|live| live.version == *version);
                 let live = live.ok_or_else(conflict)?;
@@ -121,10 +139,32 @@ impl Memory {
                     place.bundle.clone_from(&hook.bundle);
                 }
                 live.version = next;
+                live.generation = live.generation.map(|count| count + 1);
             }
         }
         Ok(())
     }
+}
+
+fn changed(mut secret: Secret, change: &Change) -> Secret {
+    let part = |text: &str| Some(text.as_bytes().to_vec());
+    if let Some(pair) = &change.pair {
+        (secret.chain, secret.key) = (part(&pair.chain), part(&pair.key));
+    }
+    match &change.next {
+        Some(Next::Set(pair)) => {
+            (secret.next_chain, secret.next_key) = (part(&pair.chain), part(&pair.key));
+        }
+        Some(Next::Clear) => (secret.next_chain, secret.next_key) = (None, None),
+        None => {}
+    }
+    if let Some(ca) = &change.ca {
+        secret.ca = part(ca);
+    }
+    if let Some(text) = &change.answered {
+        secret.answered = Some(text.clone());
+    }
+    secret
 }
 
 /// What happens to a leader's write.
@@ -160,15 +200,51 @@ impl Store for Fated<'_> {
             }
         }
     }
+
+    /// Nobody can be reached: what is pruned has ended.
+    async fn endpoints(&self) -> Result<Vec<Endpoint>, Failure> {
+        Ok(Vec::new())
+    }
 }
 
-fn step(memory: &Memory, fate: Fate) -> Result<Option<OffsetDateTime>, Failure> {
-    let driver = Driver {
+fn driver(memory: &Memory, fate: Fate, metrics: Metrics) -> Driver<Fated<'_>> {
+    Driver {
         store: Fated(memory, fate),
         policy: policy(),
-        metrics: metrics().clone(),
+        served: watch::channel(None).1,
+        clock: Clock::of(|| Moment {
+            wall: NOW,
+            steady: LONG,
+        }),
+        metrics,
+    }
+}
+
+fn step(memory: &Memory, fate: Fate) -> Result<Option<Steady>, Failure> {
+    let driver = driver(memory, fate, metrics().clone());
+    let mut leader = Leader::default();
+    driver.step(&mut leader).now_or_never().unwrap()
+}
+
+/// Plans with eyes that have seen only this.
+fn plan_for(observed: &Observed) -> Plan {
+    let mut belief = Belief::default();
+    belief.look(observed, Steady::ZERO);
+    let known = Known {
+        served: None,
+        belief: &belief,
+        endpoints: None,
     };
-    driver.step(NOW).now_or_never().unwrap()
+    plan(observed, &known, &policy(), NOW)
+}
+
+fn view<'a>(observed: &'a Observed, belief: &'a Belief, required: &'a [String]) -> View<'a> {
+    View {
+        observed,
+        belief,
+        required,
+        trust_delay: DELAY,
+    }
 }
 
 fn metrics() -> &'static Metrics {
@@ -177,7 +253,7 @@ fn metrics() -> &'static Metrics {
 }
 
 /// Steps until there is nothing to do.
-fn settle(memory: &Memory) -> OffsetDateTime {
+fn settle(memory: &Memory) -> Steady {
     let mut steps = (0..9).map(|_| step(memory, Fate::Done));
     steps
         .find_map(|step| step.unwrap())
@@ -228,13 +304,13 @@ fn each_state_has_its_step() {
             "replace",
             "not valid for imageswap.ns.svc",
         ),
-        (Some(secret(good)), None, "wait", "until the leaf ends"),
+        (Some(secret(good)), None, "wait", "until the leaf is due"),
         (Some(secret(good)), Some(none), "wait", ""),
         (
             Some(secret(good)),
             Some(&[ca.clone(), both.clone()]),
             "wait",
-            "",
+            "looking which leaf",
         ),
         (
             Some(secret(good)),
@@ -257,14 +333,14 @@ fn each_state_has_its_step() {
         ),
     ];
     for (secret, bundles, name, part) in rows {
-        let Plan { step, reason } = plan(&observed(secret.clone(), *bundles), &policy(), NOW);
+        let Plan { step, reason } = plan_for(&observed(secret.clone(), *bundles));
         assert_eq!(step.name(), *name, "{reason}");
         assert!(reason.contains(part), "{reason}");
     }
 }
 
 #[test]
-fn cas_stay_until_they_end() {
+fn no_step_but_prune_takes_a_ca_away() {
     let [good, other, ended, _] = pairs();
     let broken = Secret {
         chain: None,
@@ -274,25 +350,23 @@ fn cas_stay_until_they_end() {
     let Plan {
         step: Step::Replace { keep, .. },
         ..
-    } = plan(&observed(Some(broken), Some(&live)), &policy(), NOW)
+    } = plan_for(&observed(Some(broken), Some(&live)))
     else {
         panic!("no replacement");
     };
     let read = |pems: &[&Pem]| Bundle::read(&bundle(pems));
-    assert!(keep.holds(&read(&[good, other])));
-    assert!(!keep.holds(&read(&[ended])));
+    assert!(keep.holds(&read(&[good, other, ended])));
 
     // A Secret replaced by hand: the old leaf stays believed beside the new one.
     let seen = observed(Some(secret(good)), Some(&live));
     let Plan {
-        step: Step::Trust { hooks, .. },
+        step: Step::Trust(Write::Bundles { hooks, .. }),
         ..
-    } = plan(&seen, &policy(), NOW)
+    } = plan_for(&seen)
     else {
         panic!("no trust");
     };
-    assert!(hooks[0].bundle().holds(&read(&[good, other])));
-    assert!(!hooks[0].bundle().holds(&read(&[ended])));
+    assert!(hooks[0].bundle().holds(&read(&[good, other, ended])));
 }
 
 /// Somebody may replace the Secret again and again.
@@ -328,7 +402,8 @@ fn from_nothing_to_trusted_in_two_steps_and_no_more() {
     let before = count("bootstrap", "ok");
     assert!(step(&memory, Fate::Done).unwrap().is_none());
     assert!(step(&memory, Fate::Done).unwrap().is_none());
-    assert_eq!(step(&memory, Fate::Done).unwrap(), Some(NOW + YEAR));
+    let half = Steady::try_from(YEAR / 2).unwrap();
+    assert_eq!(step(&memory, Fate::Done).unwrap(), Some(half));
     assert!(count("bootstrap", "ok") > before);
     let settled = memory.now();
     let pair = judge(
@@ -353,11 +428,7 @@ fn a_conflict_is_counted_and_adopts_what_the_other_made() {
 #[tokio::test(start_paused = true)]
 async fn the_driver_works_at_once_and_when_told() {
     let memory = Memory::new(observed(None, Some(&[vec![]])));
-    let driver = Driver {
-        store: Fated(&memory, Fate::Done),
-        policy: policy(),
-        metrics: Metrics::new().unwrap(),
-    };
+    let driver = driver(&memory, Fate::Done, Metrics::new().unwrap());
     let changed = Notify::new();
     let pass = |millis| tokio::time::sleep(std::time::Duration::from_millis(millis));
     let story = async {
@@ -393,29 +464,41 @@ fn a_replica_serves_what_is_right_and_believed() {
         ..other.clone()
     };
     let (none, fits, lacks): (&[Vec<u8>], _, _) = (&[], [bundle(&[other])], [bundle(&[good])]);
+    let wide = [bundle(&[good, other])];
+    let required = policy().required;
     let rows: &[Row<'_, Option<&Pair>>] = &[
         (None, Some(&fits), None, "absent"),
         (None, Some(&fits), Some(&old), "absent"),
         (Some(secret(&mixed)), Some(&fits), Some(&old), "bad"),
         (Some(secret(foreign)), Some(&fits), None, "bad"),
         (Some(fresh.clone()), Some(&fits), Some(&old), "publish"),
+        (Some(fresh.clone()), Some(&wide), Some(&old), "not yet"),
         (Some(fresh.clone()), Some(&lacks), Some(&old), "not yet"),
         // Nothing else to serve, and nobody who calls.
         (Some(fresh.clone()), Some(&lacks), None, "publish"),
-        (Some(fresh.clone()), None, Some(&old), "publish"),
-        (Some(fresh.clone()), Some(none), Some(&old), "publish"),
+        // kube-apiservers may not know yet that there is nobody to call.
+        (Some(fresh.clone()), None, Some(&old), "not yet"),
+        (Some(fresh.clone()), Some(none), Some(&old), "not yet"),
         (Some(secret(good)), Some(&fits), Some(&old), "same"),
     ];
     for (secret, bundles, serving, expected) in rows {
         let seen = observed(secret.clone(), *bundles);
-        let choice = choose(&seen, &policy().required, *serving, NOW);
+        let mut belief = Belief::default();
+        belief.look(&seen, Steady::ZERO);
+        let choice = choose(&view(&seen, &belief, &required), *serving, NOW);
         assert_eq!(word(&choice), *expected, "{seen:?}");
+        // When all know what was seen, what waited for that waits no longer.
+        belief.look(&seen, DELAY);
+        let choice = choose(&view(&seen, &belief, &required), *serving, NOW);
+        let waits = *expected == "not yet" && *bundles == Some(&lacks);
+        assert_eq!(word(&choice) == "not yet", waits, "{seen:?}");
     }
     // What is in memory has ended.
     let short = mint(&[HOST.to_owned()], Duration::days(1), NOW).unwrap();
     let seen = observed(Some(fresh), Some(&lacks));
     for (at, expected) in [(NOW, "not yet"), (NOW + Duration::days(2), "publish")] {
-        let choice = choose(&seen, &policy().required, Some(&pair(&short)), at);
+        let belief = Belief::default();
+        let choice = choose(&view(&seen, &belief, &required), Some(&pair(&short)), at);
         assert_eq!(word(&choice), expected, "{at}");
     }
 }
@@ -459,6 +542,10 @@ fn any_secret() -> impl Strategy<Value = Option<Secret>> {
         chain,
         key,
         ca,
+        next_chain: None,
+        next_key: None,
+        request: None,
+        answered: None,
         source: Source::Minted,
     });
     let whole = (0..4_usize).prop_map(|i| secret(&pairs()[i]));
@@ -485,7 +572,7 @@ enum Event {
     /// A replica looks.
     Replica(usize),
     /// Somebody puts another Secret there, or takes it away.
-    Meddle(Option<Secret>),
+    Meddle(Box<Option<Secret>>),
 }
 
 fn any_event() -> impl Strategy<Value = Event> {
@@ -498,12 +585,17 @@ fn any_event() -> impl Strategy<Value = Event> {
     prop_oneof![
         5 => fate.prop_map(Event::Leader),
         3 => (0..3_usize).prop_map(Event::Replica),
-        1 => any_secret().prop_map(Event::Meddle),
+        1 => any_secret().prop_map(|secret| Event::Meddle(Box::new(secret))),
     ]
 }
 
 fn look(memory: &Memory, serving: &mut Option<Pair>) {
-    let choice = choose(&memory.now(), &policy().required, serving.as_ref(), NOW);
+    let (observed, required) = (memory.now(), policy().required);
+    let mut belief = Belief::default();
+    belief.look(&observed, Steady::ZERO);
+    belief.look(&observed, DELAY);
+    let view = view(&observed, &belief, &required);
+    let choice = choose(&view, serving.as_ref(), NOW);
     if let Choice::Publish(pair) = choice {
         *serving = Some(pair);
     }

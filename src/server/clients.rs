@@ -104,12 +104,13 @@ fn verifier(ca: &[u8], now: OffsetDateTime) -> Result<Arc<dyn ClientCertVerifier
     if bundle.is_empty() {
         return Err(BadCa::None);
     }
-    let living = bundle.living(now);
+    let ended = bundle.clone().ended(now);
+    let living = bundle.without(&ended);
     if living.is_empty() {
         return Err(BadCa::Ended);
     }
     let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(living.cas().iter().cloned());
+    roots.add_parsable_certificates(living.ders().cloned());
     let provider = Arc::new(ring::default_provider());
     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
         .build()

@@ -1,5 +1,13 @@
 //! The metrics registry. Every name begins with `imageswap_`; durations are in seconds.
+//!
+//! `docs/metrics.md` lists them all, and a test compares it with the catalogue that is kept here:
+//! what a registry renders lacks the metrics whose labels have had no value yet.
 
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus::core::Collector;
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
@@ -11,10 +19,25 @@ const BUCKETS: [f64; 14] = [
     10.0,
 ];
 
+/// What every name begins with.
+const PREFIX: &str = "imageswap";
+
+/// A metric as a scraper sees it, whether it has a value yet or not.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Exported {
+    /// With its prefix.
+    pub name: String,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// The names of its labels, in the order of the code.
+    pub labels: Vec<String>,
+}
+
 /// All metrics of the process. A clone counts into the same.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Registry,
+    catalogue: Arc<[Exported]>,
     /// Reviews answered, by `operation` and `outcome`.
     pub reviews: IntCounterVec,
     /// From the arrival of a review's head to its answer, whatever the answer.
@@ -53,18 +76,24 @@ pub struct Metrics {
     pub maps_loaded: IntGauge,
     /// 1 for the `hash` of the map file in use.
     pub maps_info: IntGaugeVec,
-    /// When a certificate ends, in seconds since 1970: `leaf` or `ca`.
+    /// 1 while the map file can't be used: it was refused, or there is none yet.
+    pub maps_refused: IntGauge,
+    /// When a certificate ends, in seconds since 1970: `leaf`, `ca`, or `next`, which is staged.
     pub not_after: IntGaugeVec,
     /// 1 if the live caBundle was seen to believe the leaf that is served.
     pub trusted: IntGauge,
     /// New Secrets or files looked at, by `result`: `ok` is served now, `failed` can't be.
     pub reloads: IntCounterVec,
+    /// 1 while the Secret that was seen last can't be served.
+    pub refused: IntGauge,
     /// 1 if this replica leads.
     pub leader: IntGauge,
     /// Steps of the rotation taken by this replica, by `step` and `result`.
     pub rotation_steps: IntCounterVec,
     /// 1 for the `step` that this replica found to be next when it last led.
     pub rotation_step: IntGaugeVec,
+    /// Times that a caBundle which had been right was found changed, and written again.
+    pub bundle_repairs: IntCounter,
     /// Calls of the Kubernetes API that failed, by `object`.
     pub cluster_errors: IntCounterVec,
     /// Tasks that ended or panicked and were started again, by `task`.
@@ -77,10 +106,18 @@ impl Metrics {
     /// # Errors
     /// Two metrics have one name, which no input can bring about.
     pub fn new() -> Result<Self, prometheus::Error> {
-        let registry = Registry::new_custom(Some("imageswap".to_owned()), None)?;
-        let new = New(&registry);
+        let registry = Registry::new_custom(Some(PREFIX.to_owned()), None)?;
+        let new = New {
+            registry: &registry,
+            catalogue: RefCell::default(),
+        };
         let info = new.gauges("build_info", "1 for the version that runs", "version")?;
         info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let started = new.gauge(
+            "process_start_time_seconds",
+            "When the process started, since 1970",
+        )?;
+        started.set(since_1970());
         let metrics = Self {
             reviews: new.counters(
                 "reviews_total",
@@ -133,6 +170,10 @@ impl Metrics {
                 "When the map file in use was read",
             )?,
             maps_info: new.gauges("maps_info", "1 for the hash of the map file in use", "hash")?,
+            maps_refused: new.gauge(
+                "maps_refused",
+                "1 while the map file can't be used: it was refused, or there is none yet",
+            )?,
             not_after: new.gauges(
                 "certificate_not_after_timestamp_seconds",
                 "When a certificate ends",
@@ -147,6 +188,10 @@ impl Metrics {
                 "New Secrets or files looked at: ok is served now, failed can't be",
                 &["result"],
             )?,
+            refused: new.gauge(
+                "certificate_refused",
+                "1 while the Secret that was seen last can't be served",
+            )?,
             leader: new.gauge("leader", "1 if this replica leads")?,
             rotation_steps: new.counters(
                 "rotation_steps_total",
@@ -158,6 +203,10 @@ impl Metrics {
                 "1 for the step that this replica found to be next when it last led",
                 "step",
             )?,
+            bundle_repairs: new.counter(
+                "ca_bundle_repairs_total",
+                "Times that a caBundle which had been right was found changed, and written again",
+            )?,
             cluster_errors: new.counters(
                 "cluster_errors_total",
                 "Calls of the Kubernetes API that failed",
@@ -168,14 +217,23 @@ impl Metrics {
                 "Tasks that ended or panicked and were started again",
                 &["task"],
             )?,
+            catalogue: new.catalogue.take().into(),
             registry,
         };
+        // A counter that is there from the start shows its first increase.
         for result in ["ok", "failed"] {
             metrics.maps_loads.with_label_values(&[result]);
-            metrics.handshakes.with_label_values(&[result]);
             metrics.reloads.with_label_values(&[result]);
         }
+        for result in ["ok", "failed", "late", "evicted"] {
+            metrics.handshakes.with_label_values(&[result]);
+        }
         Ok(metrics)
+    }
+
+    /// Every metric, by its name.
+    pub fn catalogue(&self) -> &[Exported] {
+        &self.catalogue
     }
 
     /// All of it in Prometheus' text format.
@@ -187,20 +245,37 @@ impl Metrics {
     }
 }
 
-/// Makes and registers in one step.
-struct New<'r>(&'r Registry);
+/// In whole seconds.
+fn since_1970() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(i64::MAX))
+}
+
+/// Makes, registers and lists in one step.
+struct New<'r> {
+    registry: &'r Registry,
+    catalogue: RefCell<Vec<Exported>>,
+}
 
 impl New<'_> {
-    fn registered<M: prometheus::core::Collector + Clone + 'static>(
+    fn registered<M: Collector + Clone + 'static>(
         &self,
+        kind: &'static str,
         metric: M,
     ) -> Result<M, prometheus::Error> {
-        self.0.register(Box::new(metric.clone()))?;
+        let listed = metric.desc().into_iter().map(|desc| Exported {
+            // The registry adds its prefix when it renders.
+            name: format!("{PREFIX}_{}", desc.fq_name),
+            kind,
+            labels: desc.variable_labels.clone(),
+        });
+        self.catalogue.borrow_mut().extend(listed);
+        self.registry.register(Box::new(metric.clone()))?;
         Ok(metric)
     }
 
     fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
-        self.registered(IntCounter::new(name, help)?)
+        self.registered("counter", IntCounter::new(name, help)?)
     }
 
     fn counters(
@@ -209,11 +284,14 @@ impl New<'_> {
         help: &str,
         labels: &[&str],
     ) -> Result<IntCounterVec, prometheus::Error> {
-        self.registered(IntCounterVec::new(Opts::new(name, help), labels)?)
+        self.registered(
+            "counter",
+            IntCounterVec::new(Opts::new(name, help), labels)?,
+        )
     }
 
     fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
-        self.registered(IntGauge::new(name, help)?)
+        self.registered("gauge", IntGauge::new(name, help)?)
     }
 
     fn gauges(
@@ -222,12 +300,12 @@ impl New<'_> {
         help: &str,
         label: &str,
     ) -> Result<IntGaugeVec, prometheus::Error> {
-        self.registered(IntGaugeVec::new(Opts::new(name, help), &[label])?)
+        self.registered("gauge", IntGaugeVec::new(Opts::new(name, help), &[label])?)
     }
 
     fn histogram(&self, name: &str, help: &str) -> Result<Histogram, prometheus::Error> {
         let opts = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
-        self.registered(Histogram::with_opts(opts)?)
+        self.registered("histogram", Histogram::with_opts(opts)?)
     }
 }
 

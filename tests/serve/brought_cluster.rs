@@ -62,7 +62,14 @@ async fn failed(serve: &Serve) -> f64 {
 fn start(api: &Api, files: &TempDir, with_ca: bool) -> Serve {
     let at = |name: &str| files.path().join(name).to_str().unwrap().to_owned();
     let (cert, key, ca) = (at("tls.crt"), at("tls.key"), at("ca.crt"));
-    let mut args = vec!["--tls-cert", &cert, "--tls-key", &key];
+    let mut args = vec![
+        "--tls-cert",
+        &cert,
+        "--tls-key",
+        &key,
+        "--trust-delay",
+        "0s",
+    ];
     if with_ca {
         args.extend(["--tls-ca", &ca]);
     }
@@ -139,7 +146,7 @@ async fn files_without_a_ca_leave_the_ca_bundle_to_its_injector_and_tell_of_dist
 
     // Not before the caBundle believes it.
     rename(files.path(), &two);
-    serve.until_log("not trusted by the caBundle yet");
+    serve.until_log("not trusted everywhere yet");
     assert!(serves(&serve, &one).await && is_trusted(&serve).await);
     inject(&api, &two.ca);
     until(&serve, "new leaf", async || serves(&serve, &two).await).await;
@@ -238,7 +245,7 @@ async fn an_annotated_secret_is_served_trusted_and_never_replaced() {
     let (one, two, three) = (pair(), pair(), pair());
     api.put(SECRET, secret(&one, THEIRS));
     api.put(CA_SECRET, ca_secret(&one));
-    let serve = Serve::start_in_cluster(api.address, &[]);
+    let serve = Serve::start_in_cluster(api.address, &["--trust-delay", "0s"]);
     until_ready(&serve).await;
     connect(&api, &serve).await;
     assert!(serves(&serve, &one).await);

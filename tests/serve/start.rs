@@ -210,13 +210,19 @@ async fn variables_set_to_nothing_are_not_set() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_ends_is_said_so() {
-    let serve = Serve::start(&["--cert-lifetime", "3s"]);
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    while !serve.log().contains("the certificate has ended") {
+async fn a_certificate_is_renewed_while_it_serves() {
+    let life = ["--cert-lifetime", "12s", "--cert-renew-before", "10s"];
+    let serve = Serve::start(&[&life[..], &["--trust-delay", "0s"]].concat());
+    let first = fs::read(serve.ca()).unwrap();
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !serve.log().contains("serving a new certificate") {
         assert!(std::time::Instant::now() < until, "{}", serve.log());
+        // Who follows ca.crt never notices.
+        Client::connect(&serve).await;
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
+    assert_ne!(fs::read(serve.ca()).unwrap(), first);
+    Client::connect(&serve).await;
 }
 
 #[test]
@@ -274,6 +280,10 @@ fn what_it_can_not_start_with_is_one_clear_error() {
             &["/proc/none", "--state-dir"],
         ),
         (&["--log-level", "imageswap=loud"], &["is no log level"]),
+        (
+            &["--cert-lifetime", "1h", "--cert-renew-before", "1h"],
+            &["must be shorter than --cert-lifetime"],
+        ),
     ];
     for (args, parts) in rows {
         let text = refused(args, dir.path());

@@ -11,6 +11,7 @@ mod deploy;
 mod install;
 mod pods;
 mod replicas;
+mod rotation;
 mod sidecars;
 mod upgrade;
 mod workloads;
@@ -78,6 +79,26 @@ const TESTS: &[(&str, Test)] = &[
         replicas::killed_leader,
     ),
     (
+        "rotation::ten_under_load_lose_nothing",
+        rotation::ten_forced,
+    ),
+    (
+        "rotation::a_leader_killed_in_the_middle_loses_nothing",
+        rotation::leader_killed,
+    ),
+    (
+        "rotation::a_broken_secret_is_restored",
+        rotation::secret_broken,
+    ),
+    (
+        "rotation::a_foreign_pair_is_taken_without_a_gap",
+        rotation::foreign_pair,
+    ),
+    (
+        "rotation::a_broken_ca_bundle_is_repaired_at_once",
+        rotation::bundle_broken,
+    ),
+    (
         "deploy::cluster_wide_leaves_the_cluster_itself_alone",
         deploy::cluster_wide,
     ),
@@ -107,7 +128,15 @@ fn main() {
         .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     if let Some(Ok(world)) = WORLD.get() {
-        world.end();
+        // In silence: the summary line is the last.
+        let remains = world.end();
+        if !remains.is_empty() {
+            say(format_args!(
+                "error: the cluster left {}",
+                remains.join("; ")
+            ));
+            std::process::exit(1);
+        }
     }
     conclusion.exit();
 }

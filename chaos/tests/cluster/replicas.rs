@@ -1,21 +1,15 @@
 //! Three replicas with one Secret and one leader.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow, ensure};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use anyhow::{Context, ensure};
 use chaos::command::{eventually, run};
 use chaos::install::{self, NAMESPACE};
 use chaos::load::{self, Plan};
 use chaos::progress::say;
 use serde_json::Value;
 
-use crate::world::{CHAOS, Installed, SWAPPED, UNSWAPPED, World};
-
-/// What kube-apiserver verifies.
-const HOST: &str = "imageswap.imageswap-system.svc";
+use crate::world::{Installed, SWAPPED, UNSWAPPED, World};
 
 pub(crate) fn one_leaf(world: &World) -> anyhow::Result<()> {
     world.need(Installed::Production)?;
@@ -43,52 +37,29 @@ pub(crate) fn killed_leader(world: &World) -> anyhow::Result<()> {
         leaves(world)?,
     );
 
-    // As the kernel would, out of memory: nothing is said or given up.
-    let pods = replicas(world)?;
-    let pod = pods
-        .iter()
-        .find(|pod| {
-            pod["metadata"]["name"]
-                .as_str()
-                .is_some_and(|name| leader.contains(name))
-        })
-        .with_context(|| format!("no Pod is the leader {leader}"))?;
-    let id = pod["status"]["containerStatuses"][0]["containerID"]
-        .as_str()
-        .context("no container")?;
-    let id = id.trim_start_matches("containerd://");
-    let node = world
-        .cluster
-        .nodes()
-        .iter()
-        .find(|node| pod["spec"]["nodeName"] == node.name)
-        .context("no such node")?;
     // Meanwhile Pods are created, none of which may be refused or let through as it is.
     let namespace = world.namespace()?;
     let plan = Plan {
         rate: 20,
-        duration: Duration::from_secs(25),
+        duration: Duration::from_secs(60),
         clients: 4,
         namespace: namespace.name.clone(),
         image: UNSWAPPED.to_owned(),
         swapped: SWAPPED.to_owned(),
         is_real: false,
     };
-    let (report, took) = std::thread::scope(|scope| {
-        let load = scope.spawn(|| load::on(&world.cluster, Path::new(CHAOS), &plan));
-        std::thread::sleep(Duration::from_secs(2));
-        run(&mut node.ctr(&["tasks", "kill", "--signal", "SIGKILL", id]))?;
-        let killed = Instant::now();
-        // The lease's time and a few polls.
-        eventually("another leader", Duration::from_secs(25), || {
-            let now = self::leader(world)?;
-            ensure!(now != leader, "it is {now} still");
-            Ok(())
-        })?;
-        let took = killed.elapsed();
-        let report = load.join().map_err(|_| anyhow!("the load panicked"))??;
-        anyhow::Ok((report, took))
+    let load = load::start(&world.cluster, &plan)?;
+    std::thread::sleep(Duration::from_secs(2));
+    kill(world, &leader)?;
+    let killed = Instant::now();
+    // The lease's time and a few polls.
+    eventually("another leader", Duration::from_secs(25), || {
+        let now = self::leader(world)?;
+        ensure!(now != leader, "it is {now} still");
+        Ok(())
     })?;
+    let took = killed.elapsed();
+    let report = load.end()?;
     say(format_args!(
         "another leader after {:.1} s\n{report}",
         took.as_secs_f32()
@@ -106,13 +77,37 @@ pub(crate) fn killed_leader(world: &World) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Kills the process of the replica that leads, as the kernel would, out of memory: nothing is said
+/// or given up.
+pub(crate) fn kill(world: &World, leader: &str) -> anyhow::Result<()> {
+    let pods = replicas(world)?;
+    let is_it = |pod: &&Value| {
+        let name = pod["metadata"]["name"].as_str();
+        name.is_some_and(|name| leader.contains(name))
+    };
+    let pod = pods
+        .iter()
+        .find(is_it)
+        .with_context(|| format!("no Pod is the leader {leader}"))?;
+    let id = pod["status"]["containerStatuses"][0]["containerID"]
+        .as_str()
+        .context("no container")?;
+    let id = id.trim_start_matches("containerd://");
+    let nodes = world.cluster.nodes();
+    let node = nodes
+        .iter()
+        .find(|node| pod["spec"]["nodeName"] == node.name);
+    let node = node.context("no such node")?;
+    run(&mut node.ctr(&["tasks", "kill", "--signal", "SIGKILL", id])).map(drop)
+}
+
 /// The Secret's version: any write changes it.
 fn secret(world: &World) -> anyhow::Result<String> {
     let secret = world.get(&["-n", NAMESPACE, "secret/imageswap-tls"])?;
     Ok(secret["metadata"]["resourceVersion"].to_string())
 }
 
-fn leader(world: &World) -> anyhow::Result<String> {
+pub(crate) fn leader(world: &World) -> anyhow::Result<String> {
     let lease = world.get(&["-n", NAMESPACE, "lease/imageswap-leader"])?;
     let holder = lease["spec"]["holderIdentity"].as_str().unwrap_or_default();
     ensure!(!holder.is_empty(), "nobody leads");
@@ -127,14 +122,10 @@ fn replicas(world: &World) -> anyhow::Result<Vec<Value>> {
 }
 
 /// The leaf of each replica as a handshake sees it, each verified against the live caBundle.
-fn leaves(world: &World) -> anyhow::Result<Vec<String>> {
-    let ca = world.cluster.folder().join("live-ca.crt");
-    std::fs::write(&ca, STANDARD.decode(install::ca_bundle(&world.cluster)?)?)?;
-    let handshake = |pod: &Value| {
+pub(crate) fn leaves(world: &World) -> anyhow::Result<Vec<String>> {
+    let leaf = |pod: &Value| {
         let ip = pod["status"]["podIP"].as_str().context("no address")?;
-        let mut chaos = world.cluster.in_network(1, CHAOS);
-        chaos.args(["handshake", "--name", HOST, "--ca"]).arg(&ca);
-        run(chaos.arg(format!("{ip}:5000")))
+        install::leaf(&world.cluster, &format!("{ip}:5000"))
     };
-    replicas(world)?.iter().map(handshake).collect()
+    replicas(world)?.iter().map(leaf).collect()
 }

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use chaos::command::eventually;
 use serde_json::json;
 
-use crate::world::{CHAOS, Installed, SWAPPED, UNSWAPPED, World, images, pod};
+use crate::world::{Installed, SWAPPED, UNSWAPPED, World, images, pod};
 
 /// Sorted after ImageSwap's, so called after it.
 const NAME: &str = "zz-sidecars";
@@ -36,7 +36,7 @@ pub(crate) fn reinvocation(world: &World) -> anyhow::Result<()> {
     let ca = world.cluster.folder().join("sidecars-ca.crt");
     let child = world
         .cluster
-        .in_network(1, CHAOS)
+        .chaos()
         .args(["sidecar", "--image", UNSWAPPED, "--ca"])
         .arg(&ca)
         .arg(ADDRESS)

@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chaos::command::{eventually, output, run_with};
-use chaos::install::{self, NAMESPACE};
+use chaos::install::{self, CONFIGURATION, NAMESPACE};
 use imageswap::pki;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -60,6 +60,23 @@ pub(crate) fn over_1_5_3(world: &World) -> anyhow::Result<()> {
     let web = namespace.runs("web")?;
     ensure!(images(&web) == [SWAPPED], "{:?}", images(&web));
     namespace.apply(pod("second"))?;
+
+    // What it looks at is what ours looks at, and nothing more.
+    let hook = &world.get(&["mutatingwebhookconfiguration", CONFIGURATION])?["webhooks"][0];
+    let rules = hook["rules"].as_array().context("no rules")?;
+    let looks: Vec<_> = rules
+        .iter()
+        .map(|rule| format!("{} {}", rule["operations"], rule["resources"]))
+        .collect();
+    ensure!(
+        looks
+            == [
+                r#"["CREATE"] ["pods"]"#,
+                r#"["UPDATE"] ["pods/ephemeralcontainers"]"#
+            ],
+        "{looks:?}"
+    );
+    ensure!(hook["timeoutSeconds"] == 5, "{}", hook["timeoutSeconds"]);
 
     // Nothing of the old program is left in the Deployment, and its wide roles are narrow now.
     let deployment = world.get(&["-n", NAMESPACE, "deployment/imageswap"])?;

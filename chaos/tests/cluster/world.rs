@@ -12,7 +12,7 @@ use chaos::cluster::Cluster;
 use chaos::command::{eventually, output, run};
 use chaos::guard::Guard;
 use chaos::install::{self, NAMESPACE};
-use chaos::progress::{Step, say};
+use chaos::progress::say;
 use chaos::{binaries, doctor};
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -81,15 +81,10 @@ impl World {
         })
     }
 
-    pub(crate) fn end(&self) {
-        let step = Step::begin("taking the cluster down");
+    /// Takes the cluster down, and says what is left if something is.
+    pub(crate) fn end(&self) -> Vec<String> {
         self.guard.end();
-        let remains = chaos::cluster::remains(NAME);
-        step.done(if remains.is_empty() {
-            "gone".to_owned()
-        } else {
-            remains.join("; ")
-        });
+        chaos::cluster::remains(NAME)
     }
 
     // === kubectl ===
@@ -201,11 +196,7 @@ impl World {
     /// Copies all logs to where they outlive the cluster.
     pub(crate) fn keep_logs(&self, test: &str) -> anyhow::Result<PathBuf> {
         let name = format!("{}-{}", std::process::id(), test.replace("::", "-"));
-        let folder = chaos::repository().join("target/chaos-logs").join(name);
-        fs::create_dir_all(&folder)?;
-        for log in fs::read_dir(self.cluster.logs())?.flatten() {
-            fs::copy(log.path(), folder.join(log.file_name()))?;
-        }
+        let folder = self.cluster.keep_logs(&name)?;
         let write = |file: &str, words: &[&str]| {
             let output = output(&mut self.cluster.kubectl(words))?;
             let all = [output.stdout, output.stderr].concat();

@@ -5,19 +5,18 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
-use clap::builder::{FalseyValueParser, NonEmptyStringValueParser, OsStringValueParser};
+use anyhow::{Context, ensure};
+use clap::builder::{BoolishValueParser, FalseyValueParser, OsStringValueParser};
 use tracing::warn;
 
 use crate::cli::args::{DISABLE_LABEL, RulesArgs};
-use crate::cluster::kubernetes::{Names, identity};
+use crate::cli::names::NameArgs;
+use crate::cluster::kubernetes::identity;
 use crate::cluster::local::StateDir;
-use crate::cluster::place::{self, Place, Surroundings, Wish, place, pod_namespace};
+use crate::cluster::place::{self, Place, Surroundings, Wish, place};
+use crate::rotation::plan::Policy;
 use crate::server::{Limits, Patience};
 use crate::telemetry::logs;
-
-/// Where 1.5.3 was, and where we are if nobody says otherwise.
-const NAMESPACE: &str = "imageswap-system";
 
 /// Variables of 1.5.3 that have no meaning any more.
 const FORGOTTEN: [&str; 6] = [
@@ -61,6 +60,14 @@ pub(in crate::cli) struct Args {
     #[arg(help_heading = "Certificate", long, value_name = "TIME", value_parser = duration, default_value = "365d", env = "IMAGESWAP_CERT_LIFETIME")]
     pub(super) cert_lifetime: Duration,
 
+    /// How much of its life is left of a certificate that is renewed [default: half of it]
+    #[arg(help_heading = "Certificate", long, value_name = "TIME", value_parser = duration, env = "IMAGESWAP_CERT_RENEW_BEFORE")]
+    cert_renew_before: Option<Duration>,
+
+    /// How long a new CA is published before a certificate of it is served: kube-apiservers learn it
+    /// each at its own pace
+    #[arg(help_heading = "Certificate", long, value_name = "TIME", value_parser = duration, default_value = "60s", env = "IMAGESWAP_TRUST_DELAY")]
+    pub(super) trust_delay: Duration,
     /// A certificate of your own, as PEM with its chain: nothing is made then. All these files are
     /// followed, and the last good ones stay in use
     #[arg(
@@ -131,31 +138,13 @@ pub(in crate::cli) struct Args {
     )]
     cluster: Wish,
 
-    /// The namespace of the Service, the Secret and the Lease [default: this Pod's, else
-    /// imageswap-system]
-    #[arg(
-        help_heading = "Cluster",
-        long,
-        value_name = "NAME",
-        env = "IMAGESWAP_NAMESPACE_NAME"
-    )]
-    namespace: Option<String>,
+    #[command(flatten)]
+    pub(super) names: NameArgs,
 
-    /// The Service that kube-apiserver calls, for the certificate's names
-    #[arg(help_heading = "Cluster", long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new(), default_value = "imageswap", env = "IMAGESWAP_SERVICE")]
-    service: String,
-
-    /// The Secret that holds the certificate
-    #[arg(help_heading = "Cluster", long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new(), default_value = "imageswap-tls", env = "IMAGESWAP_TLS_SECRET")]
-    tls_secret: String,
-
-    /// The MutatingWebhookConfiguration whose caBundle is kept right
-    #[arg(help_heading = "Cluster", long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new(), default_value = "imageswap-webhook", env = "IMAGESWAP_WEBHOOK_CONFIGURATION")]
-    webhook_configuration: String,
-
-    /// The Lease of the replica that leads
-    #[arg(help_heading = "Cluster", long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new(), default_value = "imageswap-leader", env = "IMAGESWAP_LEASE")]
-    lease: String,
+    /// Whether to write caBundles; false if another tool does, which must add all of the Secret's
+    /// ca.crt
+    #[arg(help_heading = "Cluster", long, value_name = "true|false", value_parser = BoolishValueParser::new(), hide_possible_values = true, action = clap::ArgAction::Set, default_value = "true", env = "IMAGESWAP_PATCH_CA_BUNDLE")]
+    patch_ca_bundle: bool,
 
     /// How long a leader leads without renewal, in whole seconds from 3s on
     #[arg(help_heading = "Cluster", long, value_name = "TIME", value_parser = lease_time, default_value = "15s", env = "IMAGESWAP_LEASE_TIME")]
@@ -227,20 +216,6 @@ impl Args {
         place(self.cluster, has_state_dir, Surroundings::look())
     }
 
-    /// What our objects are called. On a machine without a cluster, what they would be.
-    pub(super) fn names(&self, place: Place) -> Names {
-        // A variable that is set to nothing is not set.
-        let named = self.namespace.clone().filter(|name| !name.is_empty());
-        let here = || pod_namespace().filter(|_| place != Place::Machine);
-        Names {
-            namespace: named.or_else(here).unwrap_or_else(|| NAMESPACE.to_owned()),
-            service: self.service.clone(),
-            secret: self.tls_secret.clone(),
-            configuration: self.webhook_configuration.clone(),
-            lease: self.lease.clone(),
-        }
-    }
-
     /// Who this process is, among all replicas and over all restarts.
     pub(super) fn identity(&self) -> anyhow::Result<String> {
         let mut nonce = [0; 8];
@@ -258,7 +233,7 @@ impl Args {
     /// What a certificate without a cluster is valid for: the Service all the same, and this
     /// machine.
     pub(super) fn local_names(&self) -> Vec<String> {
-        let mut names = self.names(Place::Machine).leaf();
+        let mut names = self.names.names(Place::Machine).leaf();
         names.extend(["localhost", "127.0.0.1", "::1"].map(str::to_owned));
         let ip = self.listen.ip().to_string();
         if !self.listen.ip().is_unspecified() && !names.contains(&ip) {
@@ -267,10 +242,31 @@ impl Args {
         names
     }
 
-    /// How long a new certificate lives.
-    pub(super) fn life(&self) -> anyhow::Result<time::Duration> {
-        let life = self.cert_lifetime.try_into();
-        life.context("--cert-lifetime is too long")
+    /// What certificates shall be like. `names` are those of a new one, `required` those without which
+    /// none is served.
+    pub(super) fn policy(
+        &self,
+        names: Vec<String>,
+        required: Vec<String>,
+    ) -> anyhow::Result<Policy> {
+        let reckoned = |time: Duration| time::Duration::try_from(time);
+        let life = reckoned(self.cert_lifetime).context("--cert-lifetime is too long")?;
+        let renew_before = self.cert_renew_before.map(reckoned).transpose();
+        let renew_before = renew_before.context("--cert-renew-before is too long")?;
+        let renew_before = renew_before.unwrap_or(life / 2);
+        ensure!(
+            renew_before < life,
+            "--cert-renew-before must be shorter than --cert-lifetime: a new certificate would be \
+             renewed at once"
+        );
+        Ok(Policy {
+            names,
+            required,
+            life,
+            renew_before,
+            trust_delay: self.trust_delay,
+            writes_bundles: self.patch_ca_bundle,
+        })
     }
 
     pub(super) fn state_dir(&self) -> anyhow::Result<StateDir> {
@@ -350,7 +346,7 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 }
 
 /// `9s`, `10m`, `365d`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(in crate::cli) fn duration(text: &str) -> Result<Duration, String> {
     let help = "a time is a number with a unit: 500ms, 9s, 10m, 12h, 365d";
     let days = text
         .strip_suffix('d')

@@ -52,7 +52,7 @@ impl Brought {
         let Some((paths, source)) = files_of(args)? else {
             return Ok(None);
         };
-        let host = args.names(place).host();
+        let host = args.names.names(place).host();
         let is_called_by_service = place != Place::Machine;
         let kind = Kind {
             source,
@@ -143,6 +143,10 @@ impl Kind {
             key: parts.get(1).cloned(),
             ca: parts.get(2).cloned(),
             source: self.source,
+            next_chain: None,
+            next_key: None,
+            request: None,
+            answered: None,
         }
     }
 

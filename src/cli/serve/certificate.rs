@@ -1,4 +1,4 @@
-//! The certificate that is served: from a directory, or from the Secret of a cluster as it changes.
+//! The certificate that is served, as it changes: in the Secret of a cluster, or in a directory.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -7,58 +7,19 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::args::Args;
-use crate::cluster::kubernetes::{Names, Seen};
-use crate::cluster::local::{Origin, StateDir, margin};
-use crate::pki::Pair;
-use crate::rotation::replica::{Choice, choose, is_trusted};
+use crate::cluster::Seen;
+use crate::pki::{Pair, Pem, judge};
+use crate::rotation::belief::Belief;
+use crate::rotation::clock::Clock;
+use crate::rotation::replica::{Choice, View, choose, is_trusted};
 use crate::rotation::source::Source;
 use crate::rotation::state::Observed;
 use crate::server::tls::ServingCert;
 use crate::telemetry::logs::Sparingly;
 use crate::telemetry::metrics::Metrics;
 
-/// How often to look whether the certificate ends.
-const CERTIFICATE_LOOK: Duration = Duration::from_secs(3600);
-
 /// How often to say what is waited for.
 const WAITING: Duration = Duration::from_secs(30);
-
-/// The certificate in a directory, made now if need be.
-pub(super) fn local(args: &Args, dir: &StateDir, metrics: &Metrics) -> anyhow::Result<ServingCert> {
-    let life = args.life()?;
-    let now = OffsetDateTime::now_utc();
-    let (pair, origin) = dir.load_or_mint(&args.local_names(), life, now)?;
-    let path = dir.path.display();
-    match origin {
-        Origin::Found => info!(%path, "serving the certificate that was there"),
-        Origin::Minted => info!(%path, "made a certificate"),
-        Origin::Replaced(flaw) => warn!(%path, "made a new certificate: {flaw}"),
-        Origin::Renewed => info!(%path, "made a new certificate: the one that was there ends soon"),
-    }
-    show(&pair, metrics);
-    tokio::spawn(watch_certificate(pair.not_after, margin(life)));
-    Ok(ServingCert::new(&pair)?)
-}
-
-/// Says when the certificate that is served ends soon, or has ended. It is made anew at a start.
-async fn watch_certificate(not_after: OffsetDateTime, margin: time::Duration) {
-    loop {
-        let left = not_after - OffsetDateTime::now_utc();
-        if left <= time::Duration::ZERO {
-            error!(%not_after, "the certificate has ended: restart ImageSwap to get a new one");
-        } else if left < margin {
-            warn!(%not_after, "the certificate ends soon: restart ImageSwap to get a new one");
-        }
-        // Until there is something to say, or to say again.
-        let wait = if left > margin { left - margin } else { left };
-        let wait = match wait.is_positive() {
-            true => wait.unsigned_abs(),
-            false => CERTIFICATE_LOOK,
-        };
-        tokio::time::sleep(wait.clamp(Duration::from_secs(1), CERTIFICATE_LOOK)).await;
-    }
-}
 
 /// Shows when the pair that is served ends.
 pub(super) fn show(pair: &Pair, metrics: &Metrics) {
@@ -68,13 +29,11 @@ pub(super) fn show(pair: &Pair, metrics: &Metrics) {
     }
 }
 
-// === from a cluster ===
-
 /// What is served.
 #[derive(Debug, Clone)]
 pub(super) struct Served {
     pub(super) cert: ServingCert,
-    pair: Pair,
+    pub(super) pair: Pair,
 }
 
 impl Served {
@@ -87,11 +46,18 @@ impl Served {
     }
 }
 
-/// Serves what the Secret holds once it is right and believed, for ever.
+/// Serves what was seen once it is right and believed, for ever.
 pub(super) struct Replica {
-    pub(super) names: Names,
+    /// What a leaf must be valid for.
+    pub(super) required: Vec<String>,
+    pub(super) trust_delay: Duration,
+    /// Where the pair comes from, for people.
+    pub(super) source: String,
     pub(super) seen: watch::Receiver<Seen>,
     pub(super) serving: watch::Sender<Option<Served>>,
+    /// The pair that is served, as it can be written back.
+    pub(super) kept: watch::Sender<Option<Pem>>,
+    pub(super) clock: Clock,
     pub(super) metrics: Metrics,
 }
 
@@ -106,6 +72,7 @@ struct Said {
 impl Replica {
     pub(super) async fn follow(&self) -> Infallible {
         let (mut seen, mut said) = (self.seen.clone(), Said::default());
+        let mut belief = Belief::default();
         let waiting = Sparingly::new(WAITING);
         loop {
             let next = tokio::time::timeout(WAITING, seen.changed()).await;
@@ -115,32 +82,53 @@ impl Replica {
             }
             let observed = seen.borrow_and_update().clone();
             if let Some(observed) = observed {
-                self.act(&observed, &mut said);
+                if next.is_ok() {
+                    belief.look(&observed, self.clock.now().steady);
+                }
+                self.act(&observed, &belief, &mut said);
             }
             if self.serving.borrow().is_none() && waiting.may() {
-                let (secret, namespace) = (&self.names.secret, &self.names.namespace);
-                info!(secret, namespace, "waiting for a Secret that can be served");
+                info!(
+                    "waiting for a certificate that can be served in {}",
+                    self.source
+                );
             }
         }
     }
 
-    fn act(&self, observed: &Observed, said: &mut Said) {
-        let now = OffsetDateTime::now_utc();
+    fn act(&self, observed: &Observed, belief: &Belief, said: &mut Said) {
+        let now = self.clock.now().wall;
         let served = self.serving.borrow().clone();
         let pair = served.as_ref().map(|served| &served.pair);
-        match choose(observed, &[self.names.host()], pair, now) {
-            Choice::Publish(pair) => self.publish(pair),
-            Choice::Same => said.refused = None,
+        let view = View {
+            observed,
+            belief,
+            required: &self.required,
+            trust_delay: self.trust_delay,
+        };
+        let choice = choose(&view, pair, now);
+        let is_bad = matches!(choice, Choice::Bad(_));
+        self.metrics.refused.set(i64::from(is_bad));
+        match choice {
+            Choice::Publish(pair) => self.publish(pair, observed),
+            Choice::Same => {
+                said.refused = None;
+                self.keep(observed);
+            }
             Choice::Absent => {}
             Choice::NotTrustedYet => {
                 if said.is_news(observed, "not trusted yet") {
-                    info!("a new certificate is not trusted by the caBundle yet; serving the old");
+                    info!("a new certificate is not trusted everywhere yet; serving the old");
                 }
             }
             Choice::Bad(flaw) => {
                 if said.is_news(observed, &flaw.to_string()) {
-                    let source = observed.secret.as_ref().map(|found| found.source);
-                    let (what, help) = source.map_or(("", ""), |s| (s.name(), s.help_if_bad()));
+                    let source = source_of(observed);
+                    let what = match source {
+                        Source::Minted => format!("what is in {}", self.source),
+                        brought => brought.name().to_owned(),
+                    };
+                    let help = source.help_if_bad();
                     error!("{what} can't be served, and changes nothing: {flaw}; {help}");
                     self.metrics.reloads.with_label_values(&["failed"]).inc();
                 }
@@ -149,12 +137,35 @@ impl Replica {
         if let Some(served) = &*self.serving.borrow() {
             let trusted = is_trusted(observed, &served.pair, now);
             self.metrics.trusted.set(i64::from(trusted));
-            let source = observed.secret.as_ref().map(|found| found.source);
-            said.trust(trusted, source.unwrap_or_default());
+            said.trust(trusted, source_of(observed));
+        }
+        self.show_next(observed, now);
+    }
+
+    /// Keeps the pair that is served, so that it can be written back if it is lost. One that
+    /// somebody else brings is theirs to restore: written back, it would be taken for one of ours.
+    fn keep(&self, observed: &Observed) {
+        if let Some(secret) = &observed.secret {
+            let is_ours = secret.source == Source::Minted;
+            self.kept.send_replace(is_ours.then(|| secret.pem()));
         }
     }
 
-    fn publish(&self, pair: Pair) {
+    /// Shows when the pair ends that is staged.
+    fn show_next(&self, observed: &Observed, now: OffsetDateTime) {
+        let staged = observed.secret.as_ref().filter(|secret| secret.has_next());
+        let judged = staged.map(|secret| judge(&secret.next_pem(), &self.required, now));
+        match judged {
+            Some(Ok(pair)) => {
+                let gauge = self.metrics.not_after.with_label_values(&["next"]);
+                gauge.set(pair.not_after.unix_timestamp());
+            }
+            // That there was none is as well.
+            _ => drop(self.metrics.not_after.remove_label_values(&["next"])),
+        }
+    }
+
+    fn publish(&self, pair: Pair, observed: &Observed) {
         let served = self.serving.borrow().clone();
         let published = match served {
             Some(Served { cert, .. }) => cert.publish(&pair).map(|()| cert),
@@ -165,11 +176,18 @@ impl Replica {
                 info!(not_after = %pair.not_after, "serving a new certificate");
                 self.metrics.reloads.with_label_values(&["ok"]).inc();
                 show(&pair, &self.metrics);
+                self.keep(observed);
                 self.serving.send_replace(Some(Served { cert, pair }));
             }
-            Err(error) => error!(%error, "can't serve the certificate in the Secret"),
+            Err(error) => error!(%error, "can't serve the new certificate"),
         }
     }
+}
+
+/// Whose the pair is that was seen.
+fn source_of(observed: &Observed) -> Source {
+    let secret = observed.secret.as_ref();
+    secret.map(|found| found.source).unwrap_or_default()
 }
 
 impl Said {
@@ -201,7 +219,7 @@ mod tests {
     use time::Duration;
 
     use super::*;
-    use crate::pki::{Bundle, Pem, mint};
+    use crate::pki::{Bundle, mint};
     use crate::rotation::state::{Configuration, Hook, Secret};
 
     fn pair() -> Pem {
@@ -214,10 +232,13 @@ mod tests {
         Some(Arc::new(Observed {
             configuration: Some(Configuration {
                 version: version.to_owned(),
+                uid: String::new(),
+                generation: None,
                 hooks: vec![Hook {
                     index: 0,
                     name: "hook".to_owned(),
                     bundle: bundle.as_bytes().to_vec(),
+                    manager: None,
                 }],
             }),
             secret: Some(Secret {
@@ -227,6 +248,10 @@ mod tests {
                 key: part(&pem.key),
                 ca: part(&pem.ca),
                 source: Source::Minted,
+                next_chain: None,
+                next_key: None,
+                request: None,
+                answered: None,
             }),
         }))
     }
@@ -241,17 +266,15 @@ mod tests {
         let (sender, seen_by) = watch::channel(None);
         let (serving, served) = watch::channel(None);
         let metrics = Metrics::new().unwrap();
-        let names = Names {
-            namespace: "ns".to_owned(),
-            service: "imageswap".to_owned(),
-            secret: String::new(),
-            configuration: String::new(),
-            lease: String::new(),
-        };
+        let (kept, written_back) = watch::channel(None);
         let replica = Replica {
-            names,
+            required: vec!["imageswap.ns.svc".to_owned()],
+            trust_delay: std::time::Duration::from_secs(60),
+            source: "the Secret".to_owned(),
             seen: seen_by,
             serving,
+            kept,
+            clock: Clock::system(),
             metrics: metrics.clone(),
         };
         let task = tokio::spawn(async move { replica.follow().await });
@@ -266,10 +289,15 @@ mod tests {
             (seen("4", &rubbish, &one.ca), Some(&one), 1, (1, 2)),
             (seen("4", &rubbish, &one.ca), Some(&one), 1, (1, 2)),
             (seen("5", &two, &one.ca), Some(&one), 1, (1, 2)),
+            // Trusted, but not by all for sure.
+            (seen("6", &two, &both), Some(&one), 1, (1, 2)),
             (seen("6", &two, &both), Some(&two), 1, (2, 2)),
             (seen("7", &two, ""), Some(&two), 0, (2, 2)),
         ];
         for (row, (seen, leaf, trusted, (ok, failed))) in rows.into_iter().enumerate() {
+            // The seventh row is seen, and seen again after the trust delay.
+            let passed = if row == 7 { 60_000 } else { 0 };
+            tokio::time::sleep(std::time::Duration::from_millis(passed)).await;
             sender.send_replace(seen);
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
             let serves = served.borrow().as_ref().map(|served: &Served| {
@@ -282,7 +310,17 @@ mod tests {
             assert_eq!(serves, expected, "row {row}");
             assert_eq!(metrics.trusted.get(), trusted, "row {row}");
             assert_eq!((count("ok"), count("failed")), (ok, failed), "row {row}");
+            let is_rubbish = matches!(row, 0 | 3 | 4);
+            assert_eq!(metrics.refused.get() == 1, is_rubbish, "row {row}");
         }
+        let kept = written_back.borrow().clone().unwrap();
+        assert_eq!((&kept.chain, &kept.key), (&two.chain, &two.key));
+        // The same, but brought from now on: not to be written back.
+        let mut brought = (*seen("8", &two, "").unwrap()).clone();
+        brought.secret.as_mut().unwrap().source = Source::Annotated;
+        sender.send_replace(Some(Arc::new(brought)));
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        assert!(written_back.borrow().is_none());
         assert!(metrics.not_after.with_label_values(&["leaf"]).get() > 0);
         assert!(!task.is_finished());
     }

@@ -3,6 +3,7 @@
 //! `watch` sees the cluster's state, `certificate` serves what is right of it, `election` stands for
 //! leader, `rotation` works while this replica is one.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
@@ -14,17 +15,18 @@ use super::brought::Brought;
 use super::certificate::{Replica, Served};
 use super::tasks::supervise;
 use crate::cluster::claim::{Claim, while_held};
-use crate::cluster::kubernetes::Kubernetes;
 use crate::cluster::kubernetes::lease::{Election, Stopped};
+use crate::cluster::kubernetes::{Kubernetes, Names};
 use crate::cluster::place::Place;
+use crate::rotation::clock::Clock;
 use crate::rotation::driver::Driver;
-use crate::rotation::plan::Policy;
 use crate::server::tls::ServingCert;
 use crate::telemetry::metrics::Metrics;
 
 /// A cluster that is worked with.
 pub(super) struct Cluster {
     serving: watch::Receiver<Option<Served>>,
+    watch: JoinHandle<Infallible>,
     rotation: JoinHandle<()>,
     election: JoinHandle<Stopped>,
     stop: watch::Sender<bool>,
@@ -38,40 +40,44 @@ impl Cluster {
         brought: Option<Brought>,
         metrics: &Metrics,
     ) -> anyhow::Result<Self> {
-        let (names, identity) = (args.names(place), args.identity()?);
-        let policy = Policy {
-            names: names.leaf(),
-            required: vec![names.host()],
-            life: args.life()?,
-        };
+        let (names, identity) = (args.names.names(place), args.identity()?);
+        let policy = args.policy(names.leaf(), vec![names.host()])?;
+        let clock = Clock::system();
         info!(namespace = names.namespace, identity, "joining the cluster");
         let mut cluster = Kubernetes::new(place, names, identity, metrics.clone()).await?;
         // What is brought is served at once, whatever becomes of the API.
-        let mut served = None;
+        let mut first = None;
         if let Some(brought) = brought {
-            served = Some(Served::begin(brought.pair.clone(), metrics)?);
+            first = Some(Served::begin(brought.pair.clone(), metrics)?);
             cluster = cluster.with_files(brought.feed(metrics));
         }
         let election = Election::new(&cluster, args.lease_time)?;
         let (seen_sender, seen) = watch::channel(None);
-        let (serving_sender, serving) = watch::channel(served);
+        let (serving_sender, serving) = watch::channel(first);
+        let (kept, served) = watch::channel(None);
         let (claim_sender, claims) = watch::channel(Claim::default());
         let (stop, stopped) = watch::channel(false);
         let changed = Arc::new(Notify::new());
         let replica = Replica {
-            names: cluster.names().clone(),
+            required: policy.required.clone(),
+            trust_delay: policy.trust_delay,
+            source: source(cluster.names()),
             seen,
             serving: serving_sender,
+            kept,
+            clock: clock.clone(),
             metrics: metrics.clone(),
         };
         let driver = Driver {
             store: cluster.clone(),
             policy,
+            served,
+            clock,
             metrics: metrics.clone(),
         };
 
         let (counted, wake) = (metrics.clone(), changed.clone());
-        tokio::spawn(async move {
+        let watch = tokio::spawn(async move {
             supervise("watch", &counted, || cluster.watch(&seen_sender, &wake)).await
         });
         let counted = metrics.clone();
@@ -89,6 +95,7 @@ impl Cluster {
         });
         Ok(Self {
             serving,
+            watch,
             rotation,
             election,
             stop,
@@ -106,11 +113,19 @@ impl Cluster {
         }
     }
 
-    /// Stops leading: the work first, then the lease is given up, within a few seconds.
+    /// Ends all calls: the watches and the leader's work at once, then the lease is given up, within
+    /// a few seconds. What is served stays as it is. (While an installation is being deleted, a
+    /// call would be denied.)
     pub(super) async fn leave(self) {
+        self.watch.abort();
         self.rotation.abort();
         let _ = self.rotation.await;
         self.stop.send_replace(true);
         let _ = self.election.await;
     }
+}
+
+/// Where the pair is, for people.
+fn source(names: &Names) -> String {
+    format!("the Secret {}/{}", names.namespace, names.secret)
 }

@@ -40,7 +40,7 @@ pub(super) fn load(
     }
     let Some(path) = args.rules.file() else {
         if place != Place::Machine {
-            return awaited(args);
+            return awaited(args, metrics);
         }
         warn!(
             "no map file is named (--maps FILE): a built-in example sends Docker Hub's images to \
@@ -49,14 +49,15 @@ pub(super) fn load(
         return Ok((share(publish(example()?, metrics)), None));
     };
     if place != Place::Machine && matches!(path.try_exists(), Ok(false)) {
-        return awaited(args);
+        return awaited(args, metrics);
     }
     let (follower, loaded) = Follower::start(path, args.strict_maps)?;
     Ok((share(publish(loaded, metrics)), Some(follower)))
 }
 
 /// No rules, until the file is there.
-fn awaited(args: &Args) -> anyhow::Result<(SharedRules, Option<Follower>)> {
+fn awaited(args: &Args, metrics: &Metrics) -> anyhow::Result<(SharedRules, Option<Follower>)> {
+    metrics.maps_refused.set(1);
     let path = args.rules.file_to_come();
     warn!(
         path = %path.display(),
@@ -83,7 +84,7 @@ pub(super) async fn follow(mut follower: Follower, rules: SharedRules, metrics: 
             Ok(looked) => looked,
             Err(error) => {
                 error!(%error, "reading the map file failed; the rules in use stay");
-                metrics.maps_loads.with_label_values(&["failed"]).inc();
+                refused(&metrics);
                 (Follower::anew(path.clone(), strict), None)
             }
         };
@@ -92,10 +93,16 @@ pub(super) async fn follow(mut follower: Follower, rules: SharedRules, metrics: 
             Some(Ok(loaded)) => rules.store(Arc::new(publish(loaded, &metrics))),
             Some(Err(error)) => {
                 error!("{error}; the rules in use stay");
-                metrics.maps_loads.with_label_values(&["failed"]).inc();
+                refused(&metrics);
             }
         }
     }
+}
+
+/// Counts a file that is not used.
+fn refused(metrics: &Metrics) {
+    metrics.maps_loads.with_label_values(&["failed"]).inc();
+    metrics.maps_refused.set(1);
 }
 
 /// Counts and logs what is loaded.
@@ -103,6 +110,7 @@ fn publish(loaded: Loaded, metrics: &Metrics) -> Rules {
     let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     let (rules, errors) = (loaded.maps.len(), loaded.errors());
     metrics.maps_loads.with_label_values(&["ok"]).inc();
+    metrics.maps_refused.set(0);
     metrics.maps_rules.set(count(rules));
     metrics.maps_lines_in_error.set(count(errors));
     metrics

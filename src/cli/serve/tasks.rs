@@ -19,6 +19,8 @@ pub(super) async fn supervise<T, F: Future<Output = T>>(
     metrics: &Metrics,
     mut start: impl FnMut() -> F,
 ) -> T {
+    // A counter that is there from the start shows its first increase.
+    let restarts = metrics.restarts.with_label_values(&[task]);
     loop {
         // What the task shares with others is only what may change at any time.
         match AssertUnwindSafe(start()).catch_unwind().await {
@@ -28,7 +30,7 @@ pub(super) async fn supervise<T, F: Future<Output = T>>(
                 let text = text.or_else(|| panic.downcast_ref().copied());
                 let panic = text.unwrap_or_default();
                 error!(task, panic, "a task panicked; starting it again");
-                metrics.restarts.with_label_values(&[task]).inc();
+                restarts.inc();
                 tokio::time::sleep(PAUSE).await;
             }
         }

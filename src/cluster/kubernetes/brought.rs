@@ -41,6 +41,11 @@ pub(super) fn state_of(secret: Secret, ca: Option<Secret>) -> state::Secret {
             .or_else(|| own.get("ca.crt"))
             .cloned(),
         source: Source::Annotated,
+        // Nothing is staged beside it, and nobody but its keeper may ask for another.
+        next_chain: None,
+        next_key: None,
+        request: None,
+        answered: None,
     }
 }
 

@@ -1,15 +1,23 @@
-//! The Secret with the pair: read, made by name, and its pair replaced.
+//! The Secret with the pair: read, made by name, and parts of it changed.
+
+use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PatchParams};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Kubernetes, Refused, brought};
-use crate::pki::Pem;
-use crate::rotation::driver::Failure;
+use crate::pki::{KeyPem, Pem};
 use crate::rotation::source::Source;
 use crate::rotation::state;
+use crate::rotation::write::{Change, Failure, Next};
+
+/// The annotation by which someone asks for a rotation: another text than before.
+pub const ROTATE: &str = "k8s.twr.io/imageswap-rotate";
+
+/// The annotation that repeats the text of the request carried out last.
+pub const ROTATED: &str = "k8s.twr.io/imageswap-rotated";
 
 /// The type of a Secret that we make.
 const KIND: &str = "kubernetes.io/tls";
@@ -38,7 +46,7 @@ impl Kubernetes {
                 ..Default::default()
             },
             type_: Some(KIND.to_owned()),
-            data: Some(data(pem).into()),
+            data: Some(data(pem)),
             ..Default::default()
         };
         let (params, patch) = (PatchParams::apply(&self.identity), Patch::Apply(&secret));
@@ -47,13 +55,28 @@ impl Kubernetes {
         Ok(())
     }
 
+    /// Asks the leader for a rotation: by a text that it has not answered yet.
+    ///
+    /// # Errors
+    /// There is no Secret, or it may not be written.
+    pub async fn ask_for_rotation(&self, request: &str) -> Result<(), Failure> {
+        let patch = Patch::Merge(json!({"metadata": {"annotations": {ROTATE: request}}}));
+        let params = PatchParams {
+            field_manager: Some(self.identity.clone()),
+            ..Default::default()
+        };
+        let call = self.secrets.patch(&self.names.secret, &params, &patch);
+        self.call("secret", call).await?;
+        Ok(())
+    }
+
     /// By a merge patch that names the version: type, labels and other keys stay as they are.
-    pub(super) async fn replace_pair(&self, version: &str, pem: &Pem) -> Result<(), Failure> {
-        let data: std::collections::BTreeMap<_, _> = data(pem).into();
-        let patch = Patch::Merge(json!({
-            "metadata": {"resourceVersion": version},
-            "data": data,
-        }));
+    pub(super) async fn change_secret(
+        &self,
+        version: &str,
+        change: &Change,
+    ) -> Result<(), Failure> {
+        let patch = Patch::Merge(patch(version, change));
         let params = PatchParams {
             field_manager: Some(self.identity.clone()),
             ..Default::default()
@@ -67,22 +90,67 @@ impl Kubernetes {
     }
 }
 
-fn data(pem: &Pem) -> [(String, ByteString); 3] {
+/// `null` takes a key away.
+fn patch(version: &str, change: &Change) -> Value {
+    let mut data = serde_json::Map::new();
+    let mut put = |name: &str, text: Option<&str>| {
+        let value = text.map_or(Value::Null, |text| json!(bytes(text)));
+        data.insert(name.to_owned(), value);
+    };
+    if let Some(KeyPem { chain, key }) = &change.pair {
+        put("tls.crt", Some(chain));
+        put("tls.key", Some(key));
+    }
+    match &change.next {
+        Some(Next::Set(KeyPem { chain, key })) => {
+            put("next.crt", Some(chain));
+            put("next.key", Some(key));
+        }
+        Some(Next::Clear) => {
+            put("next.crt", None);
+            put("next.key", None);
+        }
+        None => {}
+    }
+    if let Some(ca) = &change.ca {
+        put("ca.crt", Some(ca));
+    }
+    let mut annotations = serde_json::Map::new();
+    if let Some(text) = &change.answered {
+        annotations.insert(ROTATED.to_owned(), json!(text));
+    }
+    json!({
+        "metadata": {"resourceVersion": version, "annotations": annotations},
+        "data": data,
+    })
+}
+
+fn bytes(text: &str) -> ByteString {
+    ByteString(text.as_bytes().to_vec())
+}
+
+fn data(pem: &Pem) -> BTreeMap<String, ByteString> {
     [
         ("tls.crt", &pem.chain),
         ("tls.key", &pem.key),
         ("ca.crt", &pem.ca),
     ]
-    .map(|(name, text)| (name.to_owned(), ByteString(text.clone().into_bytes())))
+    .map(|(name, text)| (name.to_owned(), bytes(text)))
+    .into()
 }
 
 fn state_of(secret: Secret) -> state::Secret {
     let mut data = secret.data.unwrap_or_default();
     let mut part = |name: &str| data.remove(name).map(|bytes| bytes.0);
+    let mut annotations = secret.metadata.annotations.unwrap_or_default();
     state::Secret {
         chain: part("tls.crt"),
         key: part("tls.key"),
         ca: part("ca.crt"),
+        next_chain: part("next.crt"),
+        next_key: part("next.key"),
+        request: annotations.remove(ROTATE),
+        answered: annotations.remove(ROTATED),
         version: secret.metadata.resource_version.unwrap_or_default(),
         kind: secret.type_.unwrap_or_default(),
         source: Source::Minted,

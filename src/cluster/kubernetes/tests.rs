@@ -14,12 +14,13 @@ use tokio::sync::{Notify, watch};
 use self::api::{Api, CONFIGURATION, LEASE, Mood, SECRET};
 use super::lease::Election;
 use super::*;
+use crate::cluster::Seen;
 use crate::cluster::claim::Claim;
 use crate::pki::{self, Pem};
-use crate::rotation::driver::Driver;
+use crate::rotation::clock::Clock;
+use crate::rotation::driver::{Driver, Memory};
 use crate::rotation::plan::Policy;
-
-const HOST: &str = "imageswap.ns.svc";
+use crate::rotation::write::Change;
 
 fn names() -> Names {
     Names {
@@ -44,14 +45,19 @@ fn driver(store: Kubernetes) -> Driver<Kubernetes> {
             names: names().leaf(),
             required: vec![names().host()],
             life: time::Duration::days(1),
+            renew_before: time::Duration::hours(12),
+            trust_delay: Duration::from_secs(60),
+            writes_bundles: true,
         },
+        served: watch::channel(None).1,
+        clock: Clock::system(),
         store,
     }
 }
 
 fn pair() -> Pem {
     let life = time::Duration::days(1);
-    pki::mint(&[HOST.to_owned()], life, OffsetDateTime::now_utc()).unwrap()
+    pki::mint(&names().leaf(), life, OffsetDateTime::now_utc()).unwrap()
 }
 
 /// Theirs, ours, and one that calls a URL.
@@ -80,13 +86,9 @@ fn hook(name: &str, client: Value) -> Value {
 }
 
 async fn settle(driver: &Driver<Kubernetes>) {
+    let mut memory = Memory::default();
     for _ in 0..9 {
-        if driver
-            .step(OffsetDateTime::now_utc())
-            .await
-            .unwrap()
-            .is_some()
-        {
+        if driver.step(&mut memory).await.unwrap().is_some() {
             return;
         }
     }
@@ -173,8 +175,9 @@ async fn a_secret_of_1_5_3_gets_a_pair_and_keeps_the_rest() {
     assert_eq!(now["metadata"]["labels"]["a"], "b");
     assert!(now["data"]["tls.crt"].is_string());
     // What was planned on another version is not written.
-    let (version, pem) = ("1".to_owned(), pair());
-    let late = driver.store.apply(&Write::Replace { version, pem }).await;
+    let (version, change) = ("1".to_owned(), Change::default());
+    let write = Write::Change { version, change };
+    let late = driver.store.apply(&write).await;
     assert!(matches!(late, Err(Failure::Conflict(_))), "{late:?}");
     assert_eq!(api.object(SECRET).unwrap(), now);
 }
@@ -185,7 +188,7 @@ async fn a_configuration_that_changed_or_is_gone_is_not_patched() {
     api.put(CONFIGURATION, configuration());
     let cluster = cluster(&api, 1);
     let seen = cluster.observe().await.unwrap().configuration.unwrap();
-    let trust = |version: &str, name: &str| Write::Trust {
+    let trust = |version: &str, name: &str| Write::Bundles {
         version: version.to_owned(),
         hooks: seen
             .hooks

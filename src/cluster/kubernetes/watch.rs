@@ -19,8 +19,9 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::{Kubernetes, Refused};
+use crate::cluster::Seen;
 use crate::rotation::driver::Store;
-use crate::rotation::state::{self, Observed};
+use crate::rotation::state;
 use crate::telemetry::logs::Sparingly;
 
 /// A look without a reason comes this often.
@@ -37,9 +38,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
 /// What does not work is logged this often.
 const SAY_AGAIN: Duration = Duration::from_secs(30);
-
-/// What was seen last; `None` before the first look.
-pub type Seen = Option<Arc<Observed>>;
 
 impl Kubernetes {
     /// Keeps `seen` up to date for ever, and tells `leader` of each new look.

@@ -1,12 +1,13 @@
 //! The webhook configuration: read, and its caBundles written. Nothing else in it is ours.
 
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhook, MutatingWebhookConfiguration};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use super::{Kubernetes, Names, Refused};
-use crate::rotation::driver::Failure;
 use crate::rotation::state::{Configuration, Hook};
+use crate::rotation::write::Failure;
 
 impl Kubernetes {
     pub(super) async fn configuration(&self) -> Result<Option<Configuration>, Failure> {
@@ -59,13 +60,17 @@ fn state_of(found: MutatingWebhookConfiguration, names: &Names) -> Configuration
         let service = hook.client_config.service.as_ref();
         service.is_some_and(|to| to.namespace == names.namespace && to.name == names.service)
     };
+    let managed = found.metadata.managed_fields.unwrap_or_default();
     Configuration {
         version: found.metadata.resource_version.unwrap_or_default(),
+        uid: found.metadata.uid.unwrap_or_default(),
+        generation: found.metadata.generation,
         hooks: (0..)
             .zip(webhooks)
             .filter(|(_, hook)| is_ours(hook))
             .map(|(index, hook)| Hook {
                 index,
+                manager: manager(&managed, &hook.name),
                 name: hook.name,
                 bundle: hook
                     .client_config
@@ -75,4 +80,19 @@ fn state_of(found: MutatingWebhookConfiguration, names: &Names) -> Configuration
             })
             .collect(),
     }
+}
+
+/// Who wrote the caBundle of this webhook last.
+fn manager(managed: &[ManagedFieldsEntry], hook: &str) -> Option<String> {
+    let key = format!("k:{}", json!({ "name": hook }));
+    let wrote = |entry: &&ManagedFieldsEntry| {
+        let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);
+        let hook = fields.and_then(|fields| fields.get("f:webhooks")?.get(&key));
+        hook.is_some_and(|hook| hook.pointer("/f:clientConfig/f:caBundle").is_some())
+    };
+    let last = managed
+        .iter()
+        .filter(wrote)
+        .max_by_key(|entry| entry.time.as_ref().map(|at| at.0));
+    last.and_then(|entry| entry.manager.clone())
 }

@@ -1,5 +1,5 @@
-//! The plan where somebody else brings the pair: nothing is minted, and whatever is wrong with it
-//! is said and left alone. Pure.
+//! The plan where somebody else brings the pair: nothing is minted, nothing is taken away, and
+//! whatever is wrong with the pair is said and left alone.
 //!
 //! 1. The pair is wrong (not its key, no chain to its CA, other names, ended) → *Wait*: whoever
 //!    brings it must correct it. The caBundle stays, too: of a CA and a leaf that do not fit
@@ -7,54 +7,53 @@
 //! 2. Its CA is known, and a caBundle lacks it → *Trust*, as for a pair of our own.
 //! 3. Else *Wait*.
 
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 
-use super::plan::{Plan, Policy, Step, trust};
-use super::source::Source;
-use super::state::{Observed, Secret};
+use super::{Eyes, Plan, attention, trust, wait};
+use crate::pki::Flaw;
+use crate::rotation::source::Source;
+use crate::rotation::state::Secret;
 
 /// When to look again at what only others can correct.
 const LOOK: Duration = Duration::MINUTE;
 
 /// What to do now.
-pub(super) fn plan(
-    observed: &Observed,
-    secret: &Secret,
-    policy: &Policy,
-    now: OffsetDateTime,
-) -> Plan {
-    let wait = |until, reason| Plan {
-        step: Step::Wait { until },
-        reason,
-    };
+pub(super) fn plan(eyes: &Eyes<'_>, secret: &Secret) -> Plan {
     let name = secret.source.name();
-    let pair = match secret.judge(&policy.required, now) {
-        Ok(pair) => pair,
+    let trusted = || match secret.source {
+        Source::FilesAlone => None,
+        _ => trust::plan(eyes, secret),
+    };
+    match secret.judge(&eyes.policy.required, eyes.now) {
+        Ok(pair) => trusted().unwrap_or_else(|| {
+            let reason = format!("{name} is right until the leaf ends, {}", pair.not_after);
+            wait(pair.not_after, reason)
+        }),
+        // CA and leaf fit together.
+        Err(flaw @ Flaw::NotYet(begins)) => trusted().unwrap_or_else(|| {
+            let reason = format!("{name} can't be served: {flaw}");
+            attention(begins, reason)
+        }),
         Err(flaw) => {
             let help = secret.source.help_if_bad();
-            return wait(
-                now + LOOK,
-                format!("{name} can't be served: {flaw}; {help}"),
-            );
+            let reason = format!("{name} can't be served: {flaw}; {help}");
+            attention(eyes.now + LOOK, reason)
         }
-    };
-    let trusted = match secret.source {
-        Source::FilesAlone => None,
-        _ => trust(observed, secret, now),
-    };
-    trusted.unwrap_or_else(|| {
-        let reason = format!("{name} is right until the leaf ends, {}", pair.not_after);
-        wait(pair.not_after, reason)
-    })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::OnceLock;
 
+    use time::OffsetDateTime;
+
     use super::*;
     use crate::pki::{Pem, mint};
-    use crate::rotation::state::{Configuration, Hook};
+    use crate::rotation::belief::Belief;
+    use crate::rotation::plan::{Known, Needs, Policy, Step};
+    use crate::rotation::state::{Configuration, Hook, Observed};
+    use crate::rotation::write::Write;
 
     const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH.saturating_add(Duration::days(20_000));
     const HOST: &str = "imageswap.ns.svc";
@@ -75,10 +74,13 @@ mod tests {
             index: 0,
             name: "hook".to_owned(),
             bundle: bundle.as_bytes().to_vec(),
+            manager: None,
         };
         Observed {
             configuration: live.map(|bundle| Configuration {
                 version: "1".to_owned(),
+                uid: String::new(),
+                generation: None,
                 hooks: vec![hook(bundle)],
             }),
             secret: Some(Secret {
@@ -88,6 +90,10 @@ mod tests {
                 key: part(&pem.key),
                 ca: part(&pem.ca).filter(|ca| !ca.is_empty()),
                 source,
+                next_chain: None,
+                next_key: None,
+                request: Some("now".to_owned()),
+                answered: None,
             }),
         }
     }
@@ -98,8 +104,17 @@ mod tests {
             names: vec![HOST.to_owned()],
             required: vec![HOST.to_owned()],
             life: Duration::days(8),
+            renew_before: Duration::days(7),
+            trust_delay: std::time::Duration::ZERO,
+            writes_bundles: true,
         };
-        crate::rotation::plan::plan(&observed(pem, source, live), &policy, NOW)
+        // Even if there were something to be restored.
+        let known = Known {
+            served: Some(&pairs()[1]),
+            belief: &Belief::default(),
+            endpoints: Some(&[]),
+        };
+        crate::rotation::plan::plan(&observed(pem, source, live), &known, &policy, NOW)
     }
 
     #[test]
@@ -127,12 +142,13 @@ mod tests {
             for source in [Source::Annotated, Source::Files, Source::FilesAlone] {
                 for live in [None, Some(""), Some("rubbish"), Some(&*other.ca)] {
                     let Plan { step, reason } = planned(pem, source, live);
-                    let until = match step {
-                        Step::Wait { until } => until,
+                    let (until, needs) = match step {
+                        Step::Wait { until, needs } => (until, needs),
                         other => panic!("{other:?}: {reason}"),
                     };
                     if source != Source::FilesAlone || is_flaw_alone {
                         assert_eq!(until, NOW + LOOK, "{reason}");
+                        assert_eq!(needs, Needs::Attention, "{reason}");
                         assert!(reason.contains("correct "), "{reason}");
                     }
                     if source != Source::FilesAlone {
@@ -154,11 +170,14 @@ mod tests {
                 (other.ca.clone() + &good.ca, None),
             ] {
                 match (planned(good, source, Some(&live)).step, wanted) {
-                    (Step::Trust { version, hooks }, Some(wanted)) => {
+                    (Step::Trust(Write::Bundles { version, hooks }), Some(wanted)) => {
                         assert_eq!(version, "1");
                         assert_eq!(String::from_utf8(hooks[0].bundle.clone()).unwrap(), wanted);
                     }
-                    (Step::Wait { until }, None) => assert_eq!(until, NOW + Duration::days(8)),
+                    (Step::Wait { until, needs }, None) => {
+                        assert_eq!(until, NOW + Duration::days(8));
+                        assert_eq!(needs, Needs::Nothing);
+                    }
                     (step, wanted) => panic!("{step:?} {wanted:?}"),
                 }
             }

@@ -1,0 +1,299 @@
+//! The certificate rotated, and everything about it broken, while Pods are created all along: none
+//! may be refused, and none let through as it is.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use chaos::command::eventually;
+use chaos::install::{self, CONFIGURATION, NAMESPACE};
+use chaos::load::{self, Plan, Report};
+use chaos::progress::say;
+use imageswap::pki;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+use crate::replicas::{kill, leader, leaves};
+use crate::world::{Installed, SWAPPED, UNSWAPPED, World};
+
+/// What asks for a rotation, and what says that it was begun.
+const ROTATE: &str = "k8s.twr.io/imageswap-rotate";
+const ROTATED: &str = "k8s.twr.io/imageswap-rotated";
+
+/// Shorter than any person would set it: one kube-apiserver learns at once.
+const TRUST_DELAY: &str = "2s";
+
+/// How long one rotation may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) fn ten_forced(world: &World) -> anyhow::Result<()> {
+    quick(world)?;
+    let mut seen = vec![leaves(world)?];
+    let (report, ()) = under_load(world, || {
+        for n in 0..10 {
+            rotate(world, &format!("test-{n}"))?;
+            seen.push(leaves(world)?);
+        }
+        Ok(())
+    })?;
+    say(format_args!("ten rotations: {report}"));
+    ensure!(report.is_clean(), "{report}");
+    let mut all: Vec<_> = seen.iter().flatten().collect();
+    all.sort();
+    all.dedup();
+    ensure!(
+        all.len() == 11,
+        "{} different leaves were served in all",
+        all.len()
+    );
+    Ok(())
+}
+
+pub(crate) fn leader_killed(world: &World) -> anyhow::Result<()> {
+    quick(world)?;
+    let (report, ()) = under_load(world, || {
+        // At moments that fall into different steps.
+        for (n, pause) in [0, 700, 1500, 2300, 3200].into_iter().enumerate() {
+            let token = format!("killed-{n}");
+            ask(world, &token)?;
+            std::thread::sleep(Duration::from_millis(pause));
+            let name = eventually("a leader", Duration::from_secs(30), || leader(world))?;
+            kill(world, &name)?;
+            finished(world, &token)?;
+            install::wait(&world.cluster)?;
+        }
+        Ok(())
+    })?;
+    say(format_args!("leaders killed in five rotations: {report}"));
+    ensure!(report.is_clean(), "{report}");
+    Ok(())
+}
+
+pub(crate) fn secret_broken(world: &World) -> anyhow::Result<()> {
+    quick(world)?;
+    let before = leaves(world)?;
+    let (report, ()) = under_load(world, || {
+        world.kubectl(&["-n", NAMESPACE, "delete", "secret", "imageswap-tls"])?;
+        eventually("the Secret again", PATIENCE, || secret(world).map(drop))?;
+        settled(world)?;
+        for broken in [
+            json!({"tls.key": STANDARD.encode("rubbish")}),
+            json!({"tls.crt": "", "ca.crt": null}),
+        ] {
+            let patch = json!({"data": broken}).to_string();
+            let words = [
+                "-n",
+                NAMESPACE,
+                "patch",
+                "secret",
+                "imageswap-tls",
+                "--type=merge",
+                "-p",
+                &patch,
+            ];
+            world.kubectl(&words)?;
+            settled(world)?;
+        }
+        Ok(())
+    })?;
+    say(format_args!("Secret deleted and broken: {report}"));
+    ensure!(report.is_clean(), "{report}");
+    // Written back from memory, not made anew.
+    ensure!(leaves(world)? == before, "another leaf is served");
+    Ok(())
+}
+
+pub(crate) fn foreign_pair(world: &World) -> anyhow::Result<()> {
+    quick(world)?;
+    let pair = foreign()?;
+    let (report, ()) = under_load(world, || {
+        let data = json!({"data": {
+            "tls.crt": STANDARD.encode(&pair.chain),
+            "tls.key": STANDARD.encode(&pair.key),
+            "ca.crt": STANDARD.encode(&pair.ca),
+        }});
+        let patch = data.to_string();
+        let words = [
+            "-n",
+            NAMESPACE,
+            "patch",
+            "secret",
+            "imageswap-tls",
+            "--type=merge",
+            "-p",
+            &patch,
+        ];
+        world.kubectl(&words)?;
+        settled(world)
+    })?;
+    say(format_args!(
+        "Secret replaced by a pair of another CA: {report}"
+    ));
+    ensure!(report.is_clean(), "{report}");
+    Ok(())
+}
+
+pub(crate) fn bundle_broken(world: &World) -> anyhow::Result<()> {
+    quick(world)?;
+    let path = "/webhooks/0/clientConfig/caBundle";
+    let foreign = STANDARD.encode(foreign()?.ca);
+    for patch in [
+        json!([{"op": "remove", "path": path}]),
+        json!([{"op": "replace", "path": path, "value": foreign}]),
+    ] {
+        let patch = patch.to_string();
+        let words = [
+            "patch",
+            "mutatingwebhookconfiguration",
+            CONFIGURATION,
+            "--type=json",
+            "-p",
+            &patch,
+        ];
+        let (report, took) = under_load(world, || {
+            let broken = Instant::now();
+            world.kubectl(&words)?;
+            eventually("a bundle that trusts", PATIENCE, || leaves(world).map(drop))?;
+            Ok(broken.elapsed())
+        })?;
+        say(format_args!(
+            "caBundle broken, repaired within {took:?}: {report}"
+        ));
+        // Until it is repaired nothing can be done, and that must not be long.
+        ensure!(report.unswapped == 0, "{report}");
+        ensure!(report.gap < 2_000.0, "{report}");
+        settled(world)?;
+    }
+    Ok(())
+}
+
+// === what the tests are told in ===
+
+/// Three replicas whose trust delay is short.
+fn quick(world: &World) -> anyhow::Result<()> {
+    world.need(Installed::Production)?;
+    let words = [
+        "-n",
+        NAMESPACE,
+        "get",
+        "configmap",
+        "imageswap-env",
+        "--ignore-not-found",
+        "-o",
+        "name",
+    ];
+    if world.kubectl(&words)?.trim().is_empty() {
+        let setting = format!("--from-literal=IMAGESWAP_TRUST_DELAY={TRUST_DELAY}");
+        world.kubectl(&[
+            "-n",
+            NAMESPACE,
+            "create",
+            "configmap",
+            "imageswap-env",
+            &setting,
+        ])?;
+        world.kubectl(&[
+            "-n",
+            NAMESPACE,
+            "rollout",
+            "restart",
+            "deployment/imageswap",
+        ])?;
+        install::wait(&world.cluster)?;
+    }
+    settled(world)
+}
+
+/// Does something while Pods are created, and a little before and after it.
+fn under_load<T>(
+    world: &World,
+    work: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<(Report, T)> {
+    let namespace = world.namespace()?;
+    let plan = Plan {
+        rate: 20,
+        duration: Duration::from_secs(600),
+        clients: 4,
+        namespace: namespace.name.clone(),
+        image: UNSWAPPED.to_owned(),
+        swapped: SWAPPED.to_owned(),
+        is_real: false,
+    };
+    let load = load::start(&world.cluster, &plan)?;
+    std::thread::sleep(Duration::from_secs(2));
+    let done = work();
+    std::thread::sleep(Duration::from_secs(2));
+    let report = load.end()?;
+    done.map(|done| (report, done))
+}
+
+fn rotate(world: &World, token: &str) -> anyhow::Result<()> {
+    ask(world, token)?;
+    finished(world, token)
+}
+
+fn ask(world: &World, token: &str) -> anyhow::Result<()> {
+    let annotation = format!("{ROTATE}={token}");
+    let words = [
+        "-n",
+        NAMESPACE,
+        "annotate",
+        "--overwrite",
+        "secret",
+        "imageswap-tls",
+        &annotation,
+    ];
+    world.kubectl(&words).map(drop)
+}
+
+/// Waits until the rotation that was asked for is done, and all is at rest.
+fn finished(world: &World, token: &str) -> anyhow::Result<()> {
+    eventually("the rotation is begun", PATIENCE, || {
+        let done = secret(world)?["metadata"]["annotations"][ROTATED].clone();
+        ensure!(done == token, "the last one was {done}");
+        Ok(())
+    })?;
+    settled(world)
+}
+
+/// Waits until nothing is staged, one CA is believed, and every replica serves the Secret's leaf.
+fn settled(world: &World) -> anyhow::Result<()> {
+    eventually("all is at rest", PATIENCE, || {
+        let secret = secret(world)?;
+        let data = secret["data"].as_object().context("an empty Secret")?;
+        ensure!(!data.contains_key("next.crt"), "a pair is staged");
+        let ca = data
+            .get("ca.crt")
+            .and_then(Value::as_str)
+            .context("no ca.crt")?;
+        let (ca, bundle) = (
+            STANDARD.decode(ca)?,
+            STANDARD.decode(install::ca_bundle(&world.cluster)?)?,
+        );
+        for (name, pem) in [("ca.crt", &ca), ("the caBundle", &bundle)] {
+            let count = String::from_utf8_lossy(pem)
+                .matches("BEGIN CERTIFICATE")
+                .count();
+            ensure!(count == 1, "{name} holds {count} CAs");
+        }
+        let leaves = leaves(world)?;
+        ensure!(leaves.len() == 3, "{} replicas", leaves.len());
+        ensure!(leaves.iter().all(|leaf| *leaf == leaves[0]), "{leaves:?}");
+        Ok(())
+    })
+}
+
+fn secret(world: &World) -> anyhow::Result<Value> {
+    world.get(&["-n", NAMESPACE, "secret/imageswap-tls"])
+}
+
+/// A good pair for our Service, of a CA that nobody knows.
+fn foreign() -> anyhow::Result<pki::Pem> {
+    let names = [install::HOST.to_owned()];
+    Ok(pki::mint(
+        &names,
+        time::Duration::days(300),
+        OffsetDateTime::now_utc(),
+    )?)
+}

@@ -1,0 +1,99 @@
+//! `imageswap rotate`: asks the leader for a new certificate, and waits for it if told to.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow, bail};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::names::NameArgs;
+use super::serve::duration;
+use super::status::whereabouts;
+use super::terminal;
+use crate::cluster::kubernetes::Kubernetes;
+use crate::rotation::driver::Store;
+use crate::rotation::progress::Progress;
+use crate::telemetry::metrics::Metrics;
+
+/// How often to look.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Asks the leader for a new CA and certificate. The old CA stays believed until every replica
+/// serves the new certificate, so that nobody notices; that takes a minute or two.
+///
+/// It runs in a Pod of the installation, or with a kubeconfig (KUBECONFIG or ~/.kube/config) whose
+/// user may change the Secret.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Wait until it is done
+    #[arg(long, env = "IMAGESWAP_ROTATE_WAIT", value_parser = clap::builder::FalseyValueParser::new())]
+    wait: bool,
+
+    /// How long to wait
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5m", env = "IMAGESWAP_ROTATE_TIMEOUT")]
+    timeout: Duration,
+
+    #[command(flatten)]
+    names: NameArgs,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("can't start the runtime")?;
+    runtime.block_on(rotate(args))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn rotate(args: &Args) -> anyhow::Result<()> {
+    let (place, _) = whereabouts()?;
+    let names = args.names.names(place);
+    let cluster = Kubernetes::new(place, names, "imageswap-rotate".to_owned(), Metrics::new()?);
+    let cluster = cluster.await?;
+    // Another text each time: the same one is the same request.
+    let request = OffsetDateTime::now_utc().format(&Rfc3339)?;
+    let asked = cluster.ask_for_rotation(&request).await;
+    asked.map_err(|why| anyhow!("can't ask for a rotation: {why}"))?;
+    say("asked for a rotation; `imageswap status` shows how it goes")?;
+    if !args.wait {
+        return Ok(());
+    }
+    let (started, mut last) = (Instant::now(), Progress::Asked);
+    while last != Progress::Done {
+        if started.elapsed() > args.timeout {
+            bail!(
+                "the rotation is not done within {:?}, it is {}; the leader's log says why",
+                args.timeout,
+                words(last)
+            );
+        }
+        tokio::time::sleep(LOOK).await;
+        // A look that fails is made again.
+        if let Ok(observed) = cluster.observe().await {
+            let now = Progress::of(&observed, &request);
+            if now > last {
+                say(words(now))?;
+                last = now;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn words(progress: Progress) -> &'static str {
+    match progress {
+        Progress::Asked => "not begun",
+        Progress::Staged => "staged: the new CA is being made known",
+        Progress::Promoted => "promoted: the replicas take the new certificate",
+        Progress::Done => "done: every replica serves it, and the old CA is gone",
+    }
+}
+
+fn say(text: &str) -> std::io::Result<()> {
+    let mut out = terminal::stdout();
+    writeln!(out, "{text}")?;
+    out.flush()
+}

@@ -1,0 +1,87 @@
+//! The wiring without a cluster: three tasks, none of which a review waits for.
+//!
+//! `watch` looks at the directory, `certificate` serves what is right of it, `rotation` renews it.
+//! Nobody else leads here.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use time::OffsetDateTime;
+use tokio::sync::{Notify, watch};
+use tracing::{info, warn};
+
+use super::args::Args;
+use super::certificate::{Replica, Served, show};
+use super::tasks::supervise;
+use crate::cluster::local::store::LocalStore;
+use crate::cluster::local::{Loaded, Origin, StateDir};
+use crate::rotation::clock::Clock;
+use crate::rotation::driver::Driver;
+use crate::server::tls::ServingCert;
+use crate::telemetry::metrics::Metrics;
+
+/// Serves the certificate in the directory, made now if need be, and rotates it from now on.
+pub(super) fn start(args: &Args, dir: &StateDir, metrics: &Metrics) -> anyhow::Result<ServingCert> {
+    let names = args.local_names();
+    let policy = args.policy(names.clone(), names)?;
+    let loaded = dir.load_or_mint(&policy.names, policy.life, OffsetDateTime::now_utc())?;
+    say(&loaded.origin, dir);
+    show(&loaded.pair, metrics);
+    let Loaded { pair, pem, .. } = loaded;
+    let cert = ServingCert::new(&pair)?;
+
+    let (seen_sender, seen) = watch::channel(None);
+    let first = Served {
+        cert: cert.clone(),
+        pair,
+    };
+    let (serving, _) = watch::channel(Some(first));
+    let (kept, served) = watch::channel(Some(pem));
+    let (store, clock) = (
+        LocalStore::new(dir.clone(), served.clone()),
+        Clock::system(),
+    );
+    let changed = Arc::new(Notify::new());
+    let replica = Replica {
+        required: policy.required.clone(),
+        trust_delay: policy.trust_delay,
+        source: dir.path.display().to_string(),
+        seen,
+        serving,
+        kept,
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+    };
+    let driver = Driver {
+        store: store.clone(),
+        policy,
+        served,
+        clock,
+        metrics: metrics.clone(),
+    };
+    let (counted, wake) = (metrics.clone(), Arc::clone(&changed));
+    tokio::spawn(
+        async move { supervise("watch", &counted, || store.watch(&seen_sender, &wake)).await },
+    );
+    let counted = metrics.clone();
+    tokio::spawn(async move { supervise("certificate", &counted, || replica.follow()).await });
+    let counted = metrics.clone();
+    tokio::spawn(async move {
+        let work = || async {
+            driver.run(&changed).await;
+            std::future::pending::<Infallible>().await
+        };
+        supervise("rotation", &counted, work).await
+    });
+    Ok(cert)
+}
+
+fn say(origin: &Origin, dir: &StateDir) {
+    let path = dir.path.display();
+    match origin {
+        Origin::Found => info!(%path, "serving the certificate that was there"),
+        Origin::Minted => info!(%path, "made a certificate"),
+        Origin::Replaced(flaw) => warn!(%path, "made a new certificate: {flaw}"),
+        Origin::Renewed => info!(%path, "made a new certificate: the one that was there ends soon"),
+    }
+}

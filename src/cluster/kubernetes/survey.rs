@@ -1,0 +1,204 @@
+//! All that there is to see of an installation, for a person: the objects, and every replica as a
+//! handshake and its metrics page show it.
+//!
+//! Within the cluster replicas are called at their addresses. From outside, through port-forwards
+//! of kube-apiserver.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use k8s_openapi::api::coordination::v1;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use kube::Api;
+use kube::api::ListParams;
+use time::OffsetDateTime;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::{Kubernetes, chain, handshake};
+use crate::pki::Served;
+use crate::rotation::driver::Store;
+use crate::rotation::write::Failure;
+use crate::status::{Facts, Lease, Page, Replica};
+
+/// How long a replica may take for an answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The largest metrics page, in bytes.
+const MAX_PAGE: u64 = 1 << 20;
+
+/// The names of the Service's ports in an EndpointSlice; with others the usual numbers are meant.
+const PORTS: [(&str, u16); 2] = [("https", 5000), ("metrics", 9090)];
+
+/// How replicas are reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// At their addresses, from a Pod.
+    Direct,
+    /// Through kube-apiserver.
+    Forwarded,
+}
+
+/// A stream to a replica.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+/// An endpoint before it was called.
+struct Found {
+    pod: String,
+    address: String,
+    is_ready: bool,
+    ports: [u16; 2],
+}
+
+impl Kubernetes {
+    /// Looks at everything once.
+    ///
+    /// # Errors
+    /// The API can't be asked. Replicas that do not answer are among the facts.
+    pub async fn survey(&self, reach: Reach, now: OffsetDateTime) -> Result<Facts, Failure> {
+        let observed = self.observe().await?;
+        let lease = self.lease().await?;
+        let endpoints = self.endpoints().await?;
+        let replicas = join_all(endpoints.iter().map(|found| self.replica(found, reach))).await;
+        Ok(Facts {
+            now,
+            namespace: self.names.namespace.clone(),
+            host: self.names.host(),
+            observed,
+            lease,
+            replicas,
+        })
+    }
+
+    async fn lease(&self) -> Result<Option<Lease>, Failure> {
+        let leases: Api<v1::Lease> = self.namespaced();
+        let call = leases.get_opt(&self.names.lease);
+        let found = self.call("lease", call).await?;
+        Ok(found.and_then(|lease| lease.spec).map(lease_of))
+    }
+
+    async fn endpoints(&self) -> Result<Vec<Found>, Failure> {
+        let slices: Api<EndpointSlice> = self.namespaced();
+        let service = format!("kubernetes.io/service-name={}", self.names.service);
+        let params = ListParams::default().labels(&service);
+        let call = slices.list(&params);
+        let slices = self.call("endpoint slices", call).await?;
+        let mut found: Vec<_> = slices.items.into_iter().flat_map(found_in).collect();
+        found.sort_by(|one, other| one.pod.cmp(&other.pod));
+        Ok(found)
+    }
+
+    fn namespaced<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.secrets.clone().into_client(), &self.names.namespace)
+    }
+
+    async fn replica(&self, found: &Found, reach: Reach) -> Replica {
+        let [https, metrics] = found.ports;
+        let served =
+            async { served(self.open(found, https, reach).await?, &self.names.host()).await };
+        let page = async { page(self.open(found, metrics, reach).await?).await };
+        let (served, page) = tokio::join!(in_time(served), in_time(page));
+        Replica {
+            pod: found.pod.clone(),
+            address: found.address.clone(),
+            is_ready: found.is_ready,
+            served,
+            page,
+        }
+    }
+
+    async fn open(
+        &self,
+        found: &Found,
+        port: u16,
+        reach: Reach,
+    ) -> Result<Box<dyn Stream>, String> {
+        match reach {
+            Reach::Direct => {
+                let ip = found
+                    .address
+                    .parse()
+                    .map_err(|_| "its address is none".to_owned())?;
+                let stream = TcpStream::connect(std::net::SocketAddr::new(ip, port)).await;
+                Ok(Box::new(stream.map_err(|error| error.to_string())?))
+            }
+            Reach::Forwarded => {
+                let pods: Api<Pod> = self.namespaced();
+                let forwarded = pods.portforward(&found.pod, &[port]).await;
+                let mut forwarded = forwarded.map_err(|error| chain(&error))?;
+                let stream = forwarded.take_stream(port).ok_or("no stream was given")?;
+                Ok(Box::new(stream))
+            }
+        }
+    }
+}
+
+async fn in_time<T>(call: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    match tokio::time::timeout(PATIENCE, call).await {
+        Ok(done) => done,
+        Err(_) => Err(format!("no answer within {PATIENCE:?}")),
+    }
+}
+
+fn lease_of(spec: k8s_openapi::api::coordination::v1::LeaseSpec) -> Lease {
+    let time = |at: Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime>| {
+        OffsetDateTime::from_unix_timestamp_nanos(at?.0.as_nanosecond()).ok()
+    };
+    let lasts = spec.lease_duration_seconds.unwrap_or_default();
+    Lease {
+        holder: spec.holder_identity,
+        since: time(spec.acquire_time),
+        until: time(spec.renew_time).map(|at| at + time::Duration::seconds(lasts.into())),
+    }
+}
+
+fn found_in(slice: EndpointSlice) -> Vec<Found> {
+    let numbers = PORTS.map(|(name, usual)| {
+        let ports = slice.ports.iter().flatten();
+        let named = ports
+            .filter(|port| port.name.as_deref() == Some(name))
+            .find_map(|port| u16::try_from(port.port?).ok());
+        named.unwrap_or(usual)
+    });
+    let found = |endpoint: Endpoint| {
+        let pod = endpoint.target_ref.and_then(|target| target.name);
+        let address = endpoint.addresses.into_iter().next()?;
+        Some(Found {
+            pod: pod.unwrap_or_else(|| address.clone()),
+            address,
+            // What says nothing is ready, by the API's word.
+            is_ready: endpoint.conditions.and_then(|conditions| conditions.ready) != Some(false),
+            ports: numbers,
+        })
+    };
+    slice.endpoints.into_iter().filter_map(found).collect()
+}
+
+// === what a replica shows ===
+
+async fn served(stream: Box<dyn Stream>, host: &str) -> Result<Served, String> {
+    let chain = handshake::look(stream, host).await?;
+    Served::read(chain).ok_or_else(|| "it sent no certificate that can be read".to_owned())
+}
+
+async fn page(mut stream: Box<dyn Stream>) -> Result<Page, String> {
+    let read = async {
+        let request = b"GET /metrics HTTP/1.0\r\nHost: imageswap\r\n\r\n";
+        stream.write_all(request).await?;
+        let mut answer = Vec::new();
+        stream.take(MAX_PAGE).read_to_end(&mut answer).await?;
+        std::io::Result::Ok(answer)
+    };
+    let answer = read.await.map_err(|error| error.to_string())?;
+    let answer = String::from_utf8_lossy(&answer);
+    match answer.split_once("\r\n\r\n") {
+        Some((head, body)) if head.split(' ').nth(1) == Some("200") => Ok(Page::read(body)),
+        _ => Err("it is no metrics page".to_owned()),
+    }
+}

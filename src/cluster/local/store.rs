@@ -1,0 +1,207 @@
+//! The directory as what rotation works on: its files are the parts of the Secret, and `ca.crt` is
+//! also what clients believe. This process is the only endpoint.
+//!
+//! A file `rotate` with any text asks for a rotation, as the annotation of the Secret does; `rotated`
+//! repeats the text of the request that was carried out last.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ring::digest::{Context, SHA256};
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
+use tracing::warn;
+
+use super::{Error, StateDir};
+use crate::cluster::Seen;
+use crate::pki::{KeyPem, Pem};
+use crate::rotation::driver::Store;
+use crate::rotation::plan::Endpoint;
+use crate::rotation::source::Source;
+use crate::rotation::state::{Configuration, Hook, Observed, Secret};
+use crate::rotation::write::{Change, Failure, Next, Write};
+use crate::telemetry::logs::Sparingly;
+
+/// How often to look at the directory.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// What does not work is logged this often.
+const SAY_AGAIN: Duration = Duration::from_secs(30);
+
+/// A directory that keeps a pair. A clone is the same one.
+#[derive(Debug, Clone)]
+pub struct LocalStore {
+    dir: StateDir,
+    served: watch::Receiver<Option<Pem>>,
+    written: Arc<Notify>,
+}
+
+impl LocalStore {
+    /// `served` is what this process serves.
+    pub fn new(dir: StateDir, served: watch::Receiver<Option<Pem>>) -> Self {
+        let written = Arc::default();
+        Self {
+            dir,
+            served,
+            written,
+        }
+    }
+
+    /// Keeps `seen` up to date for ever, and tells `leader` when something changed.
+    pub async fn watch(&self, seen: &watch::Sender<Seen>, leader: &Notify) -> Infallible {
+        let sparingly = Sparingly::new(SAY_AGAIN);
+        let mut last = None;
+        loop {
+            match self.observe().await {
+                Ok(observed) => {
+                    let version = observed.secret.as_ref().map(|found| found.version.clone());
+                    seen.send_replace(Some(Arc::new(observed)));
+                    if last.replace(version.clone()) != Some(version) {
+                        leader.notify_one();
+                    }
+                }
+                Err(why) if sparingly.may() => warn!("can't see the certificate's files: {why}"),
+                Err(_) => {}
+            }
+            let _ = timeout(LOOK, self.written.notified()).await;
+        }
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&StateDir) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let dir = self.dir.clone();
+        let done = tokio::task::spawn_blocking(move || work(&dir)).await;
+        done.map_err(|error| Failure::Failed(error.to_string()))?
+    }
+}
+
+impl Store for LocalStore {
+    async fn observe(&self) -> Result<Observed, Failure> {
+        self.blocking(|dir| {
+            let _turn = dir.turn()?;
+            let secret = secret(dir)?;
+            Ok(Observed {
+                configuration: secret.as_ref().map(configuration),
+                secret,
+            })
+        })
+        .await
+    }
+
+    async fn apply(&self, write: &Write) -> Result<(), Failure> {
+        let write = write.clone();
+        let done = self.blocking(move |dir| apply(dir, &write)).await;
+        self.written.notify_one();
+        done
+    }
+
+    async fn endpoints(&self) -> Result<Vec<Endpoint>, Failure> {
+        let served = self.served.borrow().clone();
+        let leaf = served.as_ref().and_then(Pem::leaf);
+        Ok(vec![Endpoint {
+            address: "this process".to_owned(),
+            leaf: leaf.ok_or_else(|| "it serves none yet".to_owned()),
+        }])
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// All parts; `None` if nothing of the pair is there.
+fn secret(dir: &StateDir) -> Result<Option<Secret>, Error> {
+    dir.guard_key()?;
+    let mut digest = Context::new(&SHA256);
+    let mut part = |name: &str| {
+        let found = dir.read_file(name)?;
+        let bytes = found.as_deref().unwrap_or_default();
+        digest.update(&[u8::from(found.is_some())]);
+        digest.update(&bytes.len().to_le_bytes());
+        digest.update(bytes);
+        Ok::<_, Error>(found)
+    };
+    let text = |bytes: Option<Vec<u8>>| {
+        bytes.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned())
+    };
+    let secret = Secret {
+        kind: String::new(),
+        chain: part("tls.crt")?,
+        key: part("tls.key")?,
+        ca: part("ca.crt")?,
+        source: Source::Minted,
+        next_chain: part("next.crt")?,
+        next_key: part("next.key")?,
+        request: text(part("rotate")?),
+        answered: text(part("rotated")?),
+        version: String::new(),
+    };
+    let version = format!("{:?}", digest.finish());
+    let is_there = secret.chain.is_some() || secret.key.is_some() || secret.ca.is_some();
+    Ok(is_there.then_some(Secret { version, ..secret }))
+}
+
+/// Whoever reads `ca.crt` is the only one who calls.
+fn configuration(secret: &Secret) -> Configuration {
+    Configuration {
+        version: secret.version.clone(),
+        uid: String::new(),
+        generation: None,
+        hooks: vec![Hook {
+            index: 0,
+            name: "ca.crt".to_owned(),
+            bundle: secret.ca.clone().unwrap_or_default(),
+            manager: None,
+        }],
+    }
+}
+
+fn apply(dir: &StateDir, write: &Write) -> Result<(), Failure> {
+    let conflict = || Failure::Conflict("the files have changed".to_owned());
+    let _turn = dir.turn()?;
+    let found = secret(dir)?;
+    let is_still = |version: &String| found.as_ref().is_some_and(|now| now.version == *version);
+    match write {
+        Write::Create(_) if found.is_some() => Err(conflict()),
+        Write::Create(pem) => Ok(dir.write(pem)?),
+        Write::Change { version, change } if is_still(version) => Ok(change_files(dir, change)?),
+        Write::Bundles { version, hooks } if is_still(version) => {
+            let bundle = hooks.first().map(|hook| hook.bundle.clone());
+            let text = String::from_utf8_lossy(&bundle.unwrap_or_default()).into_owned();
+            Ok(dir.write_file("ca.crt", &text, 0o644)?)
+        }
+        Write::Change { .. } | Write::Bundles { .. } => Err(conflict()),
+    }
+}
+
+/// A stop in the middle of this loses nothing: what is to be served is believed before, and stays
+/// staged until it is there.
+fn change_files(dir: &StateDir, change: &Change) -> Result<(), Error> {
+    if let Some(ca) = &change.ca {
+        dir.write_file("ca.crt", ca, 0o644)?;
+    }
+    if let Some(KeyPem { chain, key }) = &change.pair {
+        dir.write_file("tls.crt", chain, 0o644)?;
+        dir.write_file("tls.key", key, 0o600)?;
+    }
+    match &change.next {
+        Some(Next::Set(KeyPem { chain, key })) => {
+            dir.write_file("next.crt", chain, 0o644)?;
+            dir.write_file("next.key", key, 0o600)?;
+        }
+        Some(Next::Clear) => {
+            dir.remove_file("next.crt")?;
+            dir.remove_file("next.key")?;
+        }
+        None => {}
+    }
+    match &change.answered {
+        Some(text) => dir.write_file("rotated", text, 0o644),
+        None => Ok(()),
+    }
+}

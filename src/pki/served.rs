@@ -1,0 +1,101 @@
+//! A chain as a peer served it in a handshake: certificates without a key.
+
+use std::fmt::Write as _;
+
+use rustls::pki_types::{CertificateDer, ServerName};
+use time::OffsetDateTime;
+use webpki::EndEntityCert;
+
+use super::Bundle;
+use super::judge::{not_after, verify};
+
+/// A leaf and what stands between it and its CA; at least the leaf.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Served {
+    chain: Vec<CertificateDer<'static>>,
+}
+
+impl Served {
+    /// What a peer sent, if it is a leaf that can be read.
+    pub fn read(chain: Vec<CertificateDer<'static>>) -> Option<Self> {
+        not_after(chain.first()?)?;
+        Some(Self { chain })
+    }
+
+    /// SHA-256 of the leaf, in hexadecimal.
+    pub fn fingerprint(&self) -> String {
+        let leaf = self.chain.first().map_or(&[][..], |leaf| leaf);
+        let digest = ring::digest::digest(&ring::digest::SHA256, leaf);
+        digest.as_ref().iter().fold(String::new(), |mut hex, byte| {
+            // Writing to a String can't fail.
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
+    }
+
+    /// When the leaf ends.
+    pub fn not_after(&self) -> Option<OffsetDateTime> {
+        not_after(self.chain.first()?)
+    }
+
+    /// Whether it is the same leaf.
+    pub fn is(&self, leaf: Option<&CertificateDer<'_>>) -> bool {
+        self.chain.first() == leaf
+    }
+
+    /// Whether a client that believes these CAs, and calls by this name, goes on. The error is a
+    /// part of a sentence.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn verify(&self, bundle: &Bundle, host: &str, now: OffsetDateTime) -> Result<(), String> {
+        let (leaf, intermediates) = self.chain.split_first().ok_or("there is no leaf")?;
+        let entity = EndEntityCert::try_from(leaf).map_err(|error| error.to_string())?;
+        verify(&entity, intermediates, bundle, now).map_err(|error| error.to_string())?;
+        let name = ServerName::try_from(host).map_err(|_| format!("{host} is no name"))?;
+        entity
+            .verify_is_valid_for_subject_name(&name)
+            .map_err(|_| format!("it is not valid for {host}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::pki_types::pem::PemObject;
+    use time::Duration;
+
+    use super::*;
+    use crate::pki::{Pem, mint};
+
+    const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH.saturating_add(Duration::days(20_000));
+
+    fn served(pem: &Pem) -> Served {
+        let chain = CertificateDer::pem_slice_iter(pem.chain.as_bytes());
+        Served::read(chain.collect::<Result<_, _>>().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn it_is_verified_as_kube_apiserver_does_it() {
+        let [one, two] = ["a.b.svc", "a.b.svc"]
+            .map(|name| mint(&[name.to_owned()], Duration::days(2), NOW).unwrap());
+        let (leaf, ca) = (served(&one), Bundle::read(one.ca.as_bytes()));
+        assert_eq!(leaf.verify(&ca, "a.b.svc", NOW), Ok(()));
+        assert!(
+            leaf.verify(&ca, "c.b.svc", NOW)
+                .unwrap_err()
+                .contains("c.b.svc")
+        );
+        assert!(
+            leaf.verify(&ca, "a.b.svc", NOW + Duration::days(3))
+                .is_err()
+        );
+        let other = Bundle::read(two.ca.as_bytes());
+        assert!(leaf.verify(&other, "a.b.svc", NOW).is_err());
+        assert!(leaf.verify(&Bundle::default(), "a.b.svc", NOW).is_err());
+        assert_eq!(leaf.fingerprint().len(), 64);
+        assert_ne!(leaf.fingerprint(), served(&two).fingerprint());
+        assert_eq!(leaf.not_after(), Some(NOW + Duration::days(2)));
+        assert!(Served::read(Vec::new()).is_none());
+        assert!(Served::read(vec![CertificateDer::from(vec![1, 2, 3])]).is_none());
+    }
+}

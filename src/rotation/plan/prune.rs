@@ -1,0 +1,113 @@
+//! CAs that no leaf needs any more, and what is left of a pair that was staged.
+
+use super::{Endpoint, Eyes, Needs, Plan, SOON, Step, wait};
+use crate::pki::{Bundle, Pair};
+use crate::rotation::state::{Configuration, Hook, Secret};
+use crate::rotation::write::{Change, Next, Write};
+
+/// Names so many endpoints, and counts the others.
+const NAMED: usize = 5;
+
+pub(super) fn plan(eyes: &Eyes<'_>, secret: &Secret, pair: &Pair) -> Option<Plan> {
+    let ca = secret.bundle();
+    let needed = pair.needs(&ca, eyes.now);
+    let configuration = eyes.observed.configuration.as_ref();
+    let configuration = configuration.filter(|_| eyes.policy.writes_bundles);
+    let live = configuration.map(|_| eyes.observed.live_bundle());
+    let extra = ca.clone().and(&live.unwrap_or_default()).without(&needed);
+    let is_clean = extra.is_empty() && !ca.has_rubbish() && !secret.has_next();
+    if is_clean || needed.is_empty() {
+        return None;
+    }
+    let (removable, reason) = match removable(eyes, pair, extra) {
+        Ok(removable) => removable,
+        Err(plan) => return Some(*plan),
+    };
+    let write =
+        in_secret(secret, &ca, &removable).or_else(|| in_hooks(configuration?, &removable))?;
+    Some(Plan {
+        step: Step::Prune(write),
+        reason,
+    })
+}
+
+/// Which of the CAs may go, and why. If none may, what to do instead.
+fn removable(eyes: &Eyes<'_>, pair: &Pair, extra: Bundle) -> Result<(Bundle, String), Box<Plan>> {
+    let Some(endpoints) = eyes.known.endpoints else {
+        let step = Step::Wait {
+            until: eyes.now + SOON,
+            needs: Needs::Endpoints,
+        };
+        let reason = "looking which leaf the endpoints serve".to_owned();
+        return Err(Box::new(Plan { step, reason }));
+    };
+    let later = |reason| Err(Box::new(wait(eyes.now + SOON, reason)));
+    let others = named(endpoints, |endpoint| {
+        endpoint.leaf.as_ref().is_ok_and(|leaf| leaf != pair.leaf())
+    });
+    if let Some(others) = others {
+        return later(format!("another leaf is served by {others}"));
+    }
+    if endpoints.is_empty() {
+        return later("the Service has no endpoint to be looked at".to_owned());
+    }
+    let unseen = named(endpoints, |endpoint| endpoint.leaf.is_err());
+    let Some(unseen) = unseen else {
+        return Ok((extra, "every endpoint serves the leaf".to_owned()));
+    };
+    let ended = extra.ended(eyes.surely());
+    if ended.is_empty() {
+        return later(format!("can't see which leaf is served by {unseen}"));
+    }
+    Ok((ended, format!("these CAs have ended (not seen: {unseen})")))
+}
+
+fn in_secret(secret: &Secret, ca: &Bundle, removable: &Bundle) -> Option<Write> {
+    let left = ca.clone().without(removable);
+    if left.is_same(ca) && !secret.has_next() {
+        return None;
+    }
+    Some(Write::Change {
+        version: secret.version.clone(),
+        change: Change {
+            ca: Some(left.pem()),
+            next: secret.has_next().then_some(Next::Clear),
+            ..Change::default()
+        },
+    })
+}
+
+fn in_hooks(configuration: &Configuration, removable: &Bundle) -> Option<Write> {
+    let hooks: Vec<_> = configuration
+        .hooks
+        .iter()
+        .filter_map(|hook| {
+            let live = hook.bundle();
+            let left = live.clone().without(removable);
+            (!left.is_same(&live)).then(|| Hook {
+                bundle: left.pem().into_bytes(),
+                ..hook.clone()
+            })
+        })
+        .collect();
+    (!hooks.is_empty()).then(|| Write::Bundles {
+        version: configuration.version.clone(),
+        hooks,
+    })
+}
+
+/// The endpoints of which this is so, as a list for people; `None` if there are none.
+fn named(endpoints: &[Endpoint], is_so: impl Fn(&Endpoint) -> bool) -> Option<String> {
+    let all: Vec<_> = endpoints.iter().filter(|one| is_so(one)).collect();
+    let more = all.len().saturating_sub(NAMED);
+    let names = all.iter().take(NAMED).map(|endpoint| match &endpoint.leaf {
+        Ok(_) => endpoint.address.clone(),
+        Err(why) => format!("{} ({why})", endpoint.address),
+    });
+    let list = names.collect::<Vec<_>>().join(", ");
+    match (all.is_empty(), more) {
+        (true, _) => None,
+        (false, 0) => Some(list),
+        (false, more) => Some(format!("{list} and {more} more")),
+    }
+}

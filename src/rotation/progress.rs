@@ -1,0 +1,88 @@
+//! How far a rotation is that somebody asked for, as the Secret and the caBundles tell it. Pure.
+
+use super::state::Observed;
+
+/// A stage of a rotation, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Progress {
+    /// The leader has not begun.
+    Asked,
+    /// The new pair is made, and its CA is being made known.
+    Staged,
+    /// The new pair is the one to be served, and the old CA is still believed.
+    Promoted,
+    /// One pair, one CA.
+    Done,
+}
+
+impl Progress {
+    /// How far the rotation is that was asked for by this text.
+    pub fn of(observed: &Observed, request: &str) -> Self {
+        let Some(secret) = &observed.secret else {
+            return Self::Asked;
+        };
+        let is_one = |cas: usize| cas <= 1;
+        let bundles = observed.hooks().iter().map(|hook| hook.bundle().len());
+        if secret.answered.as_deref() != Some(request) {
+            Self::Asked
+        } else if secret.has_next() {
+            Self::Staged
+        } else if bundles.chain([secret.bundle().len()]).all(is_one) {
+            Self::Done
+        } else {
+            Self::Promoted
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::{Duration, OffsetDateTime};
+
+    use super::*;
+    use crate::pki::mint;
+    use crate::rotation::source::Source;
+    use crate::rotation::state::{Configuration, Hook, Secret};
+
+    #[test]
+    fn a_rotation_goes_through_its_stages() {
+        let now = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000);
+        let ca = || mint(&["a".to_owned()], Duration::DAY, now).unwrap().ca;
+        let (one, both) = (ca(), ca() + &ca());
+        let seen = |answered: &str, next: bool, secret: &str, bundle: &str| Observed {
+            configuration: Some(Configuration {
+                version: String::new(),
+                uid: String::new(),
+                generation: None,
+                hooks: vec![Hook {
+                    index: 0,
+                    name: String::new(),
+                    bundle: bundle.as_bytes().to_vec(),
+                    manager: None,
+                }],
+            }),
+            secret: Some(Secret {
+                version: String::new(),
+                kind: String::new(),
+                chain: None,
+                key: None,
+                ca: Some(secret.as_bytes().to_vec()),
+                source: Source::Minted,
+                next_chain: next.then(Vec::new),
+                next_key: None,
+                request: None,
+                answered: Some(answered.to_owned()),
+            }),
+        };
+        for (observed, expected) in [
+            (Observed::default(), Progress::Asked),
+            (seen("before", false, &one, &one), Progress::Asked),
+            (seen("now", true, &both, &one), Progress::Staged),
+            (seen("now", false, &both, &both), Progress::Promoted),
+            (seen("now", false, &one, &both), Progress::Promoted),
+            (seen("now", false, &one, &one), Progress::Done),
+        ] {
+            assert_eq!(Progress::of(&observed, "now"), expected);
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Patience with whoever else writes the caBundle. Pure.
+//!
+//! One that is overwritten is written again at once. If it is overwritten again and again, so does
+//! another tool, and a race of writes helps nobody: the pauses grow.
+
+use std::time::Duration;
+
+/// The pause before the second repair; doubled with each that follows soon.
+const FIRST: Duration = Duration::from_secs(1);
+
+/// The longest pause.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// After so long without a repair, the next one is the first again.
+const CALM: Duration = Duration::from_secs(300);
+
+/// What was written when, by the steady clock.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Repairs {
+    was_right: bool,
+    last: Option<Duration>,
+    pause: Duration,
+}
+
+impl Repairs {
+    /// The caBundles are as they should be, or will have to change.
+    pub(super) fn saw(&mut self, is_right: bool) {
+        self.was_right = is_right;
+    }
+
+    /// How long to wait before the caBundles are written.
+    pub(super) fn wait(&self, at: Duration) -> Option<Duration> {
+        let next = self.last? + self.pause;
+        next.checked_sub(at).filter(|left| !left.is_zero())
+    }
+
+    /// The caBundles were written. Tells whether they had been right before.
+    pub(super) fn wrote(&mut self, at: Duration) -> bool {
+        if !std::mem::take(&mut self.was_right) {
+            return false;
+        }
+        let is_calm = self.last.is_none_or(|last| at.saturating_sub(last) > CALM);
+        self.pause = match is_calm {
+            true => FIRST,
+            false => (self.pause * 2).clamp(FIRST, LONGEST),
+        };
+        self.last = Some(at);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_while_somebody_fights_and_end_with_the_fight() {
+        let (mut repairs, mut at) = (Repairs::default(), Duration::ZERO);
+        // To publish is no repair, and makes none wait.
+        assert!(!repairs.wrote(at));
+        let mut pauses = Vec::new();
+        for _ in 0..9 {
+            let pause = repairs.wait(at).unwrap_or_default();
+            pauses.push(pause.as_secs());
+            at += pause;
+            repairs.saw(true);
+            assert!(repairs.wrote(at));
+        }
+        assert_eq!(pauses, [0, 1, 2, 4, 8, 16, 32, 60, 60]);
+        at += CALM + CALM;
+        assert_eq!(repairs.wait(at), None);
+        repairs.saw(true);
+        assert!(repairs.wrote(at));
+        assert_eq!(repairs.wait(at), Some(FIRST));
+    }
+}

@@ -1,0 +1,526 @@
+//! What an installation is like, and what is wrong with it: from facts to findings. Pure.
+//!
+//! Each finding has an identifier that does not change, a sentence that says what is the case, and
+//! one that says what to do.
+
+use serde::Serialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::pki::{Bundle, Served};
+use crate::rotation::source::Source;
+use crate::rotation::state::Observed;
+
+/// A leaf that ends within this time should have been renewed long ago.
+const SOON: time::Duration = time::Duration::days(30);
+
+/// What was seen of an installation.
+#[derive(Debug)]
+pub struct Facts {
+    /// When.
+    pub now: OffsetDateTime,
+    /// The namespace of it all.
+    pub namespace: String,
+    /// The name that kube-apiserver verifies.
+    pub host: String,
+    /// The Secret and the webhook configuration.
+    pub observed: Observed,
+    /// The leader's Lease.
+    pub lease: Option<Lease>,
+    /// Every endpoint of the Service, ready or not.
+    pub replicas: Vec<Replica>,
+}
+
+/// The leader's Lease.
+#[derive(Debug, Clone)]
+pub struct Lease {
+    /// Who holds it; nobody if it was given up.
+    pub holder: Option<String>,
+    /// Since when.
+    pub since: Option<OffsetDateTime>,
+    /// Until when it is good without renewal.
+    pub until: Option<OffsetDateTime>,
+}
+
+/// One endpoint.
+#[derive(Debug, Clone)]
+pub struct Replica {
+    /// The Pod's name.
+    pub pod: String,
+    /// Where it is.
+    pub address: String,
+    /// Whether the Service sends anybody there.
+    pub is_ready: bool,
+    /// What it serves, as a handshake shows it, or why none came about.
+    pub served: Result<Served, String>,
+    /// What its metrics page says, or why it could not be read.
+    pub page: Result<Page, String>,
+}
+
+/// What is of interest on a metrics page.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The version that runs.
+    pub version: Option<String>,
+    /// SHA-256 of the map file in use.
+    pub maps: Option<String>,
+    /// Its lines in error.
+    pub lines_in_error: u64,
+    /// The step of the rotation that is next, if it leads.
+    pub step: Option<String>,
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Worth knowing; all is well.
+    Note,
+    /// Something will go wrong if nobody looks.
+    Warning,
+    /// Pods are refused, or let through as they are.
+    Error,
+}
+
+/// Something to be known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What it is called, in every version.
+    pub id: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What is the case.
+    pub text: String,
+    /// What to do.
+    pub help: &'static str,
+}
+
+/// All of it, to be shown.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Whether nothing is wrong.
+    pub healthy: bool,
+    /// The namespace of it all.
+    pub namespace: String,
+    /// The leader, if there is one.
+    pub leader: Option<Leader>,
+    /// What is in the Secret.
+    pub certificate: Option<Certificate>,
+    /// The webhooks that call the Service.
+    pub webhooks: Vec<Webhook>,
+    /// Every endpoint of the Service.
+    pub replicas: Vec<Seen>,
+    /// What is wrong, the worst first.
+    pub findings: Vec<Finding>,
+}
+
+/// Who leads.
+#[derive(Debug, Serialize)]
+pub struct Leader {
+    /// Its identity, which holds its Pod's name.
+    pub holder: String,
+    /// Since when, RFC 3339.
+    pub since: Option<String>,
+    /// The step of the rotation that it finds to be next.
+    pub step: Option<String>,
+}
+
+/// The pair in the Secret.
+#[derive(Debug, Serialize)]
+pub struct Certificate {
+    /// SHA-256 of the leaf.
+    pub fingerprint: String,
+    /// When it ends, RFC 3339.
+    pub not_after: String,
+    /// Whole days until then.
+    pub days_left: i64,
+}
+
+/// A webhook.
+#[derive(Debug, Serialize)]
+pub struct Webhook {
+    /// Its name.
+    pub name: String,
+    /// How many CAs its caBundle holds.
+    pub cas: usize,
+    /// Whether it believes the leaf in the Secret.
+    pub trusts_secret: bool,
+}
+
+/// A replica, as it was seen.
+#[derive(Debug, Serialize)]
+pub struct Seen {
+    /// The Pod's name.
+    pub pod: String,
+    /// Where it is.
+    pub address: String,
+    /// Whether the Service sends anybody there.
+    pub ready: bool,
+    /// SHA-256 of the leaf that it serves.
+    pub leaf: Option<String>,
+    /// When that ends, RFC 3339.
+    pub not_after: Option<String>,
+    /// Whether every webhook believes it.
+    pub trusted: bool,
+    /// SHA-256 of its map file.
+    pub maps: Option<String>,
+    /// The version that runs.
+    pub version: Option<String>,
+}
+
+/// Judges what was seen.
+pub fn report(facts: &Facts) -> Report {
+    let mut findings = Vec::new();
+    let secret = secret(facts, &mut findings);
+    webhooks_found(facts, secret.as_ref(), &mut findings);
+    leader_found(facts, &mut findings);
+    replicas_found(facts, secret.as_ref(), &mut findings);
+    maps_found(facts, &mut findings);
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    Report {
+        healthy: findings
+            .iter()
+            .all(|finding| finding.severity == Severity::Note),
+        namespace: facts.namespace.clone(),
+        leader: leader(facts),
+        certificate: secret
+            .as_ref()
+            .and_then(|leaf| certificate(leaf, facts.now)),
+        webhooks: webhooks(facts, secret.as_ref()),
+        replicas: facts
+            .replicas
+            .iter()
+            .map(|replica| seen(replica, facts))
+            .collect(),
+        findings,
+    }
+}
+
+fn finding(
+    findings: &mut Vec<Finding>,
+    (id, severity): (&'static str, Severity),
+    text: impl Into<String>,
+    help: &'static str,
+) {
+    findings.push(Finding {
+        id,
+        severity,
+        text: text.into(),
+        help,
+    });
+}
+
+use Severity::{Error, Note, Warning};
+
+/// The leaf in the Secret, if it can be served.
+fn secret(facts: &Facts, findings: &mut Vec<Finding>) -> Option<Served> {
+    let Some(secret) = &facts.observed.secret else {
+        finding(
+            findings,
+            ("secret-missing", Error),
+            "there is no Secret with a certificate",
+            "the leader makes one within seconds; if it does not, its log says why",
+        );
+        return None;
+    };
+    match secret.judge(std::slice::from_ref(&facts.host), facts.now) {
+        // Nobody but its keeper replaces it.
+        Err(flaw) if secret.source != Source::Minted => {
+            let source = secret.source;
+            finding(
+                findings,
+                ("secret-unusable", Error),
+                format!("{} can't be served: {flaw}", source.name()),
+                source.help_if_bad(),
+            );
+            None
+        }
+        Err(flaw) => {
+            finding(
+                findings,
+                ("secret-unusable", Error),
+                format!("the Secret can't be served: {flaw}"),
+                "the leader replaces it within seconds; if it does not, its log says why",
+            );
+            None
+        }
+        Ok(pair) => {
+            if pair.not_after - facts.now < SOON {
+                finding(
+                    findings,
+                    ("certificate-ends", Warning),
+                    format!("the certificate ends {}", rfc3339(pair.not_after)),
+                    "it should have been renewed: see the leader's log for what keeps it from it",
+                );
+            }
+            Served::read(pair.certified.cert.clone())
+        }
+    }
+}
+
+fn webhooks_found(facts: &Facts, secret: Option<&Served>, findings: &mut Vec<Finding>) {
+    if facts.observed.configuration.is_none() {
+        finding(
+            findings,
+            ("webhook-missing", Error),
+            "there is no webhook configuration: no image is swapped",
+            "`kubectl apply -f deploy/install.yaml`, unless it was deleted on purpose",
+        );
+    } else if facts.observed.hooks().is_empty() {
+        finding(
+            findings,
+            ("webhook-elsewhere", Error),
+            "the webhook configuration calls another Service than this one",
+            "`kubectl apply -f deploy/install.yaml`, or name the Service with --service",
+        );
+    }
+    for hook in facts.observed.hooks() {
+        let bundle = hook.bundle();
+        let name = &hook.name;
+        if bundle.is_empty() {
+            finding(
+                findings,
+                ("ca-bundle-empty", Error),
+                format!("the caBundle of {name} is empty: Pods are refused"),
+                "the leader fills it within seconds; if it does not, its log says why",
+            );
+        } else if let Some(Err(why)) =
+            secret.map(|leaf| leaf.verify(&bundle, &facts.host, facts.now))
+        {
+            finding(
+                findings,
+                ("ca-bundle-distrusts", Error),
+                format!("the caBundle of {name} does not believe the Secret's leaf: {why}"),
+                "the leader repairs it within seconds, unless another tool writes it, too",
+            );
+        }
+    }
+}
+
+fn leader_found(facts: &Facts, findings: &mut Vec<Finding>) {
+    let is_led = facts
+        .lease
+        .as_ref()
+        .is_some_and(|lease| lease.is_held(facts.now));
+    if !is_led {
+        finding(
+            findings,
+            ("leader-none", Warning),
+            "nobody leads: certificates are not renewed, and a caBundle is not repaired",
+            "another replica takes over within the lease's time; see the replicas' logs",
+        );
+    }
+}
+
+fn replicas_found(facts: &Facts, secret: Option<&Served>, findings: &mut Vec<Finding>) {
+    if !facts.replicas.iter().any(|replica| replica.is_ready) {
+        finding(
+            findings,
+            ("replicas-none", Error),
+            "no replica is ready: Pods are refused",
+            "`kubectl -n NAMESPACE describe pods -l app=imageswap` says what keeps them",
+        );
+    }
+    for replica in &facts.replicas {
+        let pod = &replica.pod;
+        if !replica.is_ready {
+            finding(
+                findings,
+                ("replica-not-ready", Warning),
+                format!("{pod} is not ready"),
+                "its log says what it waits for",
+            );
+        }
+        match &replica.served {
+            Err(why) => finding(
+                findings,
+                ("replica-unreachable", Warning),
+                format!("{pod} did not answer a handshake: {why}"),
+                "see whether its node is up and whether a NetworkPolicy is in the way",
+            ),
+            Ok(served) => {
+                if let Some(why) = distrust(served, facts) {
+                    finding(
+                        findings,
+                        ("replica-untrusted", Error),
+                        format!("{pod} serves a leaf that is not believed: {why}"),
+                        "it takes the Secret's leaf once the caBundle believes it; its log says more",
+                    );
+                }
+                if secret.is_some_and(|secret| secret != served) {
+                    finding(
+                        findings,
+                        ("replica-other-leaf", Note),
+                        format!("{pod} serves another leaf than the Secret's"),
+                        "in a rotation it changes within seconds",
+                    );
+                }
+            }
+        }
+    }
+}
+
+fn maps_found(facts: &Facts, findings: &mut Vec<Finding>) {
+    let pages = || {
+        facts
+            .replicas
+            .iter()
+            .filter_map(|replica| replica.page.as_ref().ok())
+    };
+    let mut hashes: Vec<_> = pages().filter_map(|page| page.maps.as_ref()).collect();
+    hashes.sort();
+    hashes.dedup();
+    if hashes.len() > 1 {
+        finding(
+            findings,
+            ("maps-differ", Warning),
+            format!("the replicas use {} different map files", hashes.len()),
+            "a changed ConfigMap reaches every node within a minute or two",
+        );
+    }
+    if pages().any(|page| page.maps.is_none()) {
+        finding(
+            findings,
+            ("maps-none", Warning),
+            "a replica has no map file: it swaps nothing",
+            "create the ConfigMap imageswap-maps with the key maps (docs/install.md)",
+        );
+    }
+    if let Some(lines) = pages()
+        .map(|page| page.lines_in_error)
+        .max()
+        .filter(|lines| *lines > 0)
+    {
+        finding(
+            findings,
+            ("maps-in-error", Warning),
+            format!("{lines} lines of the map file are in error and skipped"),
+            "`imageswap check` shows which",
+        );
+    }
+    for replica in &facts.replicas {
+        if let Err(why) = &replica.page {
+            finding(
+                findings,
+                ("replica-silent", Warning),
+                format!("the metrics of {} can't be read: {why}", replica.pod),
+                "see whether its node is up and whether a NetworkPolicy is in the way",
+            );
+        }
+    }
+}
+
+// === what is shown ===
+
+fn leader(facts: &Facts) -> Option<Leader> {
+    let lease = facts
+        .lease
+        .as_ref()
+        .filter(|lease| lease.is_held(facts.now))?;
+    let holder = lease.holder.clone()?;
+    let its_page = facts
+        .replicas
+        .iter()
+        .find(|replica| holder.contains(&replica.pod))
+        .and_then(|replica| replica.page.as_ref().ok());
+    Some(Leader {
+        step: its_page.and_then(|page| page.step.clone()),
+        since: lease.since.map(rfc3339),
+        holder,
+    })
+}
+
+fn certificate(leaf: &Served, now: OffsetDateTime) -> Option<Certificate> {
+    let not_after = leaf.not_after()?;
+    Some(Certificate {
+        fingerprint: leaf.fingerprint(),
+        not_after: rfc3339(not_after),
+        days_left: (not_after - now).whole_days(),
+    })
+}
+
+fn webhooks(facts: &Facts, secret: Option<&Served>) -> Vec<Webhook> {
+    let hooks = facts.observed.hooks().iter();
+    hooks
+        .map(|hook| {
+            let bundle = hook.bundle();
+            Webhook {
+                name: hook.name.clone(),
+                cas: bundle.len(),
+                trusts_secret: secret
+                    .is_some_and(|leaf| leaf.verify(&bundle, &facts.host, facts.now).is_ok()),
+            }
+        })
+        .collect()
+}
+
+fn seen(replica: &Replica, facts: &Facts) -> Seen {
+    let (served, page) = (replica.served.as_ref().ok(), replica.page.as_ref().ok());
+    Seen {
+        pod: replica.pod.clone(),
+        address: replica.address.clone(),
+        ready: replica.is_ready,
+        leaf: served.map(Served::fingerprint),
+        not_after: served.and_then(Served::not_after).map(rfc3339),
+        trusted: served.is_some_and(|served| is_trusted(served, facts)),
+        maps: page.and_then(|page| page.maps.clone()),
+        version: page.and_then(|page| page.version.clone()),
+    }
+}
+
+/// No webhook, no belief; but nothing that refuses it, either.
+fn is_trusted(served: &Served, facts: &Facts) -> bool {
+    !facts.observed.hooks().is_empty() && distrust(served, facts).is_none()
+}
+
+/// Why some webhook would refuse it.
+fn distrust(served: &Served, facts: &Facts) -> Option<String> {
+    let bundles = facts.observed.hooks().iter().map(|hook| hook.bundle());
+    bundles
+        .filter_map(|bundle: Bundle| served.verify(&bundle, &facts.host, facts.now).err())
+        .next()
+}
+
+impl Lease {
+    fn is_held(&self, now: OffsetDateTime) -> bool {
+        self.holder
+            .as_ref()
+            .is_some_and(|holder| !holder.is_empty())
+            && self.until.is_some_and(|until| until > now)
+    }
+}
+
+fn rfc3339(at: OffsetDateTime) -> String {
+    let whole = at.replace_nanosecond(0).unwrap_or(at);
+    whole.format(&Rfc3339).unwrap_or_else(|_| whole.to_string())
+}
+
+impl Page {
+    /// Reads a metrics page in Prometheus' text form; what is not known is skipped.
+    pub fn read(text: &str) -> Self {
+        let mut page = Self::default();
+        for line in text.lines() {
+            let Some((series, value)) = line.rsplit_once(' ') else {
+                continue;
+            };
+            let label = |name: &str| {
+                let (_, rest) = series.split_once(&format!("{name}=\""))?;
+                rest.split_once('"').map(|(value, _)| value.to_owned())
+            };
+            let name = series.split('{').next().unwrap_or(series);
+            match name {
+                "imageswap_build_info" => page.version = label("version"),
+                "imageswap_maps_info" if value == "1" => page.maps = label("hash"),
+                "imageswap_maps_lines_in_error" => {
+                    page.lines_in_error = value.parse().unwrap_or_default();
+                }
+                "imageswap_rotation_step_info" if value == "1" => page.step = label("step"),
+                _ => {}
+            }
+        }
+        page
+    }
+}
+
+#[cfg(test)]
+mod tests;

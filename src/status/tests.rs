@@ -1,0 +1,251 @@
+//! A healthy installation, and each thing that can be wrong with it, one at a time.
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use time::Duration;
+
+use super::*;
+use crate::pki::{Pem, mint};
+use crate::rotation::source::Source;
+use crate::rotation::state::{Configuration, Hook, Secret};
+
+const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH.saturating_add(Duration::days(20_000));
+const HOST: &str = "imageswap.ns.svc";
+
+fn pair(days: i64) -> Pem {
+    mint(&[HOST.to_owned()], Duration::days(days), NOW).unwrap()
+}
+
+fn served(pem: &Pem) -> Served {
+    let chain = CertificateDer::pem_slice_iter(pem.chain.as_bytes());
+    Served::read(chain.collect::<Result<_, _>>().unwrap()).unwrap()
+}
+
+fn secret_of(pem: &Pem) -> Secret {
+    let part = |text: &str| Some(text.as_bytes().to_vec());
+    Secret {
+        version: "1".to_owned(),
+        kind: String::new(),
+        chain: part(&pem.chain),
+        key: part(&pem.key),
+        ca: part(&pem.ca),
+        source: Source::Minted,
+        next_chain: None,
+        next_key: None,
+        request: None,
+        answered: None,
+    }
+}
+
+fn healthy(pem: &Pem) -> Facts {
+    let replica = |pod: &str| Replica {
+        pod: pod.to_owned(),
+        address: "10.0.0.1:5000".to_owned(),
+        is_ready: true,
+        served: Ok(served(pem)),
+        page: Ok(Page {
+            version: Some("2.0.0".to_owned()),
+            maps: Some("abc".to_owned()),
+            lines_in_error: 0,
+            step: Some("wait".to_owned()),
+        }),
+    };
+    Facts {
+        now: NOW,
+        namespace: "ns".to_owned(),
+        host: HOST.to_owned(),
+        observed: Observed {
+            configuration: Some(Configuration {
+                version: "1".to_owned(),
+                uid: "1".to_owned(),
+                generation: Some(1),
+                hooks: vec![Hook {
+                    index: 0,
+                    name: "hook".to_owned(),
+                    bundle: pem.ca.clone().into_bytes(),
+                    manager: None,
+                }],
+            }),
+            secret: Some(secret_of(pem)),
+        },
+        lease: Some(Lease {
+            holder: Some("one-123".to_owned()),
+            since: Some(NOW - Duration::hours(1)),
+            until: Some(NOW + Duration::seconds(9)),
+        }),
+        replicas: vec![replica("one"), replica("two")],
+    }
+}
+
+fn found(facts: &Facts) -> Vec<&'static str> {
+    report(facts)
+        .findings
+        .iter()
+        .map(|finding| finding.id)
+        .collect()
+}
+
+#[test]
+fn a_healthy_installation_has_no_findings_and_is_shown_whole() {
+    let pem = pair(365);
+    let report = report(&healthy(&pem));
+    assert_eq!(report.findings, []);
+    assert!(report.healthy);
+    let leader = report.leader.unwrap();
+    assert_eq!(
+        (leader.holder.as_str(), leader.step.as_deref()),
+        ("one-123", Some("wait"))
+    );
+    let certificate = report.certificate.unwrap();
+    assert_eq!(certificate.days_left, 365);
+    assert!(report.webhooks[0].trusts_secret);
+    for replica in &report.replicas {
+        assert_eq!(
+            replica.leaf.as_deref(),
+            Some(certificate.fingerprint.as_str())
+        );
+        assert!(replica.trusted && replica.ready);
+    }
+}
+
+#[test]
+fn each_thing_that_is_wrong_is_named() {
+    let (pem, other, short) = (pair(365), pair(365), pair(20));
+    type Break<'a> = Box<dyn Fn(&mut Facts) + 'a>;
+    let bundle = |facts: &mut Facts, text: &str| {
+        let configuration = facts.observed.configuration.as_mut().unwrap();
+        configuration.hooks[0].bundle = text.as_bytes().to_vec();
+    };
+    let rows: Vec<(Break<'_>, &[&str], bool)> = vec![
+        (
+            Box::new(|facts| facts.observed.secret = None),
+            &["secret-missing"],
+            false,
+        ),
+        (
+            Box::new(|facts| facts.observed.secret.as_mut().unwrap().key = None),
+            &["secret-unusable"],
+            false,
+        ),
+        (
+            Box::new(|facts| facts.observed.configuration = None),
+            &["webhook-missing"],
+            false,
+        ),
+        (
+            Box::new(|facts| facts.observed.configuration.as_mut().unwrap().hooks.clear()),
+            &["webhook-elsewhere"],
+            false,
+        ),
+        (
+            Box::new(|facts| bundle(facts, "")),
+            &["ca-bundle-empty", "replica-untrusted", "replica-untrusted"],
+            false,
+        ),
+        (
+            Box::new(|facts| bundle(facts, &other.ca)),
+            &[
+                "ca-bundle-distrusts",
+                "replica-untrusted",
+                "replica-untrusted",
+            ],
+            false,
+        ),
+        (
+            Box::new(|facts| facts.lease = None),
+            &["leader-none"],
+            false,
+        ),
+        (
+            Box::new(|facts| facts.lease.as_mut().unwrap().until = Some(NOW)),
+            &["leader-none"],
+            false,
+        ),
+        (
+            Box::new(|facts| facts.lease.as_mut().unwrap().holder = Some(String::new())),
+            &["leader-none"],
+            false,
+        ),
+        (
+            Box::new(|facts| facts.replicas.clear()),
+            &["replicas-none"],
+            false,
+        ),
+        (
+            Box::new(|facts| facts.replicas[1].is_ready = false),
+            &["replica-not-ready"],
+            false,
+        ),
+        (
+            Box::new(|facts| facts.replicas[1].served = Err("refused".to_owned())),
+            &["replica-unreachable"],
+            false,
+        ),
+        (
+            Box::new(|facts| facts.replicas[0].served = Ok(served(&other))),
+            &["replica-untrusted", "replica-other-leaf"],
+            false,
+        ),
+        // In the middle of a rotation: both are believed.
+        (
+            Box::new(|facts| {
+                facts.replicas[0].served = Ok(served(&other));
+                bundle(facts, &format!("{}{}", pem.ca, other.ca));
+            }),
+            &["replica-other-leaf"],
+            true,
+        ),
+        (
+            Box::new(|facts| facts.replicas[0].page.as_mut().unwrap().maps = Some("x".to_owned())),
+            &["maps-differ"],
+            false,
+        ),
+        (
+            Box::new(|facts| facts.replicas[0].page.as_mut().unwrap().maps = None),
+            &["maps-none"],
+            false,
+        ),
+        (
+            Box::new(|facts| facts.replicas[1].page.as_mut().unwrap().lines_in_error = 3),
+            &["maps-in-error"],
+            false,
+        ),
+        (
+            Box::new(|facts| facts.replicas[1].page = Err("refused".to_owned())),
+            &["replica-silent"],
+            false,
+        ),
+        (
+            Box::new(|facts| *facts = healthy(&short)),
+            &["certificate-ends"],
+            false,
+        ),
+    ];
+    for (row, (break_it, ids, is_healthy)) in rows.iter().enumerate() {
+        let mut facts = healthy(&pem);
+        break_it(&mut facts);
+        assert_eq!(found(&facts), *ids, "row {row}");
+        assert_eq!(report(&facts).healthy, *is_healthy, "row {row}");
+    }
+}
+
+#[test]
+fn a_metrics_page_is_read_for_what_is_known() {
+    let page = Page::read(
+        "# HELP imageswap_build_info 1\n\
+         imageswap_build_info{version=\"2.0.1\"} 1\n\
+         imageswap_maps_info{hash=\"abc\"} 1\n\
+         imageswap_maps_lines_in_error 7\n\
+         imageswap_rotation_step_info{step=\"trust\"} 0\n\
+         imageswap_rotation_step_info{step=\"wait\"} 1\n\
+         rubbish\n imageswap_maps_info{hash=\"cut",
+    );
+    let expected = Page {
+        version: Some("2.0.1".to_owned()),
+        maps: Some("abc".to_owned()),
+        lines_in_error: 7,
+        step: Some("wait".to_owned()),
+    };
+    assert_eq!(page, expected);
+    assert_eq!(Page::read(""), Page::default());
+}
