@@ -17,4 +17,6 @@ pub mod state;
 pub mod write;
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
