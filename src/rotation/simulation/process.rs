@@ -235,16 +235,9 @@ impl Api {
 impl Store for Api {
     async fn observe(&self) -> Result<Observed, Failure> {
         self.call().await?;
-        let is_reversed = self.mutation == Mutation::ReadSecretFirst;
-        let early = is_reversed.then(|| self.world.lock().unwrap().secret());
-        if is_reversed {
-            self.call().await?;
-        }
         let configuration = self.world.lock().unwrap().configuration();
-        if !is_reversed {
-            self.call().await?;
-        }
-        let secret = early.unwrap_or_else(|| self.world.lock().unwrap().secret());
+        self.call().await?;
+        let secret = self.world.lock().unwrap().secret();
         Ok(Observed {
             configuration,
             secret,
