@@ -18,4 +18,6 @@ pub mod state;
 pub mod write;
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;

@@ -163,7 +163,7 @@ async fn calls(plan: &Plan, kubeconfig: &Path) -> anyhow::Result<Vec<Call>> {
         let (client, plan) = (client.clone(), plan.clone());
         running.spawn(async move {
             let result = match timeout(PATIENCE, create(&client, &plan, n)).await {
-                Ok(result) => result.map_err(|error| format!("{error:#}")),
+                Ok(result) => result.map_err(|error| told(&error)),
                 Err(_) => Err(format!("no answer within {PATIENCE:?}")),
             };
             let answered = started.elapsed();
@@ -181,6 +181,14 @@ async fn calls(plan: &Plan, kubeconfig: &Path) -> anyhow::Result<Vec<Call>> {
         done.push(call.context("a call panicked")?);
     }
     Ok(done)
+}
+
+/// kube-apiserver's own sentence where there is one: kube tells it three times.
+fn told(error: &anyhow::Error) -> String {
+    match error.downcast_ref() {
+        Some(kube::Error::Api(status)) => status.message.clone(),
+        _ => format!("{error:#}"),
+    }
 }
 
 /// Whether the Pod's image was swapped.

@@ -146,7 +146,7 @@ impl Memory {
     }
 }
 
-fn changed(mut secret: Secret, change: &Change) -> Secret {
+pub(super) fn changed(mut secret: Secret, change: &Change) -> Secret {
     let part = |text: &str| Some(text.as_bytes().to_vec());
     if let Some(pair) = &change.pair {
         (secret.chain, secret.key) = (part(&pair.chain), part(&pair.key));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use chaos::command::{eventually, run};
 use chaos::install::{self, NAMESPACE};
-use chaos::load::{self, Plan};
+use chaos::load::{self, Plan, Report};
 use chaos::progress::say;
 use serde_json::Value;
 
@@ -37,7 +37,7 @@ pub(crate) fn killed_leader(world: &World) -> anyhow::Result<()> {
         leaves(world)?,
     );
 
-    // Meanwhile Pods are created, none of which may be refused or let through as it is.
+    // Meanwhile Pods are created, none of which may be let through as it is.
     let namespace = world.namespace()?;
     let plan = Plan {
         rate: 20,
@@ -64,7 +64,7 @@ pub(crate) fn killed_leader(world: &World) -> anyhow::Result<()> {
         "another leader after {:.1} s\n{report}",
         took.as_secs_f32()
     ));
-    ensure!(report.is_clean(), "{report}");
+    lost_dials_only(&report, 1)?;
     install::wait(&world.cluster)?;
     // A second look, when the new leader has had time to do something foolish.
     std::thread::sleep(Duration::from_secs(3));
@@ -74,6 +74,20 @@ pub(crate) fn killed_leader(world: &World) -> anyhow::Result<()> {
         "the caBundle was written"
     );
     ensure!(leaves(world)? == leaves_before, "another leaf is served");
+    Ok(())
+}
+
+/// What a process that was killed may cost: calls that were in its hands, and new connections of
+/// kube-apiserver to an endpoint that the cluster has not taken out yet. Neither does kube-apiserver
+/// try again, so ImageSwap can do nothing about it. No Pod is let through, and others are answered
+/// meanwhile.
+pub(crate) fn lost_dials_only(report: &Report, kills: usize) -> anyhow::Result<()> {
+    const EXCUSES: [&str; 3] = ["connection refused", "EOF", "connection reset"];
+    let is_excused = |failure: &String| EXCUSES.iter().any(|excuse| failure.contains(excuse));
+    ensure!(report.unswapped == 0, "{report}");
+    ensure!(report.failures.iter().all(is_excused), "{report}");
+    ensure!(report.failed <= 5 * kills, "{report}");
+    ensure!(report.gap < 1_000.0, "{report}");
     Ok(())
 }
 

@@ -14,7 +14,7 @@ use imageswap::pki;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use crate::replicas::{kill, leader, leaves};
+use crate::replicas::{kill, leader, leaves, lost_dials_only};
 use crate::world::{Installed, SWAPPED, UNSWAPPED, World};
 
 /// What asks for a rotation, and what says that it was begun.
@@ -23,6 +23,9 @@ const ROTATED: &str = "k8s.twr.io/imageswap-rotated";
 
 /// Shorter than any person would set it: one kube-apiserver learns at once.
 const TRUST_DELAY: &str = "2s";
+
+/// Milliseconds into a rotation, each in another step of it.
+const KILLS: [u64; 3] = [100, 1200, 2600];
 
 /// How long one rotation may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -54,7 +57,7 @@ pub(crate) fn leader_killed(world: &World) -> anyhow::Result<()> {
     quick(world)?;
     let (report, ()) = under_load(world, || {
         // At moments that fall into different steps.
-        for (n, pause) in [0, 700, 1500, 2300, 3200].into_iter().enumerate() {
+        for (n, pause) in KILLS.into_iter().enumerate() {
             let token = format!("killed-{n}");
             ask(world, &token)?;
             std::thread::sleep(Duration::from_millis(pause));
@@ -65,9 +68,10 @@ pub(crate) fn leader_killed(world: &World) -> anyhow::Result<()> {
         }
         Ok(())
     })?;
-    say(format_args!("leaders killed in five rotations: {report}"));
-    ensure!(report.is_clean(), "{report}");
-    Ok(())
+    say(format_args!(
+        "leaders killed in the middle of rotations: {report}"
+    ));
+    lost_dials_only(&report, KILLS.len())
 }
 
 pub(crate) fn secret_broken(world: &World) -> anyhow::Result<()> {

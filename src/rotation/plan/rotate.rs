@@ -37,6 +37,12 @@ fn is_worth_it(eyes: &Eyes<'_>, pair: &Pair, next: &Pair) -> bool {
 }
 
 fn promote(eyes: &Eyes<'_>, secret: &Secret, next: &Pair) -> Plan {
+    // Not on the word that nobody calls: a configuration may have been applied since, and its
+    // kube-apiservers know the old CA alone. A leaf that ends is another matter, see `repair`.
+    if eyes.observed.hooks().is_empty() {
+        let reason = "there is no webhook that could trust the staged pair";
+        return wait(eyes.now + SOON, reason.to_owned());
+    }
     let delay = eyes.policy.trust_delay;
     let Some(held) = eyes.known.belief.held(next, eyes.now) else {
         let reason = if eyes.policy.writes_bundles {
