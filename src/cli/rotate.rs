@@ -15,6 +15,7 @@ use super::terminal;
 use crate::cluster::kubernetes::Kubernetes;
 use crate::rotation::driver::Store;
 use crate::rotation::progress::Progress;
+use crate::rotation::source::Source;
 use crate::telemetry::metrics::Metrics;
 
 /// How often to look.
@@ -53,6 +54,15 @@ async fn rotate(args: &Args) -> anyhow::Result<()> {
     let names = args.names.names(place);
     let cluster = Kubernetes::new(place, names, "imageswap-rotate".to_owned(), Metrics::new()?);
     let cluster = cluster.await?;
+    let observed = cluster.observe().await;
+    let observed = observed.map_err(|why| anyhow!("can't read the Secret: {why}"))?;
+    match observed.secret {
+        None => bail!("there is no Secret yet; `imageswap status` says more"),
+        Some(secret) if secret.source != Source::Minted => bail!(
+            "the certificate is not ImageSwap's own: renew it where it comes from (docs/install.md)"
+        ),
+        Some(_) => {}
+    }
     // Another text each time: the same one is the same request.
     let request = OffsetDateTime::now_utc().format(&Rfc3339)?;
     let asked = cluster.ask_for_rotation(&request).await;

@@ -73,6 +73,7 @@ const TESTS: &[(&str, Test)] = &[
         "access::the_role_allows_what_is_needed_by_name",
         access::by_name,
     ),
+    ("install::uninstalled_without_a_trace", install::uninstall),
     ("replicas::three_serve_one_trusted_leaf", replicas::one_leaf),
     (
         "replicas::a_killed_leader_is_replaced_and_nothing_minted",
@@ -102,7 +103,6 @@ const TESTS: &[(&str, Test)] = &[
         "deploy::cluster_wide_leaves_the_cluster_itself_alone",
         deploy::cluster_wide,
     ),
-    ("install::uninstalled_without_a_trace", install::uninstall),
     ("upgrade::over_1_5_3_keeping_its_maps", upgrade::over_1_5_3),
     (
         "access::no_call_was_denied_in_the_whole_run",
