@@ -1,12 +1,12 @@
 //! A TLS handshake as kube-apiserver makes it: which leaf does an address serve, and is it trusted?
 
-use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use imageswap::pki::Served;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, Stream};
@@ -40,14 +40,8 @@ pub fn leaf(address: SocketAddr, name: &str, ca: &[u8]) -> anyhow::Result<String
     stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: imageswap\r\nConnection: close\r\n\r\n")?;
     let mut answer = [0; 12];
     stream.read_exact(&mut answer)?;
-    let leaf = connection
-        .peer_certificates()
-        .and_then(<[_]>::first)
-        .context("no certificate was sent")?;
-    let digest = ring::digest::digest(&ring::digest::SHA256, leaf);
-    Ok(digest.as_ref().iter().fold(String::new(), |mut hex, byte| {
-        // Writing to a String can't fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    }))
+    let chain = connection.peer_certificates().unwrap_or_default();
+    let chain = chain.iter().map(|one| one.clone().into_owned()).collect();
+    let served = Served::read(chain).context("no certificate was sent that can be read")?;
+    Ok(served.fingerprint())
 }

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use chaos::command::{eventually, run};
 use chaos::install::{self, NAMESPACE};
-use chaos::load::{self, Plan, Report};
+use chaos::load::{self, Report};
 use chaos::progress::say;
 use serde_json::Value;
 
-use crate::world::{Installed, SWAPPED, UNSWAPPED, World};
+use crate::world::{Installed, World, dry_runs};
 
 pub(crate) fn one_leaf(world: &World) -> anyhow::Result<()> {
     world.need(Installed::Production)?;
@@ -39,15 +39,7 @@ pub(crate) fn killed_leader(world: &World) -> anyhow::Result<()> {
 
     // Meanwhile Pods are created, none of which may be let through as it is.
     let namespace = world.namespace()?;
-    let plan = Plan {
-        rate: 20,
-        duration: Duration::from_secs(60),
-        clients: 4,
-        namespace: namespace.name.clone(),
-        image: UNSWAPPED.to_owned(),
-        swapped: SWAPPED.to_owned(),
-        is_real: false,
-    };
+    let plan = dry_runs(&namespace, Duration::from_secs(60));
     let load = load::start(&world.cluster, &plan)?;
     std::thread::sleep(Duration::from_secs(2));
     kill(world, &leader)?;

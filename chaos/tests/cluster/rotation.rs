@@ -8,14 +8,14 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chaos::command::eventually;
 use chaos::install::{self, CONFIGURATION, NAMESPACE};
-use chaos::load::{self, Plan, Report};
+use chaos::load::{self, Report};
 use chaos::progress::say;
 use imageswap::pki;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use crate::replicas::{kill, leader, leaves, lost_dials_only};
-use crate::world::{Installed, SWAPPED, UNSWAPPED, World};
+use crate::world::{Installed, World, dry_runs};
 
 /// What asks for a rotation, and what says that it was begun.
 const ROTATE: &str = "k8s.twr.io/imageswap-rotate";
@@ -85,18 +85,7 @@ pub(crate) fn secret_broken(world: &World) -> anyhow::Result<()> {
             json!({"tls.key": STANDARD.encode("rubbish")}),
             json!({"tls.crt": "", "ca.crt": null}),
         ] {
-            let patch = json!({"data": broken}).to_string();
-            let words = [
-                "-n",
-                NAMESPACE,
-                "patch",
-                "secret",
-                "imageswap-tls",
-                "--type=merge",
-                "-p",
-                &patch,
-            ];
-            world.kubectl(&words)?;
+            patch_secret(world, &json!({"data": broken}))?;
             settled(world)?;
         }
         Ok(())
@@ -117,18 +106,7 @@ pub(crate) fn foreign_pair(world: &World) -> anyhow::Result<()> {
             "tls.key": STANDARD.encode(&pair.key),
             "ca.crt": STANDARD.encode(&pair.ca),
         }});
-        let patch = data.to_string();
-        let words = [
-            "-n",
-            NAMESPACE,
-            "patch",
-            "secret",
-            "imageswap-tls",
-            "--type=merge",
-            "-p",
-            &patch,
-        ];
-        world.kubectl(&words)?;
+        patch_secret(world, &data)?;
         settled(world)
     })?;
     say(format_args!(
@@ -215,15 +193,7 @@ fn under_load<T>(
     work: impl FnOnce() -> anyhow::Result<T>,
 ) -> anyhow::Result<(Report, T)> {
     let namespace = world.namespace()?;
-    let plan = Plan {
-        rate: 20,
-        duration: Duration::from_secs(600),
-        clients: 4,
-        namespace: namespace.name.clone(),
-        image: UNSWAPPED.to_owned(),
-        swapped: SWAPPED.to_owned(),
-        is_real: false,
-    };
+    let plan = dry_runs(&namespace, Duration::from_secs(600));
     let load = load::start(&world.cluster, &plan)?;
     std::thread::sleep(Duration::from_secs(2));
     let done = work();
@@ -286,6 +256,22 @@ fn settled(world: &World) -> anyhow::Result<()> {
         ensure!(leaves.iter().all(|leaf| *leaf == leaves[0]), "{leaves:?}");
         Ok(())
     })
+}
+
+/// As an administrator would, or a tool that thinks the Secret its own.
+fn patch_secret(world: &World, patch: &Value) -> anyhow::Result<()> {
+    let patch = patch.to_string();
+    let words = [
+        "-n",
+        NAMESPACE,
+        "patch",
+        "secret",
+        "imageswap-tls",
+        "--type=merge",
+        "-p",
+        &patch,
+    ];
+    world.kubectl(&words).map(drop)
 }
 
 fn secret(world: &World) -> anyhow::Result<Value> {

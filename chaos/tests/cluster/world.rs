@@ -12,6 +12,7 @@ use chaos::cluster::Cluster;
 use chaos::command::{eventually, output, run};
 use chaos::guard::Guard;
 use chaos::install::{self, NAMESPACE};
+use chaos::load::Plan;
 use chaos::progress::say;
 use chaos::{binaries, doctor};
 use serde_json::Value;
@@ -294,6 +295,19 @@ pub(crate) fn pod_with(name: &str, image: &str) -> Value {
             "containers": [{"name": "main", "image": image}],
         },
     })
+}
+
+/// 20 Pods a second that must be swapped and are not stored.
+pub(crate) fn dry_runs(namespace: &Namespace<'_>, duration: Duration) -> Plan {
+    Plan {
+        rate: 20,
+        duration,
+        clients: 4,
+        namespace: namespace.name.clone(),
+        image: UNSWAPPED.to_owned(),
+        swapped: SWAPPED.to_owned(),
+        is_real: false,
+    }
 }
 
 /// Every image of a Pod's containers, of all kinds.
