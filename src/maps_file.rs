@@ -1,12 +1,12 @@
 //! The map file on disk: read, judged, and kept up to date. The last good one stays.
 
-use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::files::Fingerprint;
 use crate::maps::{Diagnostic, MAX_BYTES, Maps, Severity, Unreadable};
+use crate::text::sha256;
 
 /// A map file and what is to be said of it.
 #[derive(Debug)]
@@ -107,15 +107,6 @@ fn read(path: &Path) -> Result<Vec<u8>, Why> {
     Ok(bytes)
 }
 
-fn hash(bytes: &[u8]) -> String {
-    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-    digest.as_ref().iter().fold(String::new(), |mut hex, byte| {
-        // Writing to a String can't fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
-}
-
 impl Loaded {
     /// Reads a map file's bytes and judges them.
     ///
@@ -128,7 +119,7 @@ impl Loaded {
         Ok(Self {
             maps,
             diagnostics,
-            hash: hash(bytes),
+            hash: sha256(bytes),
             ends_well: bytes.last().is_none_or(|b| matches!(b, b'\n' | b'\r')),
         })
     }

@@ -1,4 +1,6 @@
-//! Strangers' texts, cut to what is worth showing.
+//! What strangers' bytes are shown as: their text cut to what is worth it, or their digest.
+
+use std::fmt::Write as _;
 
 /// The first characters of a text, at most this many.
 pub(crate) fn shortened(text: &str, characters: usize) -> &str {
@@ -6,6 +8,16 @@ pub(crate) fn shortened(text: &str, characters: usize) -> &str {
         Some((end, _)) => text.get(..end).unwrap_or_default(),
         None => text,
     }
+}
+
+/// SHA-256, in hexadecimal.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    digest.as_ref().iter().fold(String::new(), |mut hex, byte| {
+        // Writing to a String can't fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::ValueEnum;
 use clap::builder::OsStringValueParser;
@@ -142,6 +143,28 @@ pub(super) fn example() -> anyhow::Result<Loaded> {
     Ok(Loaded::parse(EXAMPLE.as_bytes())?)
 }
 
+/// `9s`, `10m`, `365d`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let help = "a time is a number with a unit: 500ms, 9s, 10m, 12h, 365d";
+    let days = text
+        .strip_suffix('d')
+        .and_then(|days| days.trim().parse::<u32>().ok());
+    let parsed = match days {
+        Some(days) => Duration::from_secs(u64::from(days) * 86_400),
+        None => {
+            let signed: jiff::SignedDuration = text.parse().map_err(|_| help.to_owned())?;
+            Duration::try_from(signed).map_err(|_| help.to_owned())?
+        }
+    };
+    if parsed > MAX_TIME {
+        return Err("a time is at most 36500d".to_owned());
+    }
+    Ok(parsed)
+}
+
+/// A hundred years: dates and deadlines are reckoned with it.
+const MAX_TIME: Duration = Duration::from_secs(36_500 * 86_400);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,5 +179,28 @@ mod tests {
             maps.swap("docker.io/nginx/nginx:latest").image(),
             Some("my-registry.example.com/nginx/nginx:latest")
         );
+    }
+
+    #[test]
+    fn durations() {
+        for (text, expected) in [
+            ("9s", Some(9_000)),
+            ("500ms", Some(500)),
+            ("10m", Some(600_000)),
+            ("365d", Some(31_536_000_000)),
+            ("0s", Some(0)),
+            ("36500d", Some(3_153_600_000_000)),
+            ("36501d", None),
+            ("9223372036854775807s", None),
+            ("-1s", None),
+            ("9", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                duration(text).ok().map(|d| d.as_millis()),
+                expected,
+                "{text}"
+            );
+        }
     }
 }

@@ -8,8 +8,8 @@ use anyhow::{Context, anyhow, bail};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::args::duration;
 use super::names::NameArgs;
-use super::serve::duration;
 use super::status::whereabouts;
 use super::terminal;
 use crate::cluster::kubernetes::Kubernetes;

@@ -26,8 +26,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
+pub(super) use self::args::Args;
 use self::args::name_forgotten;
-pub(super) use self::args::{Args, duration};
 use self::brought::Brought;
 use self::cluster::Cluster;
 use self::greeting::greet;

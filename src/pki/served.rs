@@ -1,13 +1,12 @@
 //! A chain as a peer served it in a handshake: certificates without a key.
 
-use std::fmt::Write as _;
-
 use rustls::pki_types::{CertificateDer, ServerName};
 use time::OffsetDateTime;
 use webpki::EndEntityCert;
 
 use super::Bundle;
 use super::judge::{not_after, verify};
+use crate::text::sha256;
 
 /// A leaf and what stands between it and its CA; at least the leaf.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,13 +23,7 @@ impl Served {
 
     /// SHA-256 of the leaf, in hexadecimal.
     pub fn fingerprint(&self) -> String {
-        let leaf = self.chain.first().map_or(&[][..], |leaf| leaf);
-        let digest = ring::digest::digest(&ring::digest::SHA256, leaf);
-        digest.as_ref().iter().fold(String::new(), |mut hex, byte| {
-            // Writing to a String can't fail.
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
+        sha256(self.chain.first().map_or(&[], |leaf| leaf))
     }
 
     /// When the leaf ends.

@@ -54,19 +54,7 @@ fn bundle(pems: &[&Pem]) -> Vec<u8> {
 }
 
 fn secret(pem: &Pem) -> Secret {
-    let part = |text: &str| Some(text.as_bytes().to_vec());
-    Secret {
-        version: "1".to_owned(),
-        kind: "kubernetes.io/tls".to_owned(),
-        chain: part(&pem.chain),
-        key: part(&pem.key),
-        ca: part(&pem.ca),
-        next_chain: None,
-        next_key: None,
-        request: None,
-        answered: None,
-        source: Source::Minted,
-    }
+    Secret::minted("1", pem)
 }
 
 fn configuration(bundles: &[Vec<u8>]) -> Configuration {

@@ -6,7 +6,6 @@ use time::Duration;
 
 use super::*;
 use crate::pki::{Pem, mint};
-use crate::rotation::source::Source;
 use crate::rotation::state::{Configuration, Hook, Secret};
 
 const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH.saturating_add(Duration::days(20_000));
@@ -19,22 +18,6 @@ fn pair(days: i64) -> Pem {
 fn served(pem: &Pem) -> Served {
     let chain = CertificateDer::pem_slice_iter(pem.chain.as_bytes());
     Served::read(chain.collect::<Result<_, _>>().unwrap()).unwrap()
-}
-
-fn secret_of(pem: &Pem) -> Secret {
-    let part = |text: &str| Some(text.as_bytes().to_vec());
-    Secret {
-        version: "1".to_owned(),
-        kind: String::new(),
-        chain: part(&pem.chain),
-        key: part(&pem.key),
-        ca: part(&pem.ca),
-        source: Source::Minted,
-        next_chain: None,
-        next_key: None,
-        request: None,
-        answered: None,
-    }
 }
 
 fn healthy(pem: &Pem) -> Facts {
@@ -66,7 +49,7 @@ fn healthy(pem: &Pem) -> Facts {
                     manager: None,
                 }],
             }),
-            secret: Some(secret_of(pem)),
+            secret: Some(Secret::minted("1", pem)),
         },
         lease: Some(Lease {
             holder: Some("one-123".to_owned()),

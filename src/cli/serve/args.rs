@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use clap::builder::{BoolishValueParser, FalseyValueParser, OsStringValueParser};
 use tracing::warn;
 
-use crate::cli::args::{DISABLE_LABEL, RulesArgs};
+use crate::cli::args::{DISABLE_LABEL, RulesArgs, duration};
 use crate::cli::names::NameArgs;
 use crate::cluster::kubernetes::identity;
 use crate::cluster::local::StateDir;
@@ -345,25 +345,6 @@ fn address(text: &str) -> Result<SocketAddr, String> {
         .map_err(|_| "an address is IP:PORT, [IPv6]:PORT, or :PORT for all".to_owned())
 }
 
-/// `9s`, `10m`, `365d`.
-pub(in crate::cli) fn duration(text: &str) -> Result<Duration, String> {
-    let help = "a time is a number with a unit: 500ms, 9s, 10m, 12h, 365d";
-    let days = text
-        .strip_suffix('d')
-        .and_then(|days| days.trim().parse::<u32>().ok());
-    let parsed = match days {
-        Some(days) => Duration::from_secs(u64::from(days) * 86_400),
-        None => {
-            let signed: jiff::SignedDuration = text.parse().map_err(|_| help.to_owned())?;
-            Duration::try_from(signed).map_err(|_| help.to_owned())?
-        }
-    };
-    if parsed > MAX_TIME {
-        return Err("a time is at most 36500d".to_owned());
-    }
-    Ok(parsed)
-}
-
 /// Leases count whole seconds, and must be long enough to be renewed in time.
 fn lease_time(text: &str) -> Result<Duration, String> {
     let time = duration(text)?;
@@ -372,9 +353,6 @@ fn lease_time(text: &str) -> Result<Duration, String> {
         .then_some(time)
         .ok_or_else(|| "a lease lasts whole seconds, from 3s to 1h".to_owned())
 }
-
-/// A hundred years: dates and deadlines are reckoned with it.
-const MAX_TIME: Duration = Duration::from_secs(36_500 * 86_400);
 
 #[cfg(test)]
 mod tests {
@@ -408,29 +386,6 @@ mod tests {
             ("2h", false),
         ] {
             assert_eq!(lease_time(text).is_ok(), is_right, "{text}");
-        }
-    }
-
-    #[test]
-    fn durations() {
-        for (text, expected) in [
-            ("9s", Some(9_000)),
-            ("500ms", Some(500)),
-            ("10m", Some(600_000)),
-            ("365d", Some(31_536_000_000)),
-            ("0s", Some(0)),
-            ("36500d", Some(3_153_600_000_000)),
-            ("36501d", None),
-            ("9223372036854775807s", None),
-            ("-1s", None),
-            ("9", None),
-            ("", None),
-        ] {
-            assert_eq!(
-                duration(text).ok().map(|d| d.as_millis()),
-                expected,
-                "{text}"
-            );
         }
     }
 }

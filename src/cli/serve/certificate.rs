@@ -228,7 +228,6 @@ mod tests {
     }
 
     fn seen(version: &str, pem: &Pem, bundle: &str) -> Seen {
-        let part = |text: &str| Some(text.as_bytes().to_vec());
         Some(Arc::new(Observed {
             configuration: Some(Configuration {
                 version: version.to_owned(),
@@ -241,18 +240,7 @@ mod tests {
                     manager: None,
                 }],
             }),
-            secret: Some(Secret {
-                version: version.to_owned(),
-                kind: String::new(),
-                chain: part(&pem.chain),
-                key: part(&pem.key),
-                ca: part(&pem.ca),
-                source: Source::Minted,
-                next_chain: None,
-                next_key: None,
-                request: None,
-                answered: None,
-            }),
+            secret: Some(Secret::minted(version, pem)),
         }))
     }
 

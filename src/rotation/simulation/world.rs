@@ -1,7 +1,6 @@
 //! The Secret and the webhook configuration with their history, and the hand that meddles.
 
 use super::{DELAY, Dice, Mutation, pool};
-use crate::rotation::source::Source;
 use crate::rotation::state::{Configuration, Hook, Secret};
 use crate::rotation::tests::changed;
 use crate::rotation::write::{Failure, Write};
@@ -212,20 +211,8 @@ impl World {
             Write::Create(_) if self.secret().is_some() => Err(conflict()),
             Write::Create(pem) => {
                 self.emergency(&pem.chain);
-                let part = |text: &str| Some(text.as_bytes().to_vec());
                 let version = self.version();
-                self.secrets.push(Some(Secret {
-                    version,
-                    kind: String::new(),
-                    chain: part(&pem.chain),
-                    key: part(&pem.key),
-                    ca: part(&pem.ca),
-                    source: Source::Minted,
-                    next_chain: None,
-                    next_key: None,
-                    request: None,
-                    answered: None,
-                }));
+                self.secrets.push(Some(Secret::minted(&version, pem)));
                 Ok(())
             }
             Write::Change { version, change } => {
