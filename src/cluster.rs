@@ -9,7 +9,36 @@ pub mod place;
 
 use std::sync::Arc;
 
+use tokio::time::timeout;
+
+use crate::rotation::clock::{Clock, Span};
+use crate::rotation::driver::Store;
+use crate::rotation::replica::FRESH;
 use crate::rotation::state::Observed;
+use crate::rotation::write::Failure;
 
 /// What was seen last; `None` before the first look.
-pub type Seen = Option<Arc<Observed>>;
+pub type Seen = Option<Look>;
+
+/// A look at both objects.
+#[derive(Debug, Clone)]
+pub struct Look {
+    /// What was seen.
+    pub observed: Arc<Observed>,
+    /// When.
+    pub read: Span,
+}
+
+impl Look {
+    /// Looks now. One that takes longer than anybody would act on it is a failure.
+    async fn at(store: &impl Store, clock: &Clock) -> Result<Self, Failure> {
+        let from = clock.now().steady;
+        let late = |_| Failure::Failed(format!("not read within {FRESH:?}"));
+        let observed = timeout(FRESH, store.observe()).await.map_err(late)??;
+        let to = clock.now().steady;
+        Ok(Self {
+            observed: Arc::new(observed),
+            read: Span { from, to },
+        })
+    }
+}

@@ -6,6 +6,8 @@
 mod alone;
 mod bundle;
 mod judge;
+#[cfg(test)]
+pub(crate) mod memo;
 mod mint;
 mod names;
 mod served;
@@ -56,6 +58,8 @@ pub struct Pair {
     pub not_after: OffsetDateTime,
     /// When the last CA in the trust bundle ends.
     pub ca_not_after: OffsetDateTime,
+    /// Whether ImageSwap minted it, and nobody brought it.
+    pub is_minted: bool,
 }
 
 impl Pem {
@@ -118,7 +122,7 @@ mod tests {
         let early = judge(&pem, &names(), NOW - YEAR).unwrap_err().to_string();
         assert!(early.contains("clock slow"), "{early}");
         let pair = judge(&pem, &names(), NOW).unwrap();
-        assert!(pair.is_minted());
+        assert!(pair.is_minted);
         assert_eq!(pair.not_after, NOW + YEAR);
         assert_eq!(pair.not_after, pair.ca_not_after);
     }

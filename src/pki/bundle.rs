@@ -14,8 +14,8 @@ use time::OffsetDateTime;
 
 use super::judge::not_after;
 
-/// Columns of base64 in a PEM file (RFC 7468, section 2).
-const COLUMNS: usize = 64;
+/// Bytes that make a line of 64 columns of base64 (RFC 7468, section 2).
+const LINE: usize = 48;
 
 /// CAs in the order they were found, each once.
 #[derive(Clone, Default)]
@@ -34,6 +34,13 @@ pub(super) struct Ca {
 impl Bundle {
     /// Reads what can be read; sections that hold no certificate are skipped.
     pub fn read(pem: &[u8]) -> Self {
+        #[cfg(test)]
+        return super::memo::recall(|memo| &mut memo.bundles, pem, || Self::parse(pem));
+        #[cfg(not(test))]
+        Self::parse(pem)
+    }
+
+    fn parse(pem: &[u8]) -> Self {
         let mut bundle = Self::default();
         for section in CertificateDer::pem_slice_iter(pem) {
             match section {
@@ -145,6 +152,13 @@ impl Bundle {
     }
 }
 
+#[cfg(test)]
+impl std::hash::Hash for Bundle {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.ders().for_each(|der| der.hash(state));
+    }
+}
+
 impl fmt::Debug for Bundle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Bundle {{ {} CAs }}", self.cas.len())
@@ -152,14 +166,12 @@ impl fmt::Debug for Bundle {
 }
 
 fn pem_of(certificate: &CertificateDer<'static>) -> String {
-    let mut text = "-----BEGIN CERTIFICATE-----".to_owned();
-    for (column, letter) in BASE64_STANDARD.encode(certificate).chars().enumerate() {
-        if column % COLUMNS == 0 {
-            text.push('\n');
-        }
-        text.push(letter);
+    let mut text = "-----BEGIN CERTIFICATE-----\n".to_owned();
+    for line in certificate.chunks(LINE) {
+        BASE64_STANDARD.encode_string(line, &mut text);
+        text.push('\n');
     }
-    text + "\n-----END CERTIFICATE-----\n"
+    text + "-----END CERTIFICATE-----\n"
 }
 
 #[cfg(test)]

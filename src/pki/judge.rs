@@ -7,14 +7,16 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use time::OffsetDateTime;
-use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+#[cfg(test)]
+use super::memo;
 use super::mint::CA_NAME;
 use super::{Bundle, Pair, Pem};
 
 /// Why a pair can't be served. Each is a sentence that names the part.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Flaw {
     /// No certificate, or a broken one.
     #[error("{0} holds no certificate that can be read")]
@@ -45,6 +47,20 @@ pub enum Flaw {
 /// # Errors
 /// The first flaw found. That it begins later is told only if there is no other.
 pub fn judge(pem: &Pem, names: &[String], now: OffsetDateTime) -> Result<Pair, Flaw> {
+    #[cfg(test)]
+    {
+        let question = (&pem.chain, &pem.key, &pem.ca, names, memo::hour(now));
+        memo::recall(
+            |memo| &mut memo.pairs,
+            question,
+            || judge_anew(pem, names, now),
+        )
+    }
+    #[cfg(not(test))]
+    judge_anew(pem, names, now)
+}
+
+fn judge_anew(pem: &Pem, names: &[String], now: OffsetDateTime) -> Result<Pair, Flaw> {
     let bundle = Bundle::read(pem.ca.as_bytes());
     let pair = read(&pem.chain, &pem.key, &bundle)?;
     if bundle.is_empty() {
@@ -66,6 +82,7 @@ pub(super) fn read(chain: &str, key: &str, bundle: &Bundle) -> Result<Pair, Flaw
         not_before,
         not_after,
         ca_not_after: bundle.last_end().unwrap_or(not_after),
+        is_minted: chain.first().is_some_and(is_minted),
         certified: Arc::new(CertifiedKey::new(chain, key)),
     })
 }
@@ -73,6 +90,16 @@ pub(super) fn read(chain: &str, key: &str, bundle: &Bundle) -> Result<Pair, Flaw
 impl Pair {
     /// Whether a client that believes these CAs believes this pair now.
     pub fn is_trusted(&self, bundle: &Bundle, now: OffsetDateTime) -> bool {
+        #[cfg(test)]
+        {
+            let question = (&self.certified.cert, bundle, memo::hour(now));
+            memo::recall(
+                |memo| &mut memo.trusted,
+                question,
+                || self.verify(bundle, now).is_ok(),
+            )
+        }
+        #[cfg(not(test))]
         self.verify(bundle, now).is_ok()
     }
 
@@ -98,20 +125,21 @@ impl Pair {
 
     /// Whether the leaf is valid for this name.
     pub fn is_valid_for(&self, name: &str) -> bool {
+        #[cfg(test)]
+        {
+            let question = (self.leaf(), name);
+            memo::recall(|memo| &mut memo.named, question, || self.covers(name))
+        }
+        #[cfg(not(test))]
+        self.covers(name)
+    }
+
+    fn covers(&self, name: &str) -> bool {
         let leaf = self.certified.cert.first();
         let entity = leaf.and_then(|leaf| EndEntityCert::try_from(leaf).ok());
         let server = ServerName::try_from(name).ok();
         entity.zip(server).is_some_and(|(entity, server)| {
             entity.verify_is_valid_for_subject_name(&server).is_ok()
-        })
-    }
-
-    /// Whether ImageSwap minted it, and nobody brought it.
-    pub fn is_minted(&self) -> bool {
-        let parsed = X509Certificate::from_der(self.leaf());
-        parsed.is_ok_and(|(_, leaf)| {
-            let mut names = leaf.issuer().iter_common_name();
-            names.any(|name| name.as_str().is_ok_and(|name| name.starts_with(CA_NAME)))
         })
     }
 
@@ -149,16 +177,12 @@ pub(super) fn verify(
         .filter_map(|ca| anchor_from_trusted_cert(&ca.der).ok())
         .collect();
     let (time, usage) = (unix_time(now), KeyUsage::server_auth());
+    #[cfg(test)]
+    let algorithms = memo::algorithms();
+    #[cfg(not(test))]
+    let algorithms = webpki::ALL_VERIFICATION_ALGS;
     entity
-        .verify_for_usage(
-            ALL_VERIFICATION_ALGS,
-            &anchors,
-            intermediates,
-            time,
-            usage,
-            None,
-            None,
-        )
+        .verify_for_usage(algorithms, &anchors, intermediates, time, usage, None, None)
         .map(|_| ())
 }
 
@@ -166,6 +190,15 @@ pub(super) fn verify(
 fn certificates(pem: &str) -> Option<Vec<CertificateDer<'static>>> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     all.ok().filter(|all| !all.is_empty())
+}
+
+/// Whether the issuer is a CA of ours.
+fn is_minted(leaf: &CertificateDer<'_>) -> bool {
+    let parsed = X509Certificate::from_der(leaf);
+    parsed.is_ok_and(|(_, leaf)| {
+        let mut names = leaf.issuer().iter_common_name();
+        names.any(|name| name.as_str().is_ok_and(|name| name.starts_with(CA_NAME)))
+    })
 }
 
 pub(super) fn not_after(certificate: &CertificateDer<'_>) -> Option<OffsetDateTime> {

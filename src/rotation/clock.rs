@@ -17,6 +17,23 @@ pub struct Moment {
     pub steady: Duration,
 }
 
+/// Since when and until when something was read, by the steady clock: what was read was so at some
+/// moment between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// Before the first call.
+    pub from: Duration,
+    /// After the last answer.
+    pub to: Duration,
+}
+
+impl Span {
+    /// How old at most is what was read.
+    pub fn age(&self, now: Moment) -> Duration {
+        now.steady.saturating_sub(self.from)
+    }
+}
+
 /// Tells the moment. A clone tells the same.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> Moment + Send + Sync>);

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use super::belief::Belief;
-use super::clock::{Clock, Moment};
+use super::clock::{Clock, Moment, Span};
 use super::plan::{Endpoint, Known, Needs, Plan, Policy, Step, plan};
 use super::repairs::Repairs;
 use super::state::Observed;
@@ -127,10 +127,16 @@ impl<S: Store> Driver<S> {
     /// # Errors
     /// The state can't be read or written, or was written by somebody else meanwhile.
     pub async fn step(&self, memory: &mut Memory) -> Result<Option<Duration>, Failure> {
+        let from = self.clock.now().steady;
         let observed = self.store.observe().await?;
         let now = self.clock.now();
-        memory.belief.look(&observed, now.steady);
-        let Plan { step, reason } = self.plan(&observed, &memory.belief, now).await?;
+        let read = Span {
+            from,
+            to: now.steady,
+        };
+        memory.belief.look(&observed, read);
+        let belief = &mut memory.belief;
+        let Plan { step, reason } = self.plan(&observed, belief, now).await?;
         self.show(&step);
         let name = step.name();
         let write = match step {
@@ -155,6 +161,11 @@ impl<S: Store> Driver<S> {
             }
             step => self.write_of(step, now.wall)?,
         };
+        let age = read.age(self.clock.now());
+        if age > self.policy.oldest {
+            let why = format!("what was seen {} s ago may be otherwise now", age.as_secs());
+            return Err(Failure::Conflict(why));
+        }
         let done = self.store.apply(&write).await;
         let result = match &done {
             Ok(()) => "ok",
@@ -174,11 +185,11 @@ impl<S: Store> Driver<S> {
     async fn plan(
         &self,
         observed: &Observed,
-        belief: &Belief,
+        belief: &mut Belief,
         now: Moment,
     ) -> Result<Plan, Failure> {
         let served = self.served.borrow().clone();
-        let mut known = Known {
+        let known = Known {
             served: served.as_ref(),
             belief,
             endpoints: None,
@@ -192,7 +203,12 @@ impl<S: Store> Driver<S> {
             return Ok(first);
         };
         let endpoints = self.store.endpoints().await?;
-        known.endpoints = Some(&endpoints);
+        belief.saw(&endpoints, self.clock.now().steady);
+        let known = Known {
+            served: served.as_ref(),
+            belief,
+            endpoints: Some(&endpoints),
+        };
         Ok(plan(observed, &known, &self.policy, now.wall))
     }
 

@@ -21,6 +21,9 @@
 //! - Only 6 takes a CA away, and only one that no replica's leaf needs, as seen by a handshake with
 //!   each. All other steps add. More than 32 besides those that are needed are not kept: somebody
 //!   may replace the Secret again and again.
+//! - A caBundle loses a CA only after the Secret was the same for longer than any replica acts on
+//!   what it saw ([`FRESH`]): one that saw another leaf before can't begin to serve that any more.
+//! - What was planned on what was seen long ago is not written (`driver`).
 //! - Every write carries the version it was planned on. Two leaders can conflict, not harm.
 //! - The webhook configuration is read before the Secret, so that no caBundle is taken for too wide
 //!   that another leader has widened since.
@@ -45,10 +48,20 @@ use std::time::Duration as Steady;
 use time::{Duration, OffsetDateTime};
 
 use super::belief::Belief;
+use super::replica::FRESH;
 use super::source::Source;
 use super::state::{Observed, Secret};
 use super::write::Write;
 use crate::pki::{self, Bundle, Flaw, Pair, Pem};
+
+/// How long the Secret must have been as it is before a CA goes from a caBundle.
+pub const SETTLED: Steady = FRESH.saturating_add(Steady::from_secs(1));
+
+/// How old at most is what a step is planned on when it is written: a write that names the version
+/// of one object says nothing of the other. Handshakes with many endpoints take some of it. With a
+/// call's deadline it is well below the trust delay, which a replica waits before it serves a leaf
+/// that somebody put into the Secret.
+pub const OLDEST: Steady = Steady::from_secs(20);
 
 /// How many CAs are kept besides those that are needed. A Secret holds 1 MiB.
 const KEPT: usize = 32;
@@ -74,6 +87,10 @@ pub struct Policy {
     pub trust_delay: Steady,
     /// Whether the caBundles are ours to write.
     pub writes_bundles: bool,
+    /// How long the Secret must have been as it is before a CA goes from a caBundle: [`SETTLED`].
+    pub settled: Steady,
+    /// How old at most is what a step is planned on when it is written: [`OLDEST`].
+    pub oldest: Steady,
 }
 
 /// What the leader knows besides the two objects.
@@ -238,7 +255,7 @@ impl Eyes<'_> {
     /// hardly any time left.
     fn due(&self, pair: &Pair) -> OffsetDateTime {
         let life = pair.not_after - pair.not_before;
-        let share = if pair.is_minted() { 2 } else { 10 };
+        let share = if pair.is_minted { 2 } else { 10 };
         pair.not_after - self.policy.renew_before.min(life / share)
     }
 
@@ -246,7 +263,7 @@ impl Eyes<'_> {
     /// is.
     fn lacks_name(&self, pair: &Pair) -> Option<&str> {
         let mut names = self.policy.names.iter();
-        let lacks = names.find(|name| pair.is_minted() && !pair.is_valid_for(name));
+        let lacks = names.find(|name| pair.is_minted && !pair.is_valid_for(name));
         lacks.map(String::as_str)
     }
 }

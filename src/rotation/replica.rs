@@ -5,14 +5,21 @@
 //! rotation nor a Secret replaced by hand makes a gap. It is not waited for if the one in memory is
 //! of no use: it has ended, or the caBundle believes the new one alone. A replica that has none
 //! serves the one it finds. A Secret that can't be served changes nothing.
+//!
+//! What was seen too long ago changes nothing either: a process that was stopped for an hour between
+//! its look and this would serve a leaf whose CA is gone. The leader counts on it, see `plan::prune`.
 
 use std::time::Duration as Steady;
 
 use time::OffsetDateTime;
 
 use super::belief::Belief;
+use super::clock::{Moment, Span};
 use super::state::Observed;
 use crate::pki::{Flaw, Pair};
+
+/// Nobody acts on what was read longer ago.
+pub const FRESH: Steady = Steady::from_secs(5);
 
 /// What to do with what was observed.
 #[derive(Debug)]
@@ -27,6 +34,8 @@ pub enum Choice {
     Bad(Flaw),
     /// Go on with what is in memory: the caBundle does not believe the new leaf yet.
     NotTrustedYet,
+    /// Go on with what is in memory, if there is something, and look again.
+    TooOld,
 }
 
 /// What a replica has seen and wants.
@@ -34,6 +43,8 @@ pub enum Choice {
 pub struct View<'a> {
     /// Both objects, as they were seen last.
     pub observed: &'a Observed,
+    /// When that was.
+    pub read: Span,
     /// What it has seen of the caBundles, the last look included.
     pub belief: &'a Belief,
     /// The names that a leaf must have.
@@ -43,7 +54,11 @@ pub struct View<'a> {
 }
 
 /// Chooses. `serving` is what is in memory.
-pub fn choose(view: &View<'_>, serving: Option<&Pair>, now: OffsetDateTime) -> Choice {
+pub fn choose(view: &View<'_>, serving: Option<&Pair>, now: Moment) -> Choice {
+    if view.read.age(now) > FRESH {
+        return Choice::TooOld;
+    }
+    let now = now.wall;
     let Some(secret) = &view.observed.secret else {
         return Choice::Absent;
     };

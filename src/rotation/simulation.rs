@@ -2,24 +2,29 @@
 //!
 //! The world (`world`) keeps the Secret and the webhook configuration with their whole history.
 //! Three processes (`process`) each serve a leaf and may believe to lead, several at once. Every
-//! call of a leader is an event of its own, so that whatever can come between two calls does:
-//! crashes before and after each write, lost replies, conflicts, clocks that jump by a day, restarts,
-//! and a hand that deletes and corrupts. Replicas see both objects late.
+//! call of a leader and every part of a replica's look is an event of its own, so that whatever can
+//! come between two of them does: crashes before and after each write, lost calls and lost answers,
+//! conflicts, writes that land after their caller gave up, other writes, hours, clocks that jump by a
+//! day, restarts, Pods that the cluster forgets while they are still called, and a hand that deletes,
+//! corrupts, and puts old or foreign things in the place of ours. So what is acted on may be of any
+//! age. What is read is what there is at that moment: Kubernetes promises that of a `get` without a
+//! resourceVersion, whatever kube-apiserver is asked.
 //!
-//! After each event, every leaf that a living replica serves must be believed by every
-//! kube-apiserver whose view is at most the trust delay old: that is, by each configuration that was
-//! the current one at any moment within the trust delay, as if there were a kube-apiserver for every
-//! lateness. Excused is only what a person did:
-//! - a CA that a hand took out of a caBundle, until it is back in one;
-//! - a leaf that was made because a hand had damaged or deleted the Secret (or there was none yet),
-//!   in a replica that had nothing else to serve that is believed, towards configurations from before its CA was
-//!   first published.
+//! After each event, every leaf that is served must be believed by every kube-apiserver whose view is
+//! at most the trust delay old: that is, by each configuration that was the current one at any moment
+//! within the trust delay, as if there were a kube-apiserver for every lateness. Excused is only what
+//! a person did:
+//! - A CA that a hand took out of a caBundle, until it is back in all of them; for a leaf that was
+//!   served or in the Secret when the hand came, or that came to be by what was seen just before.
+//! - A leaf that a hand put into the Secret, or that was made because a hand had damaged or deleted it
+//!   (or there was none yet), in a replica that had nothing else to serve that is believed: towards
+//!   configurations from before its CA was first published, and those from the half minute after a
+//!   hand put it there, when a leader may not have seen it yet.
 //!
 //! In the end the hand rests, and it must end rotated and pruned.
 //!
-//! What it does not show yet: replicas may act on a view of any age here, which over some thousands
-//! of seeds (2125) lets one serve a leaf whose CA was pruned since; and to read the Secret before the
-//! webhook configuration is not caught by these seeds.
+//! That it bites is shown by mutants, each of which is caught by a story that goes well without it,
+//! and that all is reached by counting the writes.
 //!
 //! `IMAGESWAP_SEED=n` replays one seed and prints its story.
 
@@ -27,19 +32,25 @@ mod pool;
 mod process;
 mod world;
 
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use self::process::Process;
-use self::world::{Hand, World};
+use self::world::{Hand, World, Writes};
+use crate::pki::memo;
 
 /// How late a kube-apiserver may be, in seconds.
 const DELAY: u64 = 60;
 
 /// Seeds of the test run; `IMAGESWAP_SEEDS=n` tries others, many more if there is time.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 20_000;
 
 /// Events of a story before the hand rests.
-const EVENTS: usize = 110;
+const EVENTS: usize = 180;
+
+/// How long a Pod may be called after the cluster has forgotten it, in seconds: until every node has
+/// learnt so.
+const FORGOTTEN: u64 = 5;
 
 /// What is broken on purpose, to show that it is noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,12 +60,27 @@ enum Mutation {
     SkipTrustDelay,
     /// A leader takes all endpoints to serve the current leaf.
     PruneEarly,
+    /// A leader prunes a caBundle though the Secret was another one a moment ago.
+    PruneUnsettled,
     /// Writes are made whatever the version.
     DropPrecondition,
+    /// A leader writes however long ago it looked.
+    WriteLate,
+    /// So it does, and reads the Secret before the webhook configuration. (If it does not write
+    /// late, the trust delay is in the way of any harm.)
+    SecretFirst,
     /// A replica serves what it finds.
     ServeBeforeTrusted,
+    /// A replica acts on what it saw long ago.
+    ActOnOldViews,
     /// A new leaf is served while the CA of the old one is replaced, not joined.
     ForgetOldCa,
+}
+
+impl Mutation {
+    fn writes_late(self) -> bool {
+        matches!(self, Self::WriteLate | Self::SecretFirst)
+    }
 }
 
 /// Numbers from a seed (splitmix64).
@@ -85,78 +111,124 @@ struct Story {
     processes: Vec<Process>,
     dice: Dice,
     mutation: Mutation,
+    /// How seldom something goes wrong.
+    calm: usize,
+    /// Whether processes take their time now and then.
+    is_sleepy: bool,
+    /// Those before the hand rested.
+    writes: Writes,
 }
 
 impl Story {
-    fn new(seed: u64, mutation: Mutation) -> Self {
+    fn new(seed: u64, mutation: Mutation, is_told: bool) -> Self {
         let mut dice = Dice(seed.wrapping_mul(0x2545_F491_4F6C_DD1D) ^ 0xA5A5);
         let world = Arc::new(Mutex::new(World::new(Dice(dice.next()), mutation)));
+        world.lock().unwrap().is_told = is_told;
         let is_settled = !dice.one_in(3);
         if is_settled {
             world.lock().unwrap().settle();
         }
-        let mut processes: Vec<_> = (0..3)
+        let processes = (0..3)
             .map(|id| Process::new(id, &world, mutation, &mut dice))
             .collect();
-        for process in &mut processes {
-            if is_settled {
-                process.look(true);
-                process.look(true);
-            }
-        }
-        processes[0].leads = true;
-        Self {
+        let mut story = Self {
             world,
             processes,
+            writes: Writes::default(),
+            calm: [1, 3, 8, 20][dice.below(4)],
+            is_sleepy: dice.one_in(3),
             dice,
             mutation,
+        };
+        if is_settled {
+            story.look_at_all();
         }
+        story.processes[0].leads = true;
+        story
     }
 
-    fn world(&self) -> std::sync::MutexGuard<'_, World> {
+    fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap()
     }
 
     fn event(&mut self) {
         let who = self.dice.below(self.processes.len());
+        let is_tempting = std::mem::take(&mut self.world().is_tempting);
+        if is_tempting && self.dice.one_in(4 * self.calm) {
+            // Trouble likes company.
+            let hand = Hand::draw(&mut self.dice);
+            return self.world().hand(hand);
+        }
         match self.dice.below(100) {
-            0..42 => {
-                let leading: Vec<_> = (0..3).filter(|i| self.processes[*i].leads).collect();
-                if let Some(who) = leading.get(who % leading.len().max(1)) {
-                    for _ in 0..=self.dice.below(4) {
-                        self.processes[*who].lead();
-                    }
-                }
-            }
-            42..62 => self.processes[who].look(false),
-            62..82 => {
+            0..40 => self.lead(who),
+            40..70 => self.look(who),
+            70..85 => {
                 let seconds = match self.dice.below(20) {
-                    0..14 => self.dice.below(20),
-                    14..19 => 20 + self.dice.below(100),
+                    0..9 => self.dice.below(3),
+                    9..15 => self.dice.below(20),
+                    15..19 => 20 + self.dice.below(100),
                     _ => self.long_jump(),
                 };
                 self.world().pass(seconds as u64);
             }
-            82..85 => self.processes[who].crash_leader(),
-            85..87 => {
-                let again = Process::new(who, &self.world, self.mutation, &mut self.dice);
-                self.processes[who] = again;
-                self.world().say(format!("process {who} is restarted"));
-            }
-            87..91 => {
+            85 => self.world().hand(Hand::Request),
+            // What is left goes wrong.
+            _ if !self.dice.one_in(self.calm) => self.lead(who),
+            86..88 => self.processes[who].crash_leader(),
+            88..90 => self.processes[who].dozes ^= self.is_sleepy,
+            90..91 => self.restart(who),
+            91..93 => {
                 let process = &mut self.processes[who];
                 process.leads = !process.leads;
                 let leads = process.leads;
                 self.world()
-                    .say(format!("process {who} believes to lead: {leads}"));
+                    .say(|| format!("process {who} believes to lead: {leads}"));
             }
-            91..93 => self.processes[who].set_clock(&mut self.dice),
-            93..96 => self.world().hand(Hand::Request),
+            93..95 => self.processes[who].set_clock(&mut self.dice),
             _ => {
                 let hand = Hand::draw(&mut self.dice);
                 self.world().hand(hand);
             }
         }
+    }
+
+    fn look(&mut self, who: usize) {
+        if self.processes[who].dozes && !self.dice.one_in(8) {
+            return;
+        }
+        for _ in 0..=self.dice.below(4) {
+            self.processes[who].look();
+        }
+    }
+
+    /// One of those who believe to lead makes some calls.
+    fn lead(&mut self, who: usize) {
+        let leading: Vec<_> = (0..3).filter(|i| self.processes[*i].leads).collect();
+        let Some(who) = leading.get(who % leading.len().max(1)) else {
+            return;
+        };
+        let calls = match self.processes[*who].dozes {
+            true => usize::from(self.dice.one_in(4)),
+            false => 1 + self.dice.below(6),
+        };
+        for _ in 0..calls {
+            self.processes[*who].lead();
+        }
+    }
+
+    /// Another process takes the place of this one, which may live on for a moment.
+    fn restart(&mut self, who: usize) {
+        let (is_forgotten, mut world) = (self.dice.one_in(2), self.world.lock().unwrap());
+        let (until, serving) = (world.time + FORGOTTEN, world.serving[who]);
+        if is_forgotten {
+            world.ghosts.extend(serving.map(|serving| (until, serving)));
+        }
+        world.say(|| format!("process {who} is restarted; the old one lives on: {is_forgotten}"));
+        drop(world);
+        let leads = self.processes[who].leads;
+        let again = Process::new(who, &self.world, self.mutation, &mut self.dice);
+        self.processes[who] = again;
+        self.processes[who].leads = leads && self.dice.one_in(2);
     }
 
     /// A day or less, as long as nothing ends in it: that a pair is left alone for half of its life
@@ -165,30 +237,20 @@ impl Story {
         let world = self.world();
         let (served, now) = (world.serving, world.time);
         drop(world);
-        let first = served
-            .iter()
-            .flatten()
-            .map(|leaf| pool::of(*leaf).ends)
-            .min();
-        match first {
+        let ends = |serving: &world::Serving| pool::of(serving.leaf).ends;
+        match served.iter().flatten().map(ends).min() {
             Some(end) if now + 5 * 86_400 < end => self.dice.below(86_400),
             _ => 0,
         }
     }
 
+    fn look_at_all(&mut self) {
+        self.processes.iter_mut().for_each(Process::look_anew);
+    }
+
     /// Every leaf that is served is believed by all who may call.
     fn check(&self) -> Result<(), String> {
-        let world = self.world();
-        for process in &self.processes {
-            let Some(leaf) = world.serving[process.id] else {
-                continue;
-            };
-            if let Some(why) = world.refuses(leaf, process.had_nothing_else) {
-                let id = process.id;
-                return Err(format!("the leaf {leaf} that process {id} serves: {why}"));
-            }
-        }
-        Ok(())
+        self.world().distrust().map_or(Ok(()), Err)
     }
 
     /// The hand rests, and all goes on in turns.
@@ -198,15 +260,14 @@ impl Story {
             process.leads = true;
         }
         for _ in 0..60 {
-            self.world().pass(15);
+            self.world().pass(31);
+            self.look_at_all();
+            self.check()?;
             for who in 0..self.processes.len() {
-                self.processes[who].look(true);
-                self.processes[who].look(true);
-                self.check()?;
-                for _ in 0..10 {
-                    self.processes[who].lead();
+                while !self.processes[who].lead() {
                     self.check()?;
                 }
+                self.check()?;
             }
             if self.is_over().is_ok() {
                 return Ok(());
@@ -219,11 +280,8 @@ impl Story {
     fn is_over(&self) -> Result<(), String> {
         let world = self.world();
         let leaf = world.is_over()?;
-        match world
-            .serving
-            .iter()
-            .position(|served| *served != Some(leaf))
-        {
+        let serves = |serving: &Option<world::Serving>| serving.is_some_and(|one| one.leaf == leaf);
+        match world.serving.iter().position(|serving| !serves(serving)) {
             Some(late) => Err(format!("process {late} does not serve {leaf}")),
             None => Ok(()),
         }
@@ -234,16 +292,26 @@ impl Story {
             self.event();
             self.check()?;
         }
+        let writes = self.world().writes;
+        self.writes = writes;
         self.finale().map_err(|why| format!("in the end: {why}"))
     }
 }
 
-/// Tells one story, and how it went wrong.
-fn run(seed: u64, mutation: Mutation) -> Result<(), String> {
-    let mut story = Story::new(seed, mutation);
+/// Tells one story, and which writes were made in it, or how it went wrong.
+fn run(seed: u64, mutation: Mutation) -> Result<Writes, String> {
+    memo::remember();
+    let mut story = Story::new(seed, mutation, false);
     let told = story.tell();
-    let lines = || story.world().trace.join("\n");
-    told.map_err(|why| format!("{}\nseed {seed}, {mutation:?}: {why}", lines()))
+    told.map(|()| story.writes)
+}
+
+/// Tells it again to whoever wants to know.
+fn retell(seed: u64, mutation: Mutation) -> String {
+    let mut story = Story::new(seed, mutation, true);
+    let told = story.tell();
+    let lines = story.world().trace.join("\n");
+    format!("{lines}\nseed {seed}, {mutation:?}: {told:?}; replay it with IMAGESWAP_SEED={seed}")
 }
 
 /// A number that a person has set.
@@ -251,38 +319,180 @@ fn set(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
+/// Asks of one seed after the other, with all processors, until there is an answer.
+fn search<T: Send>(seeds: u64, ask: impl Fn(u64) -> Option<T> + Sync) -> Option<(u64, T)> {
+    let (next, answer) = (AtomicU64::new(0), Mutex::new(None));
+    let work = || {
+        while answer.lock().unwrap().is_none() {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds {
+                return;
+            }
+            if let Some(found) = ask(seed) {
+                answer.lock().unwrap().get_or_insert((seed, found));
+            }
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+    answer.into_inner().unwrap()
+}
+
 #[test]
 fn no_story_has_an_instant_of_distrust_and_all_end_well() {
     if let Some(seed) = set("IMAGESWAP_SEED") {
-        let mut story = Story::new(seed, Mutation::None);
-        let told = story.tell();
-        println!("{}\n{told:?}", story.world().trace.join("\n"));
-        return told.unwrap();
+        println!("{}", retell(seed, Mutation::None));
+        run(seed, Mutation::None).unwrap();
+        return;
     }
     let seeds = set("IMAGESWAP_SEEDS").unwrap_or(SEEDS);
-    let half = seeds / 2;
-    let other = std::thread::spawn(move || (half..seeds).try_for_each(|n| run(n, Mutation::None)));
-    let told = (0..half).try_for_each(|seed| run(seed, Mutation::None));
-    if let Err(story) = told.and(other.join().unwrap()) {
-        panic!("{story}\nreplay it with IMAGESWAP_SEED");
+    let all = Mutex::new(Writes::default());
+    let failed = search(seeds, |seed| match run(seed, Mutation::None) {
+        Ok(writes) => {
+            *all.lock().unwrap() += writes;
+            None
+        }
+        Err(why) => Some(why),
+    });
+    if let Some((seed, _)) = failed {
+        panic!("{}", retell(seed, Mutation::None));
     }
+    let all = all.into_inner().unwrap();
+    println!("{seeds} stories: {all:?}");
+    assert!(all.least() * 12 > seeds, "some writes are rare: {all:?}");
 }
 
 /// By a story that goes well without it.
 #[test]
 fn each_mutant_is_caught() {
+    let mut missed = Vec::new();
     for mutation in [
         Mutation::SkipTrustDelay,
         Mutation::PruneEarly,
+        Mutation::PruneUnsettled,
         Mutation::DropPrecondition,
         Mutation::ServeBeforeTrusted,
+        Mutation::ActOnOldViews,
         Mutation::ForgetOldCa,
     ] {
-        let is_caught = |seed: &u64| run(*seed, mutation).is_err();
-        let caught = (0..SEEDS)
-            .filter(is_caught)
-            .find(|seed| run(*seed, Mutation::None).is_ok());
-        println!("{mutation:?} is caught by seed {caught:?}");
-        assert!(caught.is_some(), "{mutation:?} is not caught");
+        let is_right = |seed| run(seed, Mutation::None).is_ok();
+        let caught = search(SEEDS, |seed| {
+            let why = run(seed, mutation).err()?;
+            is_right(seed).then_some(why)
+        });
+        println!("{mutation:?} is caught: {caught:?}");
+        if caught.is_none() {
+            missed.push(mutation);
+        }
     }
+    assert!(missed.is_empty(), "not caught: {missed:?}");
+}
+
+// === two that need patience ===
+//
+// Drawn stories come to these once in tens of thousands, so they are told in full. Calls that are
+// lost may spare a world: each is told with many seeds.
+
+/// How many of so many tellings go wrong.
+fn gone_wrong(mutation: Mutation, tell: fn(&mut Story)) -> usize {
+    memo::remember();
+    let told = (0..50).map(|seed| {
+        let mut story = Story::settled(seed, mutation);
+        tell(&mut story);
+        story.check()
+    });
+    told.filter(Result::is_err).count()
+}
+
+impl Story {
+    /// Where all is well.
+    fn settled(seed: u64, mutation: Mutation) -> Self {
+        (0..)
+            .map(|more| Self::new(seed + 1_000 * more, mutation, false))
+            .find(|story| story.world().is_over().is_ok())
+            .unwrap()
+    }
+
+    fn pass(&self, seconds: u64) {
+        self.world().pass(seconds);
+    }
+
+    /// A leader takes steps until there is nothing to do.
+    fn work(&mut self, who: usize) {
+        for _ in 0..8 {
+            while !self.processes[who].lead() {}
+        }
+    }
+
+    /// A leader makes so many calls more.
+    fn call(&mut self, who: usize, calls: usize) {
+        for _ in 0..calls {
+            self.processes[who].lead();
+        }
+    }
+
+    /// A leader has pruned, so that it has seen for long what all serve.
+    fn prune_once(&mut self, who: usize) {
+        self.world().hand(Hand::ForeignBundle);
+        for _ in 0..3 {
+            self.work(who);
+            self.pass(8);
+        }
+    }
+
+    /// All see what there is, and again after the trust delay.
+    fn let_all_believe(&mut self, leader: usize) {
+        self.pass(1);
+        self.work(leader);
+        self.look_at_all();
+        self.pass(DELAY + 3);
+        self.look_at_all();
+        self.work(leader);
+    }
+}
+
+/// A leader stops between its handshakes and what it writes, and goes on when an old Secret was put
+/// back and is served.
+#[test]
+fn what_was_planned_long_ago_is_not_written() {
+    let tell = |story: &mut Story| {
+        story.prune_once(0);
+        story.world().hand(Hand::ForeignPair);
+        story.let_all_believe(1);
+        // The old CA is about to go from the caBundles when its Secret comes back, and all serve it.
+        story.work(0);
+        story.pass(8);
+        story.call(0, 6);
+        story.world().put_back(1);
+        story.let_all_believe(1);
+        story.call(0, 2);
+    };
+    assert_eq!(gone_wrong(Mutation::None, tell), 0);
+    assert!(gone_wrong(Mutation::WriteLate, tell) > 10);
+}
+
+/// A leader stops between its two reads, and a CA is staged, published and promoted meanwhile.
+#[test]
+fn the_webhook_configuration_is_read_before_the_secret() {
+    let tell = |story: &mut Story| {
+        story.prune_once(0);
+        story.call(0, 2);
+        story.world().hand(Hand::Request);
+        story.work(1);
+        story.look_at_all();
+        // The new CA is published. The other leader goes on until it is about to write.
+        story.call(0, 4);
+        story.pass(DELAY + 4);
+        story.look_at_all();
+        story.work(1);
+        for _ in 0..2 {
+            story.processes[2].look();
+        }
+        story.call(0, 2);
+        story.processes[2].look();
+    };
+    for right in [Mutation::None, Mutation::WriteLate] {
+        assert_eq!(gone_wrong(right, tell), 0);
+    }
+    assert!(gone_wrong(Mutation::SecretFirst, tell) > 10);
 }

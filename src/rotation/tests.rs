@@ -9,9 +9,9 @@ use time::{Duration, OffsetDateTime};
 use tokio::sync::{Notify, watch};
 
 use super::belief::Belief;
-use super::clock::{Clock, Moment};
+use super::clock::{Clock, Moment, Span};
 use super::driver::{Driver, Memory as Leader, Store};
-use super::plan::{Endpoint, Known, Plan, Policy, Step, plan};
+use super::plan::{Endpoint, Known, OLDEST, Plan, Policy, SETTLED, Step, plan};
 use super::replica::{Choice, View, choose, is_trusted};
 use super::source::Source;
 use super::state::{Configuration, Hook, Observed, Secret};
@@ -34,6 +34,8 @@ fn policy() -> Policy {
         renew_before: YEAR / 2,
         trust_delay: DELAY,
         writes_bundles: true,
+        settled: SETTLED,
+        oldest: OLDEST,
     }
 }
 
@@ -217,7 +219,7 @@ fn step(memory: &Memory, fate: Fate) -> Result<Option<Steady>, Failure> {
 /// Plans with eyes that have seen only this.
 fn plan_for(observed: &Observed) -> Plan {
     let mut belief = Belief::default();
-    belief.look(observed, Steady::ZERO);
+    belief.look(observed, at(Steady::ZERO));
     let known = Known {
         served: None,
         belief: &belief,
@@ -230,9 +232,23 @@ fn view<'a>(observed: &'a Observed, belief: &'a Belief, required: &'a [String]) 
     View {
         observed,
         belief,
+        read: at(Steady::ZERO),
         required,
         trust_delay: DELAY,
     }
+}
+
+/// A look that took no time.
+fn at(moment: Steady) -> Span {
+    Span {
+        from: moment,
+        to: moment,
+    }
+}
+
+fn wall(wall: OffsetDateTime) -> Moment {
+    let steady = Steady::ZERO;
+    Moment { wall, steady }
 }
 
 fn metrics() -> &'static Metrics {
@@ -472,22 +488,26 @@ fn a_replica_serves_what_is_right_and_believed() {
     for (secret, bundles, serving, expected) in rows {
         let seen = observed(secret.clone(), *bundles);
         let mut belief = Belief::default();
-        belief.look(&seen, Steady::ZERO);
-        let choice = choose(&view(&seen, &belief, &required), *serving, NOW);
+        belief.look(&seen, at(Steady::ZERO));
+        let choice = choose(&view(&seen, &belief, &required), *serving, wall(NOW));
         assert_eq!(word(&choice), *expected, "{seen:?}");
         // When all know what was seen, what waited for that waits no longer.
-        belief.look(&seen, DELAY);
-        let choice = choose(&view(&seen, &belief, &required), *serving, NOW);
+        belief.look(&seen, at(DELAY));
+        let choice = choose(&view(&seen, &belief, &required), *serving, wall(NOW));
         let waits = *expected == "not yet" && *bundles == Some(&lacks);
         assert_eq!(word(&choice) == "not yet", waits, "{seen:?}");
     }
     // What is in memory has ended.
     let short = mint(&[HOST.to_owned()], Duration::days(1), NOW).unwrap();
     let seen = observed(Some(fresh), Some(&lacks));
-    for (at, expected) in [(NOW, "not yet"), (NOW + Duration::days(2), "publish")] {
+    for (when, expected) in [(NOW, "not yet"), (NOW + Duration::days(2), "publish")] {
         let belief = Belief::default();
-        let choice = choose(&view(&seen, &belief, &required), Some(&pair(&short)), at);
-        assert_eq!(word(&choice), expected, "{at}");
+        let choice = choose(
+            &view(&seen, &belief, &required),
+            Some(&pair(&short)),
+            wall(when),
+        );
+        assert_eq!(word(&choice), expected, "{when}");
     }
 }
 
@@ -498,6 +518,7 @@ fn word(choice: &Choice) -> &'static str {
         Choice::Absent => "absent",
         Choice::Bad(_) => "bad",
         Choice::NotTrustedYet => "not yet",
+        Choice::TooOld => "too old",
     }
 }
 
@@ -580,10 +601,10 @@ fn any_event() -> impl Strategy<Value = Event> {
 fn look(memory: &Memory, serving: &mut Option<Pair>) {
     let (observed, required) = (memory.now(), policy().required);
     let mut belief = Belief::default();
-    belief.look(&observed, Steady::ZERO);
-    belief.look(&observed, DELAY);
+    belief.look(&observed, at(Steady::ZERO));
+    belief.look(&observed, at(DELAY));
     let view = view(&observed, &belief, &required);
-    let choice = choose(&view, serving.as_ref(), NOW);
+    let choice = choose(&view, serving.as_ref(), wall(NOW));
     if let Choice::Publish(pair) = choice {
         *serving = Some(pair);
     }

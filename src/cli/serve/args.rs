@@ -14,7 +14,7 @@ use crate::cli::names::NameArgs;
 use crate::cluster::kubernetes::identity;
 use crate::cluster::local::StateDir;
 use crate::cluster::place::{self, Place, Surroundings, Wish, place};
-use crate::rotation::plan::Policy;
+use crate::rotation::plan::{OLDEST, Policy, SETTLED};
 use crate::server::{Limits, Patience};
 use crate::telemetry::logs;
 
@@ -266,6 +266,8 @@ impl Args {
             renew_before,
             trust_delay: self.trust_delay,
             writes_bundles: self.patch_ca_bundle,
+            settled: SETTLED,
+            oldest: OLDEST,
         })
     }
 

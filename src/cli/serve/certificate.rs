@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use crate::cluster::Seen;
+use crate::cluster::{Look, Seen};
 use crate::pki::{Pair, Pem, judge};
 use crate::rotation::belief::Belief;
 use crate::rotation::clock::Clock;
@@ -80,12 +80,10 @@ impl Replica {
                 // Nobody looks any more: the process ends.
                 std::future::pending::<()>().await;
             }
-            let observed = seen.borrow_and_update().clone();
-            if let Some(observed) = observed {
-                if next.is_ok() {
-                    belief.look(&observed, self.clock.now().steady);
-                }
-                self.act(&observed, &belief, &mut said);
+            let look = seen.borrow_and_update().clone();
+            if let (Some(look), Ok(_)) = (look, next) {
+                belief.look(&look.observed, look.read);
+                self.act(&look, &belief, &mut said);
             }
             if self.serving.borrow().is_none() && waiting.may() {
                 info!(
@@ -96,17 +94,19 @@ impl Replica {
         }
     }
 
-    fn act(&self, observed: &Observed, belief: &Belief, said: &mut Said) {
-        let now = self.clock.now().wall;
+    fn act(&self, look: &Look, belief: &Belief, said: &mut Said) {
+        let (observed, moment) = (&*look.observed, self.clock.now());
+        let now = moment.wall;
         let served = self.serving.borrow().clone();
         let pair = served.as_ref().map(|served| &served.pair);
         let view = View {
             observed,
+            read: look.read,
             belief,
             required: &self.required,
             trust_delay: self.trust_delay,
         };
-        let choice = choose(&view, pair, now);
+        let choice = choose(&view, pair, moment);
         let is_bad = matches!(choice, Choice::Bad(_));
         self.metrics.refused.set(i64::from(is_bad));
         match choice {
@@ -115,7 +115,8 @@ impl Replica {
                 said.refused = None;
                 self.keep(observed);
             }
-            Choice::Absent => {}
+            // Another look comes within a minute: who watches was stopped as well.
+            Choice::Absent | Choice::TooOld => {}
             Choice::NotTrustedYet => {
                 if said.is_news(observed, "not trusted yet") {
                     info!("a new certificate is not trusted everywhere yet; serving the old");
@@ -220,6 +221,8 @@ mod tests {
 
     use super::*;
     use crate::pki::{Bundle, mint};
+    use crate::rotation::clock::Span;
+    use crate::rotation::replica::FRESH;
     use crate::rotation::state::{Configuration, Hook, Secret};
 
     fn pair() -> Pem {
@@ -227,8 +230,8 @@ mod tests {
         mint(&names, Duration::days(1), OffsetDateTime::now_utc()).unwrap()
     }
 
-    fn seen(version: &str, pem: &Pem, bundle: &str) -> Seen {
-        Some(Arc::new(Observed {
+    fn seen(version: &str, pem: &Pem, bundle: &str) -> Arc<Observed> {
+        Arc::new(Observed {
             configuration: Some(Configuration {
                 version: version.to_owned(),
                 uid: String::new(),
@@ -241,7 +244,7 @@ mod tests {
                 }],
             }),
             secret: Some(Secret::minted(version, pem)),
-        }))
+        })
     }
 
     #[tokio::test(start_paused = true)]
@@ -255,6 +258,12 @@ mod tests {
         let (serving, served) = watch::channel(None);
         let metrics = Metrics::new().unwrap();
         let (kept, written_back) = watch::channel(None);
+        let clock = Clock::system();
+        let look = |observed, age| {
+            let at = clock.now().steady.saturating_sub(age);
+            let read = Span { from: at, to: at };
+            Some(Look { observed, read })
+        };
         let replica = Replica {
             required: vec!["imageswap.ns.svc".to_owned()],
             trust_delay: std::time::Duration::from_secs(60),
@@ -262,7 +271,7 @@ mod tests {
             seen: seen_by,
             serving,
             kept,
-            clock: Clock::system(),
+            clock: clock.clone(),
             metrics: metrics.clone(),
         };
         let task = tokio::spawn(async move { replica.follow().await });
@@ -286,7 +295,7 @@ mod tests {
             // The seventh row is seen, and seen again after the trust delay.
             let passed = if row == 7 { 60_000 } else { 0 };
             tokio::time::sleep(std::time::Duration::from_millis(passed)).await;
-            sender.send_replace(seen);
+            sender.send_replace(look(seen, std::time::Duration::ZERO));
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
             let serves = served.borrow().as_ref().map(|served: &Served| {
                 [&one, &two].map(|pem| {
@@ -304,11 +313,17 @@ mod tests {
         let kept = written_back.borrow().clone().unwrap();
         assert_eq!((&kept.chain, &kept.key), (&two.chain, &two.key));
         // The same, but brought from now on: not to be written back.
-        let mut brought = (*seen("8", &two, "").unwrap()).clone();
+        let mut brought = (*seen("8", &two, "")).clone();
         brought.secret.as_mut().unwrap().source = Source::Annotated;
-        sender.send_replace(Some(Arc::new(brought)));
+        sender.send_replace(look(Arc::new(brought), std::time::Duration::ZERO));
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         assert!(written_back.borrow().is_none());
+        // What the caBundle alone believes, but seen too long ago.
+        for (age, reloads) in [(FRESH + FRESH, 2), (FRESH, 3)] {
+            sender.send_replace(look(seen("9", &one, &one.ca), age));
+            tokio::time::sleep(std::time::Duration::from_micros(1)).await;
+            assert_eq!(count("ok"), reloads, "{age:?}");
+        }
         assert!(metrics.not_after.with_label_values(&["leaf"]).get() > 0);
         assert!(!task.is_finished());
     }

@@ -72,13 +72,14 @@ impl Cluster {
             store: cluster.clone(),
             policy,
             served,
-            clock,
+            clock: clock.clone(),
             metrics: metrics.clone(),
         };
 
         let (counted, wake) = (metrics.clone(), changed.clone());
         let watch = tokio::spawn(async move {
-            supervise("watch", &counted, || cluster.watch(&seen_sender, &wake)).await
+            let look = || cluster.watch(&seen_sender, &wake, &clock);
+            supervise("watch", &counted, look).await
         });
         let counted = metrics.clone();
         tokio::spawn(async move { supervise("certificate", &counted, || replica.follow()).await });

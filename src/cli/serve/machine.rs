@@ -56,13 +56,14 @@ pub(super) fn start(args: &Args, dir: &StateDir, metrics: &Metrics) -> anyhow::R
         store: store.clone(),
         policy,
         served,
-        clock,
+        clock: clock.clone(),
         metrics: metrics.clone(),
     };
     let (counted, wake) = (metrics.clone(), Arc::clone(&changed));
-    tokio::spawn(
-        async move { supervise("watch", &counted, || store.watch(&seen_sender, &wake)).await },
-    );
+    tokio::spawn(async move {
+        let look = || store.watch(&seen_sender, &wake, &clock);
+        supervise("watch", &counted, look).await
+    });
     let counted = metrics.clone();
     tokio::spawn(async move { supervise("certificate", &counted, || replica.follow()).await });
     let counted = metrics.clone();

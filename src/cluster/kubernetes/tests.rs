@@ -19,7 +19,7 @@ use crate::cluster::claim::Claim;
 use crate::pki::{self, Pem};
 use crate::rotation::clock::Clock;
 use crate::rotation::driver::{Driver, Memory};
-use crate::rotation::plan::Policy;
+use crate::rotation::plan::{OLDEST, Policy, SETTLED};
 use crate::rotation::write::Change;
 
 fn names() -> Names {
@@ -48,6 +48,8 @@ fn driver(store: Kubernetes) -> Driver<Kubernetes> {
             renew_before: time::Duration::hours(12),
             trust_delay: Duration::from_secs(60),
             writes_bundles: true,
+            settled: SETTLED,
+            oldest: OLDEST,
         },
         served: watch::channel(None).1,
         clock: Clock::system(),
@@ -245,11 +247,12 @@ async fn what_changes_is_seen_soon_by_watches_that_a_role_can_name() {
     let (sender, mut seen) = watch::channel(None);
     let leader = Arc::new(Notify::new());
     let wake = leader.clone();
-    let watching = tokio::spawn(async move { cluster.watch(&sender, &wake).await });
+    let watching =
+        tokio::spawn(async move { cluster.watch(&sender, &wake, &Clock::system()).await });
     // Less than the time after which all is looked at in any case.
     let soon = Duration::from_secs(10);
     let mut see = async |wanted: &dyn Fn(&Observed) -> bool| {
-        let is_so = |seen: &Seen| seen.as_ref().is_some_and(|seen| wanted(seen));
+        let is_so = |seen: &Seen| seen.as_ref().is_some_and(|look| wanted(&look.observed));
         let found = tokio::time::timeout(soon, seen.wait_for(is_so)).await;
         drop(found.expect("not seen in time").unwrap());
     };

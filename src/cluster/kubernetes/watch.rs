@@ -4,7 +4,6 @@
 
 use std::convert::Infallible;
 use std::fmt::Debug;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -19,8 +18,8 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::{Kubernetes, Refused};
-use crate::cluster::Seen;
-use crate::rotation::driver::Store;
+use crate::cluster::{Look, Seen};
+use crate::rotation::clock::Clock;
 use crate::rotation::state;
 use crate::telemetry::logs::Sparingly;
 
@@ -41,10 +40,15 @@ const SAY_AGAIN: Duration = Duration::from_secs(30);
 
 impl Kubernetes {
     /// Keeps `seen` up to date for ever, and tells `leader` of each new look.
-    pub async fn watch(&self, seen: &watch::Sender<Seen>, leader: &Notify) -> Infallible {
+    pub async fn watch(
+        &self,
+        seen: &watch::Sender<Seen>,
+        leader: &Notify,
+        clock: &Clock,
+    ) -> Infallible {
         let changed = Notify::new();
         tokio::select! {
-            never = self.look(&changed, seen, leader) => never,
+            never = self.look(&changed, seen, leader, clock) => never,
             never = self.watch_pair(&changed) => never,
             never = watch_one(
                 self.configurations_metadata(),
@@ -71,14 +75,15 @@ impl Kubernetes {
         changed: &Notify,
         seen: &watch::Sender<Seen>,
         leader: &Notify,
+        clock: &Clock,
     ) -> Infallible {
         let sparingly = Sparingly::new(SAY_AGAIN);
         let mut pause = Duration::ZERO;
         loop {
-            let wait = match self.observe().await {
-                Ok(observed) => {
+            let wait = match Look::at(self, clock).await {
+                Ok(look) => {
                     pause = Duration::ZERO;
-                    seen.send_replace(Some(Arc::new(observed)));
+                    seen.send_replace(Some(look));
                     leader.notify_one();
                     LOOK
                 }

@@ -14,8 +14,9 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::{Error, StateDir};
-use crate::cluster::Seen;
+use crate::cluster::{Look, Seen};
 use crate::pki::{KeyPem, Pem};
+use crate::rotation::clock::Clock;
 use crate::rotation::driver::Store;
 use crate::rotation::plan::Endpoint;
 use crate::rotation::source::Source;
@@ -49,14 +50,20 @@ impl LocalStore {
     }
 
     /// Keeps `seen` up to date for ever, and tells `leader` when something changed.
-    pub async fn watch(&self, seen: &watch::Sender<Seen>, leader: &Notify) -> Infallible {
+    pub async fn watch(
+        &self,
+        seen: &watch::Sender<Seen>,
+        leader: &Notify,
+        clock: &Clock,
+    ) -> Infallible {
         let sparingly = Sparingly::new(SAY_AGAIN);
         let mut last = None;
         loop {
-            match self.observe().await {
-                Ok(observed) => {
-                    let version = observed.secret.as_ref().map(|found| found.version.clone());
-                    seen.send_replace(Some(Arc::new(observed)));
+            match Look::at(self, clock).await {
+                Ok(look) => {
+                    let secret = look.observed.secret.as_ref();
+                    let version = secret.map(|found| found.version.clone());
+                    seen.send_replace(Some(look));
                     if last.replace(version.clone()) != Some(version) {
                         leader.notify_one();
                     }

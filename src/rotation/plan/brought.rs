@@ -51,7 +51,7 @@ mod tests {
     use super::*;
     use crate::pki::{Pem, mint};
     use crate::rotation::belief::Belief;
-    use crate::rotation::plan::{Known, Needs, Policy, Step};
+    use crate::rotation::plan::{Known, Needs, OLDEST, Policy, SETTLED, Step};
     use crate::rotation::state::{Configuration, Hook, Observed};
     use crate::rotation::write::Write;
 
@@ -107,6 +107,8 @@ mod tests {
             renew_before: Duration::days(7),
             trust_delay: std::time::Duration::ZERO,
             writes_bundles: true,
+            settled: SETTLED,
+            oldest: OLDEST,
         };
         // Even if there were something to be restored.
         let known = Known {

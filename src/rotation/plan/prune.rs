@@ -1,5 +1,7 @@
 //! CAs that no leaf needs any more, and what is left of a pair that was staged.
 
+use time::Duration;
+
 use super::{Endpoint, Eyes, Needs, Plan, SOON, Step, wait};
 use crate::pki::{Bundle, Pair};
 use crate::rotation::state::{Configuration, Hook, Secret};
@@ -23,8 +25,21 @@ pub(super) fn plan(eyes: &Eyes<'_>, secret: &Secret, pair: &Pair) -> Option<Plan
         Ok(removable) => removable,
         Err(plan) => return Some(*plan),
     };
-    let write =
-        in_secret(secret, &ca, &removable).or_else(|| in_hooks(configuration?, &removable))?;
+    if let Some(write) = in_secret(secret, &ca, &removable) {
+        let step = Step::Prune(write);
+        return Some(Plan { step, reason });
+    }
+    let write = in_hooks(configuration?, &removable)?;
+    // A replica may be about to act on a Secret that it saw before, and one that the cluster has
+    // just forgotten may still be called.
+    let (belief, settled) = (eyes.known.belief, eyes.policy.settled);
+    let is_ended = removable.is_same(&removable.clone().ended(eyes.surely()));
+    let since = belief.unchanged().min(belief.served_by_all(pair.leaf()));
+    if since < settled && !is_ended {
+        let reason = format!("{reason}, and has been seen to for {} s", since.as_secs());
+        let left = Duration::try_from(settled - since).unwrap_or(SOON);
+        return Some(wait(eyes.now + left, reason));
+    }
     Some(Plan {
         step: Step::Prune(write),
         reason,

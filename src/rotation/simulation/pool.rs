@@ -1,10 +1,12 @@
 //! Pairs at hand, so that nobody mints; each is known by its number.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::OnceLock;
 
+use rustls::pki_types::CertificateDer;
 use time::{Duration, OffsetDateTime};
 
+use super::Dice;
 use crate::pki::{Bundle, Pem, mint};
 
 /// When every story begins.
@@ -16,11 +18,15 @@ pub(super) const HOST: &str = "imageswap.ns.svc";
 /// Days of which there are pairs: by clocks that are a day slow or fast, too.
 const DAYS: usize = 20;
 /// Pairs of a day.
-const A_DAY: usize = 16;
+const A_DAY: usize = 24;
+/// So many of them are for leaders to mint, the others for a hand.
+const OURS: usize = 20;
 
 /// A pair of the pool.
 pub(super) struct Pooled {
     pub(super) pem: Pem,
+    /// DER.
+    pub(super) leaf: Vec<u8>,
     /// In seconds since the story began; negative is long ago.
     pub(super) begins: i64,
     pub(super) ends: u64,
@@ -28,8 +34,8 @@ pub(super) struct Pooled {
 
 struct Pool {
     pairs: Vec<Pooled>,
-    chains: BTreeMap<String, usize>,
-    cas: BTreeMap<String, usize>,
+    chains: HashMap<String, usize>,
+    cas: HashMap<CertificateDer<'static>, usize>,
 }
 
 fn pool() -> &'static Pool {
@@ -37,7 +43,8 @@ fn pool() -> &'static Pool {
     POOL.get_or_init(|| {
         let pairs: Vec<_> = (0..DAYS * A_DAY).map(|n| pooled(n / A_DAY)).collect();
         let chains = pairs.iter().map(|one| one.pem.chain.clone()).zip(0..);
-        let cas = pairs.iter().map(|one| one.pem.ca.clone()).zip(0..);
+        let ca = |one: &Pooled| Bundle::read(one.pem.ca.as_bytes()).ders().next().cloned();
+        let cas = pairs.iter().filter_map(ca).zip(0..);
         Pool {
             chains: chains.collect(),
             cas: cas.collect(),
@@ -54,7 +61,13 @@ fn pooled(day: usize) -> Pooled {
     pem.ca = Bundle::read(pem.ca.as_bytes()).pem();
     let begins = (at - BEGIN).whole_seconds() - 49 * 3_600;
     let ends = u64::try_from((at + LIFE - BEGIN).whole_seconds()).unwrap();
-    Pooled { pem, begins, ends }
+    let leaf = pem.leaf().unwrap();
+    Pooled {
+        pem,
+        leaf,
+        begins,
+        ends,
+    }
 }
 
 pub(super) fn of(number: usize) -> &'static Pooled {
@@ -64,7 +77,12 @@ pub(super) fn of(number: usize) -> &'static Pooled {
 /// The pair that is minted `count`-th, by a clock that says `now`.
 pub(super) fn minted(now: OffsetDateTime, count: usize) -> &'static Pem {
     let day = usize::try_from((now - BEGIN).whole_days() + 1).unwrap_or(0);
-    &of(day.min(DAYS - 1) * A_DAY + count % A_DAY).pem
+    &of(day.min(DAYS - 1) * A_DAY + count % OURS).pem
+}
+
+/// A pair that no leader has minted.
+pub(super) fn foreign(dice: &mut Dice) -> &'static Pem {
+    &of(2 * A_DAY - 1 - dice.below(A_DAY - OURS)).pem
 }
 
 /// The number of the pair with this leaf.
@@ -75,5 +93,5 @@ pub(super) fn leaf(chain: &str) -> Option<usize> {
 /// The numbers of the pairs whose CAs these are.
 pub(super) fn cas(bundle: &[u8]) -> Vec<usize> {
     let all = Bundle::read(bundle);
-    all.singles().map(|ca| pool().cas[&ca.pem()]).collect()
+    all.ders().map(|ca| pool().cas[ca]).collect()
 }

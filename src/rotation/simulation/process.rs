@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration as Steady;
 
@@ -10,17 +10,23 @@ use time::{Duration, OffsetDateTime};
 use tokio::sync::watch;
 
 use super::pool::{self, BEGIN, HOST, LIFE};
-use super::world::World;
+use super::world::{Serving, World};
 use super::{DELAY, Dice, Mutation};
 use crate::pki::{MintError, Pair, Pem};
 use crate::rotation::belief::Belief;
-use crate::rotation::clock::{Clock, Moment};
+use crate::rotation::clock::{Clock, Moment, Span};
 use crate::rotation::driver::{Driver, Memory, Store};
-use crate::rotation::plan::{Endpoint, Policy};
-use crate::rotation::replica::{Choice, View, choose, is_trusted};
+use crate::rotation::plan::{Endpoint, OLDEST, Policy, SETTLED};
+use crate::rotation::replica::{Choice, FRESH, View, choose, is_trusted};
 use crate::rotation::state::{Configuration, Observed};
 use crate::rotation::write::{Failure, Write};
 use crate::telemetry::metrics::Metrics;
+
+/// A call is given up after this, in seconds.
+const DEADLINE: u64 = 5;
+
+/// What was given up may still be done so long after it was begun, in seconds.
+const LATEST: u64 = 10;
 
 type Shared = Arc<Mutex<World>>;
 type Step = Pin<Box<dyn Future<Output = Memory>>>;
@@ -28,8 +34,8 @@ type Step = Pin<Box<dyn Future<Output = Memory>>>;
 pub(super) struct Process {
     pub(super) id: usize,
     pub(super) leads: bool,
-    /// Whether what it serves was all that it found.
-    pub(super) had_nothing_else: bool,
+    /// Whether all that it does takes its time.
+    pub(super) dozes: bool,
     world: Shared,
     mutation: Mutation,
     /// How wrong its wall clock is, in seconds.
@@ -37,13 +43,19 @@ pub(super) struct Process {
     serving: Option<Pair>,
     kept: watch::Sender<Option<Pem>>,
     belief: Belief,
-    /// Half a look: the configuration that was read, and the Secret is yet to be.
-    half: Option<Option<Configuration>>,
-    /// The oldest that it may still see.
-    oldest: (usize, usize),
+    glance: Glance,
     driver: Arc<Driver<Api>>,
     memory: Option<Memory>,
     step: Option<Step>,
+}
+
+/// How far a replica's look is. Any time may pass between one and the next.
+enum Glance {
+    None,
+    /// The configuration is read, and the Secret is yet to be.
+    Half(u64, Option<Configuration>),
+    /// Both are, and it is yet to act.
+    Whole(Span, Box<Observed>),
 }
 
 impl Process {
@@ -59,9 +71,9 @@ impl Process {
                 steady: Steady::from_secs(now),
             }
         });
-        let delay = match mutation {
-            Mutation::SkipTrustDelay => 0,
-            _ => DELAY,
+        let unless = |broken: Mutation, right: Steady| match mutation == broken {
+            true => Steady::ZERO,
+            false => right,
         };
         let driver = Driver {
             store: Api {
@@ -74,35 +86,40 @@ impl Process {
                 required: vec![HOST.to_owned()],
                 life: LIFE,
                 renew_before: LIFE / 2,
-                trust_delay: Steady::from_secs(delay),
+                trust_delay: unless(Mutation::SkipTrustDelay, Steady::from_secs(DELAY)),
                 writes_bundles: true,
+                settled: unless(Mutation::PruneUnsettled, SETTLED),
+                oldest: match mutation.writes_late() {
+                    true => Steady::MAX,
+                    false => OLDEST,
+                },
             },
             served,
             clock,
             metrics: metrics().clone(),
         };
-        let mut guard = world.lock().unwrap();
-        guard.serving[id] = None;
-        let oldest = (guard.published.len() - 1, guard.secrets.len() - 1);
-        drop(guard);
+        world.lock().unwrap().serving[id] = None;
         let mut process = Self {
             id,
             leads: false,
-            had_nothing_else: false,
+            dozes: false,
             world: Arc::clone(world),
             mutation,
             skew,
             serving: None,
             kept,
             belief: Belief::default(),
-            half: None,
-            oldest,
+            glance: Glance::None,
             driver: Arc::new(driver),
             memory: None,
             step: None,
         };
         process.set_clock(dice);
         process
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap()
     }
 
     pub(super) fn set_clock(&mut self, dice: &mut Dice) {
@@ -113,74 +130,95 @@ impl Process {
         };
         *self.skew.lock().unwrap() = skew;
         let id = self.id;
-        let mut world = self.world.lock().unwrap();
-        world.say(format!("the clock of process {id} is wrong by {skew} s"));
+        let line = || format!("the clock of process {id} is wrong by {skew} s");
+        self.world().say(line);
     }
 
     // === the replica ===
 
-    /// Half a look: at the configuration, then at the Secret.
-    pub(super) fn look(&mut self, is_fresh: bool) {
-        let mut world = self.world.lock().unwrap();
-        let newest = (world.published.len() - 1, world.secrets.len() - 1);
-        let mut late = |oldest: usize, newest: usize| match is_fresh || !world.dice.one_in(4) {
-            true => newest,
-            false => oldest + world.dice.below(newest - oldest + 1),
-        };
-        let Some(configuration) = self.half.take() else {
-            self.oldest.0 = late(self.oldest.0, newest.0);
-            self.half = Some(world.configuration_at(self.oldest.0));
-            return;
-        };
-        self.oldest.1 = late(self.oldest.1, newest.1);
-        let observed = Observed {
-            configuration,
-            secret: world.secrets[self.oldest.1].clone(),
-        };
-        drop(world);
-        self.act(&observed);
+    /// Goes on with a look: reads the configuration, then the Secret, then acts.
+    pub(super) fn look(&mut self) {
+        let now = self.world().time;
+        match std::mem::replace(&mut self.glance, Glance::None) {
+            Glance::None => {
+                let configuration = self.world().configuration();
+                self.glance = Glance::Half(now, configuration);
+            }
+            // As for a look that takes too long.
+            Glance::Half(from, _) if now - from > FRESH.as_secs() => {}
+            Glance::Half(from, configuration) => {
+                let secret = self.world().secret();
+                let observed = Box::new(Observed {
+                    configuration,
+                    secret,
+                });
+                let (from, to) = (Steady::from_secs(from), Steady::from_secs(now));
+                self.glance = Glance::Whole(Span { from, to }, observed);
+            }
+            Glance::Whole(read, observed) => self.act(&observed, read),
+        }
     }
 
-    fn act(&mut self, observed: &Observed) {
+    /// Ends the look that is begun, and takes another.
+    pub(super) fn look_anew(&mut self) {
+        while !matches!(self.glance, Glance::None) {
+            self.look();
+        }
+        for _ in 0..3 {
+            self.look();
+        }
+    }
+
+    fn act(&mut self, observed: &Observed, read: Span) {
         let now = self.driver.clock.now();
-        self.belief.look(observed, now.steady);
-        let trust_delay = match self.mutation {
-            Mutation::ServeBeforeTrusted => Steady::ZERO,
-            _ => Steady::from_secs(DELAY),
-        };
+        self.belief.look(observed, read);
+        let is_careless = self.mutation == Mutation::ActOnOldViews;
         let view = View {
             observed,
+            read: match is_careless {
+                true => Span {
+                    from: now.steady,
+                    to: now.steady,
+                },
+                false => read,
+            },
             belief: &self.belief,
             required: &self.driver.policy.required,
-            trust_delay,
+            trust_delay: match self.mutation {
+                Mutation::ServeBeforeTrusted => Steady::ZERO,
+                _ => Steady::from_secs(DELAY),
+            },
         };
-        match choose(&view, self.serving.as_ref(), now.wall) {
+        match choose(&view, self.serving.as_ref(), now) {
             Choice::Publish(pair) => {
                 // Nothing, or what the caBundle believes no more.
                 let old = self.serving.as_ref();
                 let is_lost = |old| !is_trusted(observed, old, now.wall);
-                self.had_nothing_else = old.is_none_or(is_lost);
+                let had_nothing_else = old.is_none_or(is_lost);
                 self.serving = Some(pair);
                 let pem = observed.secret.as_ref().unwrap().pem();
-                let leaf = pool::leaf(&pem.chain);
+                let leaf = pool::leaf(&pem.chain).unwrap();
                 self.kept.send_replace(Some(pem));
-                let mut world = self.world.lock().unwrap();
-                world.serving[self.id] = leaf;
-                let id = self.id;
-                world.say(format!("process {id} serves {leaf:?}"));
+                let (id, mut world) = (self.id, self.world());
+                world.serving[id] = Some(Serving {
+                    leaf,
+                    since: world.time,
+                    had_nothing_else,
+                });
+                world.say(|| format!("process {id} serves {leaf}"));
             }
             Choice::Same => {
                 let pem = observed.secret.as_ref().unwrap().pem();
                 self.kept.send_replace(Some(pem));
             }
-            Choice::Absent | Choice::Bad(_) | Choice::NotTrustedYet => {}
+            Choice::Absent | Choice::Bad(_) | Choice::NotTrustedYet | Choice::TooOld => {}
         }
     }
 
     // === the leader ===
 
-    /// Goes on to the leader's next call.
-    pub(super) fn lead(&mut self) {
+    /// Goes on to the leader's next call. Tells whether a step is over.
+    pub(super) fn lead(&mut self) -> bool {
         let (driver, memory) = (&self.driver, &mut self.memory);
         let step = self.step.get_or_insert_with(|| {
             let (driver, mut memory) = (Arc::clone(driver), memory.take().unwrap_or_default());
@@ -191,20 +229,21 @@ impl Process {
             })
         });
         let polled = step.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        if let Poll::Ready(memory) = polled {
-            self.memory = Some(memory);
-            self.step = None;
-        }
+        let Poll::Ready(memory) = polled else {
+            return false;
+        };
+        self.memory = Some(memory);
+        self.step = None;
+        true
     }
 
     /// Wherever it is: before or after a write, too.
     pub(super) fn crash_leader(&mut self) {
         let was_busy = self.step.take().is_some();
         self.memory = None;
-        let (id, mut world) = (self.id, self.world.lock().unwrap());
-        world.say(format!(
-            "leader {id} begins anew, in the middle of a step: {was_busy}"
-        ));
+        let id = self.id;
+        let line = || format!("leader {id} begins anew, in the middle of a step: {was_busy}");
+        self.world().say(line);
     }
 }
 
@@ -217,54 +256,69 @@ struct Api {
 
 impl Api {
     /// Others come first.
-    async fn call(&self) -> Result<(), Failure> {
+    async fn others(&self) {
         let mut has_waited = false;
         std::future::poll_fn(|_| match std::mem::replace(&mut has_waited, true) {
             true => Poll::Ready(()),
             false => Poll::Pending,
         })
         .await;
+    }
+
+    /// The world, when a call arrives or its answer does, unless that is too late.
+    async fn arrive(&self, made: u64, latest: u64) -> Result<MutexGuard<'_, World>, Failure> {
+        self.others().await;
         let mut world = self.world.lock().unwrap();
-        match world.dice.one_in(40) {
+        let is_late = world.time - made > latest && !self.mutation.writes_late();
+        match is_late || world.dice.one_in(40) {
             true => Err(Failure::Failed("no answer".to_owned())),
-            false => Ok(()),
+            false => Ok(world),
         }
+    }
+
+    fn time(&self) -> u64 {
+        self.world.lock().unwrap().time
+    }
+
+    async fn read<T>(&self, what: impl FnOnce(&World) -> T) -> Result<T, Failure> {
+        let made = self.time();
+        Ok(what(&*self.arrive(made, DEADLINE).await?))
     }
 }
 
 impl Store for Api {
     async fn observe(&self) -> Result<Observed, Failure> {
-        self.call().await?;
-        let configuration = self.world.lock().unwrap().configuration();
-        self.call().await?;
-        let secret = self.world.lock().unwrap().secret();
+        if self.mutation == Mutation::SecretFirst {
+            let secret = self.read(World::secret).await?;
+            return Ok(Observed {
+                configuration: self.read(World::configuration).await?,
+                secret,
+            });
+        }
         Ok(Observed {
-            configuration,
-            secret,
+            configuration: self.read(World::configuration).await?,
+            secret: self.read(World::secret).await?,
         })
     }
 
     async fn apply(&self, write: &Write) -> Result<(), Failure> {
-        // Lost on the way there.
-        self.call().await?;
-        let done = self.world.lock().unwrap().apply(self.id, write);
+        let made = self.time();
+        // It may be lost on the way there, and done though its caller has given up.
+        let done = self.arrive(made, LATEST).await?.apply(self.id, write);
         // Or the answer on the way back.
-        self.call().await?;
+        drop(self.arrive(made, DEADLINE).await?);
         done
     }
 
     async fn endpoints(&self) -> Result<Vec<Endpoint>, Failure> {
         let mut seen = Vec::new();
         for id in 0..3 {
-            let shaken = self.call().await;
-            let world = self.world.lock().unwrap();
-            let current = || pool::leaf(&world.secret()?.pem().chain);
-            let leaf = match self.mutation {
-                Mutation::PruneEarly => current(),
-                _ => world.serving[id],
-            };
-            let der = leaf.filter(|_| shaken.is_ok());
-            let der = der.and_then(|leaf| pool::of(leaf).pem.leaf());
+            let shaken = self.read(|world| match self.mutation {
+                Mutation::PruneEarly => pool::leaf(&world.secret()?.pem().chain),
+                _ => Some(world.serving[id]?.leaf),
+            });
+            let leaf = shaken.await.ok().flatten();
+            let der = leaf.map(|leaf| pool::of(leaf).leaf.clone());
             seen.push(Endpoint {
                 address: format!("process {id}"),
                 leaf: der.ok_or_else(|| "no handshake".to_owned()),

@@ -1,38 +1,127 @@
-//! The Secret and the webhook configuration with their history, and the hand that meddles.
+//! The Secret and the webhook configuration with its history, the hand that meddles, and what must
+//! be so.
 
 use super::{DELAY, Dice, Mutation, pool};
+use crate::rotation::replica::FRESH;
 use crate::rotation::state::{Configuration, Hook, Secret};
 use crate::rotation::tests::changed;
-use crate::rotation::write::{Failure, Write};
+use crate::rotation::write::{Failure, Next, Write};
+
+/// What a leader planned on what it saw before a hand came is written so long after at the latest,
+/// in seconds: the driver's bound, and a call's.
+const UNDER_WAY: u64 = 20 + 10;
 
 /// One state of the configuration.
-pub(super) struct Published {
+struct Published {
     since: u64,
     configuration: Option<Configuration>,
     /// What each webhook believes, by number.
     believed: Vec<Vec<usize>>,
-    /// CAs that a hand took away.
-    excused: Vec<usize>,
+    excused: Vec<Excuse>,
+}
+
+/// A CA that a hand took away, until it is back in every caBundle.
+#[derive(Clone, Copy)]
+struct Excuse {
+    ca: usize,
+    /// When the hand came.
+    at: u64,
+    /// Whether its leaf was served then, or was the one in the Secret.
+    is_needed: bool,
+}
+
+/// A leaf that was put there because of a hand, or by it.
+struct Emergency {
+    leaf: usize,
+    /// The configuration of that moment.
+    index: usize,
+    /// When a hand put it there.
+    by_hand: Option<u64>,
+}
+
+/// What a process serves.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Serving {
+    pub(super) leaf: usize,
+    /// Since when.
+    pub(super) since: u64,
+    /// Whether it was all that there was to serve.
+    pub(super) had_nothing_else: bool,
 }
 
 pub(super) struct World {
     /// In seconds since the story began.
     pub(super) time: u64,
-    pub(super) published: Vec<Published>,
-    pub(super) secrets: Vec<Option<Secret>>,
-    /// What each process serves.
-    pub(super) serving: [Option<usize>; 3],
+    /// What each process serves that the cluster knows of.
+    pub(super) serving: [Option<Serving>; 3],
+    /// Processes that the cluster has forgotten, and that are still called until then.
+    pub(super) ghosts: Vec<(u64, Serving)>,
     pub(super) dice: Dice,
     pub(super) trace: Vec<String>,
+    /// Whether somebody listens.
+    pub(super) is_told: bool,
+    /// Whether a leader has just written.
+    pub(super) is_tempting: bool,
+    /// How often each kind of write was made.
+    pub(super) writes: Writes,
+    published: Vec<Published>,
+    /// The last, and those before that a hand might put back.
+    secrets: Vec<Option<Secret>>,
     mutation: Mutation,
     versions: u64,
     minted: usize,
     /// Whether a hand damaged the Secret, and nobody has put it right.
     is_damaged: bool,
-    /// Leaves that were made in an emergency.
-    emergencies: Vec<usize>,
+    emergencies: Vec<Emergency>,
+    /// When each leaf became the one in the Secret.
+    promoted: Vec<(usize, u64)>,
     requests: u64,
     is_resting: bool,
+}
+
+/// How often which write was made.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Writes {
+    created: u64,
+    replaced: u64,
+    staged: u64,
+    promoted: u64,
+    pruned: u64,
+    bundles_widened: u64,
+    bundles_pruned: u64,
+    conflicts: u64,
+}
+
+impl Writes {
+    fn all(&mut self) -> [&mut u64; 8] {
+        [
+            &mut self.created,
+            &mut self.replaced,
+            &mut self.staged,
+            &mut self.promoted,
+            &mut self.pruned,
+            &mut self.bundles_widened,
+            &mut self.bundles_pruned,
+            &mut self.conflicts,
+        ]
+    }
+
+    /// How often the rarest was made.
+    pub(super) fn least(mut self) -> u64 {
+        self.all()
+            .into_iter()
+            .map(|count| *count)
+            .min()
+            .unwrap_or(0)
+    }
+}
+
+impl std::ops::AddAssign for Writes {
+    fn add_assign(&mut self, mut other: Self) {
+        for (mine, theirs) in self.all().into_iter().zip(other.all()) {
+            *mine += *theirs;
+        }
+    }
 }
 
 /// What a person does.
@@ -44,6 +133,10 @@ pub(super) enum Hand {
     CorruptChain,
     CorruptCa,
     DropNext,
+    /// An old Secret is put back, as from a backup.
+    Backup,
+    /// A good pair of another CA takes the place of ours.
+    ForeignPair,
     EmptyBundle,
     Rubbish,
     ForeignBundle,
@@ -59,6 +152,8 @@ impl Hand {
             Self::CorruptChain,
             Self::CorruptCa,
             Self::DropNext,
+            Self::Backup,
+            Self::ForeignPair,
             Self::EmptyBundle,
             Self::Rubbish,
             Self::ForeignBundle,
@@ -73,16 +168,21 @@ impl World {
     pub(super) fn new(dice: Dice, mutation: Mutation) -> Self {
         let mut world = Self {
             time: 0,
-            published: Vec::new(),
-            secrets: vec![None],
             serving: [None; 3],
+            ghosts: Vec::new(),
             dice,
             trace: Vec::new(),
+            is_told: false,
+            is_tempting: false,
+            writes: Writes::default(),
+            published: Vec::new(),
+            secrets: vec![None],
             mutation,
             versions: 0,
             minted: 0,
             is_damaged: true,
             emergencies: Vec::new(),
+            promoted: Vec::new(),
             requests: 0,
             is_resting: false,
         };
@@ -106,23 +206,23 @@ impl World {
         self.time = 2 * DELAY;
     }
 
-    pub(super) fn say(&mut self, line: String) {
-        let time = self.time;
-        self.trace.push(format!("{time:>8} s  {line}"));
+    /// Goes on with the story. If nobody listens, nothing is told, which saves time.
+    pub(super) fn say(&mut self, line: impl FnOnce() -> String) {
+        if self.is_told {
+            let time = self.time;
+            self.trace.push(format!("{time:>8} s  {}", line()));
+        }
     }
 
     pub(super) fn pass(&mut self, seconds: u64) {
         self.time += seconds;
+        let now = self.time;
+        self.ghosts.retain(|(until, _)| *until > now);
     }
 
     pub(super) fn configuration(&self) -> Option<Configuration> {
-        self.published
-            .last()
-            .and_then(|last| last.configuration.clone())
-    }
-
-    pub(super) fn configuration_at(&self, index: usize) -> Option<Configuration> {
-        self.published[index].configuration.clone()
+        let last = self.published.last();
+        last.and_then(|last| last.configuration.clone())
     }
 
     pub(super) fn secret(&self) -> Option<Secret> {
@@ -159,17 +259,19 @@ impl World {
     fn publish(&mut self, configuration: Option<Configuration>, by_hand: bool) {
         let hooks = configuration.iter().flat_map(|found| &found.hooks);
         let believed: Vec<_> = hooks.map(|hook| pool::cas(&hook.bundle)).collect();
-        let in_all = |ca: &usize| holds(&believed, *ca);
         let last = self.published.last();
         let mut excused = last.map(|last| last.excused.clone()).unwrap_or_default();
         if by_hand {
+            let needed = self.needed();
             let before = last.iter().flat_map(|last| last.believed.iter().flatten());
-            excused.extend(before);
-            excused.extend(self.serving.iter().flatten());
-            let secret = self.secret().and_then(|secret| secret.ca);
-            excused.extend(secret.iter().flat_map(|ca| pool::cas(ca)));
+            let taken = before.chain(&needed).map(|ca| Excuse {
+                ca: *ca,
+                at: self.time,
+                is_needed: needed.contains(ca),
+            });
+            excused.extend(taken);
         }
-        excused.retain(|ca| !in_all(ca));
+        excused.retain(|excuse| !holds(&believed, excuse.ca));
         self.published.push(Published {
             since: self.time,
             configuration,
@@ -178,29 +280,24 @@ impl World {
         });
     }
 
+    /// The leaves that are served, and the one in the Secret.
+    fn needed(&self) -> Vec<usize> {
+        let served = self.serving.iter().flatten();
+        let ghosts = self.ghosts.iter().map(|(_, ghost)| ghost);
+        let mut needed: Vec<_> = served.chain(ghosts).map(|serving| serving.leaf).collect();
+        let secret = self.secrets.last().unwrap().as_ref();
+        needed.extend(secret.and_then(|secret| pool::leaf(&secret.pem().chain)));
+        needed
+    }
+
     // === what leaders do ===
 
     pub(super) fn apply(&mut self, who: usize, write: &Write) -> Result<(), Failure> {
         let done = self.write(write);
-        let what = match write {
-            Write::Create(pem) => format!("create the Secret with {:?}", pool::leaf(&pem.chain)),
-            Write::Change { change, .. } => format!(
-                "change the Secret: pair {:?}, next {:?}, ca.crt {:?}, answered {:?}",
-                change.pair.as_ref().map(|pair| pool::leaf(&pair.chain)),
-                change.next.as_ref().map(|next| match next {
-                    crate::rotation::write::Next::Set(pair) => pool::leaf(&pair.chain),
-                    crate::rotation::write::Next::Clear => None,
-                }),
-                change.ca.as_ref().map(|ca| pool::cas(ca.as_bytes())),
-                change.answered,
-            ),
-            Write::Bundles { hooks, .. } => {
-                let all: Vec<_> = hooks.iter().map(|hook| pool::cas(&hook.bundle)).collect();
-                format!("write the caBundles {all:?}")
-            }
-        };
+        self.count(write, done.is_ok());
+        self.is_tempting = done.is_ok();
         let word = if done.is_ok() { "" } else { " (conflict)" };
-        self.say(format!("leader {who}: {what}{word}"));
+        self.say(|| format!("leader {who}: {}{word}", told(write)));
         done
     }
 
@@ -210,7 +307,7 @@ impl World {
         match write {
             Write::Create(_) if self.secret().is_some() => Err(conflict()),
             Write::Create(pem) => {
-                self.emergency(&pem.chain);
+                self.current(&pem.chain);
                 let version = self.version();
                 self.secrets.push(Some(Secret::minted(&version, pem)));
                 Ok(())
@@ -220,7 +317,7 @@ impl World {
                 let old = old.filter(|old| old.version == *version || is_blind);
                 let old = old.ok_or_else(conflict)?;
                 if let Some(pair) = &change.pair {
-                    self.emergency(&pair.chain);
+                    self.current(&pair.chain);
                 }
                 let mut new = changed(old, change);
                 if self.mutation == Mutation::ForgetOldCa && change.next.is_some() {
@@ -240,19 +337,57 @@ impl World {
                 for hook in hooks {
                     new.hooks[hook.index].bundle.clone_from(&hook.bundle);
                 }
-                new.version = self.version();
-                new.generation = new.generation.map(|count| count + 1);
-                self.publish(Some(new), false);
+                self.write_configuration(new, false);
                 Ok(())
             }
         }
     }
 
-    /// Takes note if this leaf is put there because of a hand.
-    fn emergency(&mut self, chain: &str) {
+    fn write_configuration(&mut self, mut new: Configuration, by_hand: bool) {
+        new.version = self.version();
+        new.generation = new.generation.map(|count| count + 1);
+        self.publish(Some(new), by_hand);
+    }
+
+    /// Takes note that this leaf is now the one in the Secret, and if it is because of a hand.
+    fn current(&mut self, chain: &str) {
+        let leaf = pool::leaf(chain).unwrap();
+        self.promoted.push((leaf, self.time));
         if std::mem::take(&mut self.is_damaged) {
-            self.emergencies.extend(pool::leaf(chain));
+            self.emergency(leaf, None);
         }
+    }
+
+    fn emergency(&mut self, leaf: usize, by_hand: Option<u64>) {
+        let index = self.published.len().saturating_sub(1);
+        self.emergencies.push(Emergency {
+            leaf,
+            index,
+            by_hand,
+        });
+    }
+
+    fn count(&mut self, write: &Write, is_done: bool) {
+        let last = self.published.len() - 1;
+        let counter = match write {
+            _ if !is_done => &mut self.writes.conflicts,
+            Write::Create(_) => &mut self.writes.created,
+            Write::Change { change, .. } => match (&change.pair, &change.next) {
+                (_, Some(Next::Set(_))) => &mut self.writes.staged,
+                (Some(_), _) if change.ca.is_some() => &mut self.writes.replaced,
+                (Some(_), _) => &mut self.writes.promoted,
+                (None, _) => &mut self.writes.pruned,
+            },
+            Write::Bundles { .. } => {
+                let sizes = |at: usize| self.published[at].believed.iter().map(Vec::len).sum();
+                let (before, after): (usize, usize) = (sizes(last.max(1) - 1), sizes(last));
+                match before <= after {
+                    true => &mut self.writes.bundles_widened,
+                    false => &mut self.writes.bundles_pruned,
+                }
+            }
+        };
+        *counter += 1;
     }
 
     // === what a hand does ===
@@ -261,7 +396,7 @@ impl World {
         if self.is_resting {
             return;
         }
-        self.say(format!("a hand: {hand:?}"));
+        self.say(|| format!("a hand: {hand:?}"));
         match hand {
             Hand::EmptyBundle | Hand::Rubbish | Hand::ForeignBundle => self.meddle_bundle(hand),
             Hand::DeleteConfiguration => self.publish(None, true),
@@ -269,6 +404,7 @@ impl World {
                 let fresh = self.fresh();
                 self.publish(Some(fresh), true);
             }
+            Hand::Backup | Hand::ForeignPair => self.replace_secret(hand),
             _ => self.meddle_secret(hand),
         }
     }
@@ -282,11 +418,41 @@ impl World {
         new.hooks[which].bundle = match hand {
             Hand::EmptyBundle => Vec::new(),
             Hand::Rubbish => rubbish.to_vec(),
-            _ => pool::of(self.dice.below(99)).pem.ca.clone().into_bytes(),
+            _ => pool::foreign(&mut self.dice).ca.clone().into_bytes(),
         };
-        new.version = self.version();
-        new.generation = new.generation.map(|count| count + 1);
-        self.publish(Some(new), true);
+        self.write_configuration(new, true);
+    }
+
+    /// Whole, and good as it is.
+    fn replace_secret(&mut self, hand: Hand) {
+        let version = self.version();
+        let new = match hand {
+            Hand::Backup => {
+                let which = self.dice.below(self.secrets.len());
+                self.secrets[which].clone()
+            }
+            _ => Some(Secret::minted(&version, pool::foreign(&mut self.dice))),
+        };
+        if let Some(new) = new {
+            self.put(Secret { version, ..new });
+        }
+    }
+
+    /// The `which`-th Secret there was is the current one again.
+    pub(super) fn put_back(&mut self, which: usize) {
+        let (version, old) = (self.version(), self.secrets[which].clone().unwrap());
+        self.put(Secret { version, ..old });
+    }
+
+    fn put(&mut self, new: Secret) {
+        for chain in [new.pem().chain, new.next().chain] {
+            if let Some(leaf) = pool::leaf(&chain) {
+                self.promoted.push((leaf, self.time));
+                self.emergency(leaf, Some(self.time));
+            }
+        }
+        self.is_damaged = true;
+        self.secrets.push(Some(new));
     }
 
     fn meddle_secret(&mut self, hand: Hand) {
@@ -318,42 +484,67 @@ impl World {
         }
         self.hand(Hand::Request);
         self.is_resting = true;
-        self.say("the hand rests".to_owned());
+        self.say(|| "the hand rests".to_owned());
     }
 
     // === what must be so ===
 
-    /// Why this leaf is not believed by all, if it is not.
-    pub(super) fn refuses(&self, leaf: usize, had_nothing_else: bool) -> Option<String> {
+    /// Why what somebody serves is not believed by all who may call, if it is not.
+    pub(super) fn distrust(&self) -> Option<String> {
+        let served = self.serving.iter().flatten();
+        let mut all = served.chain(self.ghosts.iter().map(|(_, ghost)| ghost));
+        all.find_map(|serving| {
+            let why = self.refuses(serving)?;
+            Some(format!("the leaf {} that is served: {why}", serving.leaf))
+        })
+    }
+
+    fn refuses(&self, serving: &Serving) -> Option<String> {
+        let leaf = serving.leaf;
         let pair = pool::of(leaf);
         if self.time >= pair.ends || i64::try_from(self.time).unwrap() < pair.begins {
             return Some("it is not valid now".to_owned());
         }
-        let is_excused = had_nothing_else && self.emergencies.contains(&leaf);
-        let last = self.published.len() - 1;
-        let first = (0..=last).find(|i| holds(&self.published[*i].believed, leaf));
-        for index in (0..=last).rev() {
-            let one = &self.published[index];
-            let until = self
-                .published
-                .get(index + 1)
-                .map_or(u64::MAX, |next| next.since);
+        let mut until = u64::MAX;
+        for (index, one) in self.published.iter().enumerate().rev() {
+            // Whoever has not seen since that there is another is later than the trust delay.
             if until.saturating_add(DELAY) <= self.time {
                 break;
             }
-            let is_before = first.is_none_or(|first| index < first);
-            if is_excused && is_before || one.excused.contains(&leaf) {
-                continue;
-            }
-            if one.believed.iter().any(|cas| !cas.contains(&leaf)) {
-                let since = one.since;
+            until = one.since;
+            let is_believed = one.believed.iter().all(|cas| cas.contains(&leaf));
+            if !is_believed && !self.is_excused(index, serving) {
                 return Some(format!(
-                    "the configuration since {since} s does not believe it: {:?}",
-                    one.believed
+                    "the configuration since {} s does not believe it: {:?}",
+                    one.since, one.believed
                 ));
             }
         }
         None
+    }
+
+    /// See the head of `simulation` for what is excused.
+    fn is_excused(&self, index: usize, serving: &Serving) -> bool {
+        let (leaf, one) = (serving.leaf, &self.published[index]);
+        let fresh = FRESH.as_secs();
+        let by_bundle = |excuse: &Excuse| {
+            let mut promoted = self.promoted.iter();
+            let mut was_promoted =
+                || promoted.any(|(new, at)| *new == leaf && *at <= excuse.at + UNDER_WAY);
+            excuse.ca == leaf
+                && (excuse.is_needed || serving.since <= excuse.at + fresh || was_promoted())
+        };
+        let by_secret = |emergency: &Emergency| {
+            let mut later = self.published.iter().skip(emergency.index);
+            let first = later.position(|one| holds(&one.believed, leaf));
+            let is_before = first.is_none_or(|first| index < emergency.index + first);
+            let is_soon = emergency
+                .by_hand
+                .is_some_and(|at| one.since <= at + UNDER_WAY);
+            emergency.leaf == leaf && (is_before || is_soon)
+        };
+        one.excused.iter().any(by_bundle)
+            || serving.had_nothing_else && self.emergencies.iter().any(by_secret)
     }
 
     /// Whether it has ended rotated and pruned, with which leaf.
@@ -381,6 +572,27 @@ impl World {
             }
         }
         Ok(leaf)
+    }
+}
+
+/// A write, by the numbers of what is in it.
+fn told(write: &Write) -> String {
+    match write {
+        Write::Create(pem) => format!("create the Secret with {:?}", pool::leaf(&pem.chain)),
+        Write::Change { change, .. } => format!(
+            "change the Secret: pair {:?}, next {:?}, ca.crt {:?}, answered {:?}",
+            change.pair.as_ref().map(|pair| pool::leaf(&pair.chain)),
+            change.next.as_ref().map(|next| match next {
+                Next::Set(pair) => pool::leaf(&pair.chain),
+                Next::Clear => None,
+            }),
+            change.ca.as_ref().map(|ca| pool::cas(ca.as_bytes())),
+            change.answered,
+        ),
+        Write::Bundles { hooks, .. } => {
+            let all: Vec<_> = hooks.iter().map(|hook| pool::cas(&hook.bundle)).collect();
+            format!("write the caBundles {all:?}")
+        }
     }
 }
 
