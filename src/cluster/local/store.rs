@@ -212,3 +212,142 @@ fn change_files(dir: &StateDir, change: &Change) -> Result<(), Error> {
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use time::OffsetDateTime;
+
+    use super::*;
+    use crate::pki::{judge, mint};
+    use crate::rotation::clock::Clock;
+    use crate::rotation::driver::{Driver, Memory};
+    use crate::rotation::plan::{OLDEST, Policy, SETTLED};
+    use crate::telemetry::metrics::Metrics;
+
+    const LIFE: time::Duration = time::Duration::days(9);
+
+    fn names() -> Vec<String> {
+        vec!["localhost".to_owned()]
+    }
+
+    fn pair() -> Pem {
+        mint(&names(), LIFE, OffsetDateTime::now_utc()).unwrap()
+    }
+
+    fn store(temp: &tempfile::TempDir) -> LocalStore {
+        let path = temp.path().to_owned();
+        LocalStore::new(StateDir { path }, watch::channel(None).1)
+    }
+
+    async fn found(store: &LocalStore) -> Secret {
+        store.observe().await.unwrap().secret.unwrap()
+    }
+
+    async fn change(store: &LocalStore, change: Change) -> Result<(), Failure> {
+        let version = found(store).await.version;
+        store.apply(&Write::Change { version, change }).await
+    }
+
+    #[tokio::test]
+    async fn a_directory_is_a_secret_and_who_comes_second_conflicts() {
+        let temp = tempfile::tempdir().unwrap();
+        let (store, one, two) = (store(&temp), pair(), pair());
+        let nothing = store.observe().await.unwrap();
+        assert!(nothing.secret.is_none() && nothing.configuration.is_none());
+        store.apply(&Write::Create(one.clone())).await.unwrap();
+        let again = store.apply(&Write::Create(two.clone())).await;
+        assert!(matches!(again, Err(Failure::Conflict(_))), "{again:?}");
+
+        let first = found(&store).await;
+        assert_eq!(first.pem().key, one.key);
+        std::fs::write(temp.path().join("rotate"), "now\n").unwrap();
+        let asked = found(&store).await;
+        assert_eq!(asked.open_request(), Some("now"));
+        let staged = || Change {
+            next: Some(Next::Set(KeyPem {
+                chain: two.chain.clone(),
+                key: two.key.clone(),
+            })),
+            ca: Some(one.ca.clone() + &two.ca),
+            answered: Some("now".to_owned()),
+            ..Change::default()
+        };
+        let outdated = Write::Change {
+            version: first.version,
+            change: staged(),
+        };
+        let late = store.apply(&outdated).await;
+        assert!(matches!(late, Err(Failure::Conflict(_))), "{late:?}");
+        change(&store, staged()).await.unwrap();
+        let seen = store.observe().await.unwrap();
+        let secret = seen.secret.as_ref().unwrap();
+        assert_eq!(secret.next().key, two.key);
+        assert_eq!(secret.open_request(), None);
+        // Whoever reads `ca.crt` is the one who calls.
+        assert_eq!(seen.live_bundle().len(), 2);
+
+        let mut hooks = seen.hooks().to_vec();
+        hooks[0].bundle = two.ca.clone().into_bytes();
+        let write = |version| Write::Bundles {
+            version,
+            hooks: hooks.clone(),
+        };
+        let late = store.apply(&write(asked.version)).await;
+        assert!(matches!(late, Err(Failure::Conflict(_))), "{late:?}");
+        let current = secret.version.clone();
+        store.apply(&write(current)).await.unwrap();
+        assert_eq!(found(&store).await.pem().ca, two.ca);
+    }
+
+    /// The files of a promotion are written one after the other.
+    #[tokio::test]
+    async fn a_stop_in_the_middle_of_a_promotion_loses_nothing() {
+        let (one, two) = (pair(), pair());
+        for done in 0..4 {
+            let temp = tempfile::tempdir().unwrap();
+            let store = store(&temp);
+            store.apply(&Write::Create(one.clone())).await.unwrap();
+            let next = KeyPem {
+                chain: two.chain.clone(),
+                key: two.key.clone(),
+            };
+            let staged = Change {
+                next: Some(Next::Set(next)),
+                ca: Some(one.ca.clone() + &two.ca),
+                ..Change::default()
+            };
+            change(&store, staged).await.unwrap();
+            let file = |name: &str, text: &str| store.dir.write_file(name, text, 0o600).unwrap();
+            for part in 0..done {
+                match part {
+                    0 => file("tls.crt", &two.chain),
+                    1 => file("tls.key", &two.key),
+                    _ => store.dir.remove_file("next.crt").unwrap(),
+                }
+            }
+            let driver = Driver {
+                store: store.clone(),
+                policy: Policy {
+                    names: names(),
+                    required: names(),
+                    life: LIFE,
+                    renew_before: LIFE / 2,
+                    trust_delay: Duration::ZERO,
+                    writes_bundles: true,
+                    settled: SETTLED,
+                    oldest: OLDEST,
+                },
+                served: watch::channel(None).1,
+                clock: Clock::system(),
+                metrics: Metrics::new().unwrap(),
+            };
+            let mut memory = Memory::default();
+            driver.step(&mut memory).await.unwrap();
+            let pem = found(&store).await.pem();
+            let served = judge(&pem, &names(), OffsetDateTime::now_utc());
+            assert!(served.is_ok(), "after {done} files: {served:?}");
+            let is_old = done == 0;
+            assert_eq!(pem.key == one.key, is_old, "after {done} files");
+        }
+    }
+}
