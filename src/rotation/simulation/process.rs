@@ -21,6 +21,7 @@ use crate::rotation::replica::{Choice, View, choose, is_trusted};
 use crate::rotation::state::{Configuration, Observed};
 use crate::rotation::write::{Failure, Write};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::notices::Notices;
 
 type Shared = Arc<Mutex<World>>;
 type Step = Pin<Box<dyn Future<Output = Memory>>>;
@@ -80,6 +81,7 @@ impl Process {
             served,
             clock,
             metrics: metrics().clone(),
+            notices: Notices::default(),
         };
         let mut guard = world.lock().unwrap();
         guard.serving[id] = None;
