@@ -20,6 +20,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::sign::CertifiedKey;
 use time::OffsetDateTime;
 
+use crate::text::sha256;
+
 pub use self::alone::judge_alone;
 pub use self::bundle::Bundle;
 pub use self::judge::{Flaw, judge};
@@ -67,6 +69,14 @@ impl Pem {
     pub fn leaf(&self) -> Option<Vec<u8>> {
         let leaf = CertificateDer::from_pem_slice(self.chain.as_bytes());
         leaf.ok().map(|leaf| leaf.to_vec())
+    }
+}
+
+impl KeyPem {
+    /// SHA-256 of the leaf, in hexadecimal, if there is one that can be read.
+    pub fn fingerprint(&self) -> Option<String> {
+        let leaf = CertificateDer::from_pem_slice(self.chain.as_bytes());
+        leaf.ok().map(|leaf| sha256(&leaf))
     }
 }
 

@@ -39,6 +39,7 @@ use crate::server::tls::ServingCert;
 use crate::server::{self, Connections, Endpoint};
 use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::notices;
 
 /// Connections that probes and a scraper or two need.
 const ADMIN_CONNECTIONS: usize = 128;
@@ -66,7 +67,8 @@ async fn serve(args: &Args) -> anyhow::Result<ExitCode> {
     let lifecycle = Lifecycle::default();
     let mut signals = Signals::new()?;
     let place = args.place()?;
-    let (rules, follower) = maps::load(args, place, &metrics)?;
+    let (notices, told) = notices::channel();
+    let (rules, follower) = maps::load(args, place, &metrics, &notices)?;
     let brought = Brought::read(args, place).await?;
     let clients = clients::load(args, &metrics).await?;
     let listener = listen(args.listen, "--listen")?;
@@ -76,7 +78,8 @@ async fn serve(args: &Args) -> anyhow::Result<ExitCode> {
         info!(%address, admin = %admin_address, "listening");
     }
     if let Some(follower) = follower {
-        tokio::spawn(maps::follow(follower, rules.clone(), metrics.clone()));
+        let follow = maps::follow(follower, rules.clone(), metrics.clone(), notices.clone());
+        tokio::spawn(follow);
     }
     let admin = admin_endpoint(args, admin_listener, &lifecycle, &metrics)?;
     let mut admin = tokio::spawn(admin.serve());
@@ -84,7 +87,7 @@ async fn serve(args: &Args) -> anyhow::Result<ExitCode> {
     let (cert, home) = if place == Place::Machine {
         machine(args, brought, &metrics)?
     } else {
-        let cluster = Cluster::start(args, place, brought, &metrics).await?;
+        let cluster = Cluster::start(args, place, brought, &metrics, (notices, told)).await?;
         let cert = tokio::select! {
             cert = cluster.certificate() => cert,
             signal = signals.next() => {

@@ -2,11 +2,12 @@
 //!
 //! Every object is read, watched and written by its name, so that the Role can name it, too; a
 //! plain `create` has no name for the Role to look at, so what is missing is made by server-side
-//! apply. (EndpointSlices are listed: Kubernetes makes up their names.) Every call has a deadline,
-//! and none is on the way of a review.
+//! apply. (EndpointSlices are listed: Kubernetes makes up their names. Events are created: each has
+//! another.) Every call has a deadline, and none is on the way of a review.
 
 mod brought;
 mod endpoints;
+mod events;
 mod handshake;
 pub mod lease;
 mod secret;
@@ -176,6 +177,15 @@ impl Kubernetes {
     /// What the objects are called.
     pub fn names(&self) -> &Names {
         &self.names
+    }
+
+    /// Objects of one kind in our namespace.
+    fn namespaced<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.secrets.clone().into_client(), &self.names.namespace)
     }
 
     /// Makes a call with the deadline, and counts its failure.

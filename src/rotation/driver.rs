@@ -20,6 +20,8 @@ use super::write::{Change, Failure, Next, Write};
 use crate::pki::{self, Bundle, KeyPem, MintError, Pem};
 use crate::telemetry::logs::Sparingly;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::notices::{Notices, Reason};
+use crate::text::shortened;
 
 /// Where the state is kept.
 pub trait Store: Sync {
@@ -75,6 +77,8 @@ pub struct Driver<S> {
     pub clock: Clock,
     /// Where to count.
     pub metrics: Metrics,
+    /// Where to tell what an operator should see.
+    pub notices: Notices,
 }
 
 /// What a leader remembers from step to step. A new one begins with nothing.
@@ -141,7 +145,10 @@ impl<S: Store> Driver<S> {
         let name = step.name();
         let write = match step {
             Step::Wait { until, needs } => {
-                memory.repairs.saw(true);
+                let configuration = observed.configuration.as_ref();
+                memory
+                    .repairs
+                    .saw(configuration.map(|found| found.version.as_str()));
                 memory.say(needs, &reason);
                 return Ok(Some(
                     Duration::try_from(until - now.wall).unwrap_or_default(),
@@ -258,14 +265,53 @@ impl<S: Store> Driver<S> {
 
     fn remember(&self, memory: &mut Memory, name: &str, write: &Write, reason: &str, now: Moment) {
         memory.said.clear();
-        let is_trust = name == "trust";
-        if is_trust && memory.repairs.wrote(now.steady) {
-            self.metrics.bundle_repairs.inc();
-            warn!("{reason}, though it did: somebody overwrote it; written again");
-        } else if !is_trust {
+        let bundles_of = match write {
+            Write::Bundles { version, .. } => Some(version.as_str()),
+            Write::Create(_) | Write::Change { .. } => None,
+        };
+        if name != "trust" {
             // After a change of the Secret, the caBundles will have to change.
-            memory.repairs.saw(matches!(write, Write::Bundles { .. }));
+            memory.repairs.saw(bundles_of);
+            self.tell(name, write, reason);
+        } else if memory
+            .repairs
+            .wrote(now.steady, bundles_of.unwrap_or_default())
+        {
+            self.metrics.bundle_repairs.inc();
+            let note = format!("{reason}, though it did: somebody overwrote it; written again");
+            warn!("{note}");
+            self.notices.tell(Reason::TrustRepaired, note);
         }
+    }
+
+    /// Tells what an operator should see. Not each step: to stage a pair is only the begin of a
+    /// rotation, and what is pruned from the Secret is pruned from the caBundle next.
+    fn tell(&self, step: &str, write: &Write, reason: &str) {
+        let pair = match write {
+            Write::Create(Pem { chain, key, .. }) => Some(KeyPem {
+                chain: chain.clone(),
+                key: key.clone(),
+            }),
+            Write::Change { change, .. } => change.pair.clone(),
+            Write::Bundles { .. } => None,
+        };
+        let fingerprint = pair.and_then(|pair| pair.fingerprint()).unwrap_or_default();
+        let leaf = shortened(&fingerprint, 12);
+        let (about, what) = match (step, write) {
+            ("bootstrap", _) => (Reason::CertificateCreated, format!("made {leaf}")),
+            ("restore", _) => (Reason::CertificateRestored, format!("wrote {leaf} back")),
+            ("replace", _) => (Reason::CertificateReplaced, format!("made {leaf}")),
+            ("promote", _) => (
+                Reason::CertificateRotated,
+                format!("{leaf} is the one to serve"),
+            ),
+            ("prune", Write::Bundles { .. }) => (
+                Reason::TrustPruned,
+                "took out of the caBundle what no certificate needs".to_owned(),
+            ),
+            _ => return,
+        };
+        self.notices.tell(about, format!("{what}: {reason}"));
     }
 
     fn show(&self, step: &Step) {

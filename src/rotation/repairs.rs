@@ -17,15 +17,16 @@ const CALM: Duration = Duration::from_secs(300);
 /// What was written when, by the steady clock.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Repairs {
-    was_right: bool,
+    /// The version of the webhook configuration that was seen to be right.
+    right: Option<String>,
     last: Option<Duration>,
     pause: Duration,
 }
 
 impl Repairs {
-    /// The caBundles are as they should be, or will have to change.
-    pub(super) fn saw(&mut self, is_right: bool) {
-        self.was_right = is_right;
+    /// The caBundles of this version are as they should be, or will have to change.
+    pub(super) fn saw(&mut self, right: Option<&str>) {
+        self.right = right.map(str::to_owned);
     }
 
     /// How long to wait before the caBundles are written.
@@ -34,9 +35,11 @@ impl Repairs {
         next.checked_sub(at).filter(|left| !left.is_zero())
     }
 
-    /// The caBundles were written. Tells whether they had been right before.
-    pub(super) fn wrote(&mut self, at: Duration) -> bool {
-        if !std::mem::take(&mut self.was_right) {
+    /// The caBundles were written, as they were wrong in this version. Tells whether somebody else
+    /// had made them so: they were right in an earlier one. In the same one it was the Secret that
+    /// changed.
+    pub(super) fn wrote(&mut self, at: Duration, version: &str) -> bool {
+        if self.right.take().is_none_or(|right| right == version) {
             return false;
         }
         let is_calm = self.last.is_none_or(|last| at.saturating_sub(last) > CALM);
@@ -57,20 +60,23 @@ mod tests {
     fn pauses_grow_while_somebody_fights_and_end_with_the_fight() {
         let (mut repairs, mut at) = (Repairs::default(), Duration::ZERO);
         // To publish is no repair, and makes none wait.
-        assert!(!repairs.wrote(at));
+        assert!(!repairs.wrote(at, "1"));
+        // Nor is it, where nobody touched the caBundle.
+        repairs.saw(Some("1"));
+        assert!(!repairs.wrote(at, "1"));
         let mut pauses = Vec::new();
         for _ in 0..9 {
             let pause = repairs.wait(at).unwrap_or_default();
             pauses.push(pause.as_secs());
             at += pause;
-            repairs.saw(true);
-            assert!(repairs.wrote(at));
+            repairs.saw(Some("1"));
+            assert!(repairs.wrote(at, "2"));
         }
         assert_eq!(pauses, [0, 1, 2, 4, 8, 16, 32, 60, 60]);
         at += CALM + CALM;
         assert_eq!(repairs.wait(at), None);
-        repairs.saw(true);
-        assert!(repairs.wrote(at));
+        repairs.saw(Some("1"));
+        assert!(repairs.wrote(at, "2"));
         assert_eq!(repairs.wait(at), Some(FIRST));
     }
 }

@@ -46,7 +46,7 @@ const DELAY: u64 = 60;
 const SEEDS: u64 = 20_000;
 
 /// Events of a story before the hand rests.
-const EVENTS: usize = 180;
+const EVENTS: usize = 170;
 
 /// How long a Pod may be called after the cluster has forgotten it, in seconds: until every node has
 /// learnt so.
@@ -372,7 +372,6 @@ fn each_mutant_is_caught() {
         Mutation::PruneUnsettled,
         Mutation::DropPrecondition,
         Mutation::ServeBeforeTrusted,
-        Mutation::ActOnOldViews,
         Mutation::ForgetOldCa,
     ] {
         let is_right = |seed| run(seed, Mutation::None).is_ok();
@@ -388,9 +387,9 @@ fn each_mutant_is_caught() {
     assert!(missed.is_empty(), "not caught: {missed:?}");
 }
 
-// === two that need patience ===
+// === those that need patience ===
 //
-// Drawn stories come to these once in tens of thousands, so they are told in full. Calls that are
+// Drawn stories come to these once in thousands or less, so they are told in full. Calls that are
 // lost may spare a world: each is told with many seeds.
 
 /// How many of so many tellings go wrong.
@@ -449,6 +448,30 @@ impl Story {
         self.look_at_all();
         self.work(leader);
     }
+}
+
+/// A replica stops before it acts on what it saw, the leaf that was promoted just then; goes on when
+/// the Secret was lost, restored with the old leaf, and pruned.
+#[test]
+fn what_was_seen_long_ago_is_not_acted_on() {
+    let tell = |story: &mut Story| {
+        story.world().hand(Hand::Request);
+        story.work(1);
+        story.look_at_all();
+        story.pass(DELAY + 4);
+        story.work(1);
+        for _ in 0..2 {
+            story.processes[2].look();
+        }
+        story.world().hand(Hand::DeleteSecret);
+        for _ in 0..3 {
+            story.work(1);
+            story.pass(8);
+        }
+        story.processes[2].look();
+    };
+    assert_eq!(gone_wrong(Mutation::None, tell), 0);
+    assert!(gone_wrong(Mutation::ActOnOldViews, tell) > 10);
 }
 
 /// A leader stops between its handshakes and what it writes, and goes on when an old Secret was put

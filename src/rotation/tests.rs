@@ -18,6 +18,7 @@ use super::state::{Configuration, Hook, Observed, Secret};
 use super::write::{Change, Failure, Next, Write};
 use crate::pki::{Bundle, Pair, Pem, judge, mint};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::notices::Notices;
 
 const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH.saturating_add(Duration::days(20_000));
 const YEAR: Duration = Duration::days(365);
@@ -207,6 +208,7 @@ fn driver(memory: &Memory, fate: Fate, metrics: Metrics) -> Driver<Fated<'_>> {
             steady: LONG,
         }),
         metrics,
+        notices: Notices::default(),
     }
 }
 

@@ -96,7 +96,7 @@ async fn replicas_share_one_pair_that_is_trusted_and_follow_maps_to_come() {
     for serve in &replicas {
         connect(&api, serve).await;
     }
-    assert!(!api.calls().iter().any(|call| call.starts_with("POST")));
+    assert!(api.nameless().is_empty(), "{:?}", api.nameless());
 
     // The API is gone: reviews are answered, and a stop is no slower.
     api.set_mood(Mood::Hanging);
@@ -152,6 +152,62 @@ async fn without_an_api_it_lives_is_not_ready_and_stops_when_told() {
         "{:?}",
         told.elapsed()
     );
+}
+
+/// Waits for an Event, and says what it says.
+async fn told(api: &Api, serve: &Serve, reason: &str) -> String {
+    let until = Instant::now() + Duration::from_secs(10);
+    loop {
+        if let Some(event) = api.events(reason).first() {
+            return event["note"].as_str().unwrap().to_owned();
+        }
+        assert!(Instant::now() < until, "no {reason}: {}", serve.log());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_are_told_by_events_and_without_the_right_to_write_them_it_serves_on() {
+    let api = Api::start().await;
+    api.put(CONFIGURATION, configuration());
+    api.set_mood(Mood::ForbiddingEvents);
+    let serve = Serve::start_in_cluster(api.address, &["--maps", "{dir}/maps"]);
+    let maps = |text: &str| fs::write(serve.dir.path().join("maps"), text).unwrap();
+    until_ready(&serve).await;
+    // That there is a certificate can't be told, nor that a line is in error.
+    serve.until_log("can't write an Event; serving on");
+    maps("default::mirror.io\n: :\n");
+    serve.until_log("loaded the map file");
+    let mut client = connect(&api, &serve).await;
+    assert_eq!(client.swap("docker.io/a/b").await, "mirror.io/a/b");
+
+    api.set_mood(Mood::Fine);
+    maps("default::mirror.io\n\n: : :\n");
+    let note = told(&api, &serve, "MapsInError").await;
+    assert!(
+        note.contains("1 lines") && note.contains("line 3"),
+        "{note}"
+    );
+    assert_eq!(serve.log().matches("can't write an Event").count(), 1);
+    maps(": :\n");
+    let note = told(&api, &serve, "MapsRefused").await;
+    assert!(note.contains("the rules in use stay"), "{note}");
+
+    // Somebody overwrites the caBundle: the Event names who.
+    let mut live = api.object(CONFIGURATION).unwrap();
+    live["webhooks"][0]["clientConfig"]["caBundle"] = json!("");
+    api.put(CONFIGURATION, live);
+    let note = told(&api, &serve, "TrustRepaired").await;
+    assert!(note.contains("last written by someone"), "{note}");
+    assert_eq!(client.swap("docker.io/a/b").await, "mirror.io/a/b");
+
+    // A Secret that is brought and can't be served.
+    let mut secret = api.object(SECRET).unwrap();
+    secret["metadata"]["annotations"] = json!({"imageswap-byoc": "yes"});
+    secret["data"]["tls.key"] = json!("cnViYmlzaA==");
+    api.put(SECRET, secret);
+    let note = told(&api, &serve, "CertificateRefused").await;
+    assert!(note.contains("can't be served"), "{note}");
 }
 
 #[test]

@@ -42,6 +42,12 @@ pub(crate) fn ten_forced(world: &World) -> anyhow::Result<()> {
     })?;
     say(format_args!("ten rotations: {report}"));
     ensure!(report.is_clean(), "{report}");
+    let shown = world.kubectl(&["-n", NAMESPACE, "describe", "deployment/imageswap"])?;
+    // Not all of ten within minutes.
+    for (reason, most) in [("CertificateRotated", 3), ("TrustPruned", 1)] {
+        let count = shown.matches(reason).count();
+        ensure!((1..=most).contains(&count), "{count} {reason}: {shown}");
+    }
     let mut all: Vec<_> = seen.iter().flatten().collect();
     all.sort();
     all.dedup();
@@ -142,6 +148,11 @@ pub(crate) fn bundle_broken(world: &World) -> anyhow::Result<()> {
         say(format_args!(
             "caBundle broken, repaired within {took:?}: {report}"
         ));
+        eventually("an Event that says so", PATIENCE, || {
+            let events = world.kubectl(&["-n", NAMESPACE, "get", "events"])?;
+            ensure!(events.contains("TrustRepaired"), "{events}");
+            Ok(())
+        })?;
         // Until it is repaired nothing can be done, and that must not be long.
         ensure!(report.unswapped == 0, "{report}");
         ensure!(report.gap < 2_000.0, "{report}");

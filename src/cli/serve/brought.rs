@@ -20,6 +20,7 @@ use crate::rotation::source::Source;
 use crate::rotation::state::Secret;
 use crate::server::tls::ServingCert;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::notices::{Notices, Reason};
 
 /// How often files that do not change are judged again: leaves end, and begin.
 const JUDGE_AGAIN: Duration = Duration::from_secs(30);
@@ -103,10 +104,11 @@ impl Brought {
     }
 
     /// Hands the files on in the place of a Secret, as they change.
-    pub(super) fn feed(self, metrics: &Metrics) -> watch::Receiver<Secret> {
+    pub(super) fn feed(self, metrics: &Metrics, notices: &Notices) -> watch::Receiver<Secret> {
         let (sender, receiver) = watch::channel(self.kind.secret(&self.parts, 0));
         let news = followed(self.follower, &self.kind);
-        tokio::spawn(feed(self.kind, news, sender, metrics.clone()));
+        let (metrics, notices) = (metrics.clone(), notices.clone());
+        tokio::spawn(feed(self.kind, news, sender, metrics, notices));
         receiver
     }
 }
@@ -164,6 +166,7 @@ async fn feed(
     mut news: mpsc::Receiver<News>,
     secret: watch::Sender<Secret>,
     metrics: Metrics,
+    notices: Notices,
 ) {
     let mut read = 0;
     while let Some(found) = news.recv().await {
@@ -172,15 +175,21 @@ async fn feed(
             Ok(parts) => {
                 secret.send_replace(kind.secret(&parts, read));
             }
-            Err(why) => refuse(&metrics, &why, kind.source),
+            Err(why) => notices.tell(
+                Reason::CertificateRefused,
+                refuse(&metrics, &why, kind.source),
+            ),
         }
     }
 }
 
-fn refuse(metrics: &Metrics, why: &str, source: Source) {
+/// Counts and logs it. Returns what was said.
+fn refuse(metrics: &Metrics, why: &str, source: Source) -> String {
     let help = source.help_if_bad();
-    error!("a new certificate is refused, and the one in use stays: {why}; {help}");
+    let text = format!("a new certificate is refused, and the one in use stays: {why}; {help}");
+    error!("{text}");
     metrics.reloads.with_label_values(&["failed"]).inc();
+    text
 }
 
 // === outside of one ===

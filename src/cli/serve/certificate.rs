@@ -17,6 +17,7 @@ use crate::rotation::state::Observed;
 use crate::server::tls::ServingCert;
 use crate::telemetry::logs::Sparingly;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::notices::{Notices, Reason};
 
 /// How often to say what is waited for.
 const WAITING: Duration = Duration::from_secs(30);
@@ -59,6 +60,7 @@ pub(super) struct Replica {
     pub(super) kept: watch::Sender<Option<Pem>>,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
+    pub(super) notices: Notices,
 }
 
 /// What was said last, so that it is said once.
@@ -130,7 +132,10 @@ impl Replica {
                         brought => brought.name().to_owned(),
                     };
                     let help = source.help_if_bad();
-                    error!("{what} can't be served, and changes nothing: {flaw}; {help}");
+                    let note =
+                        format!("{what} can't be served, and changes nothing: {flaw}; {help}");
+                    error!("{note}");
+                    self.notices.tell(Reason::CertificateRefused, note);
                     self.metrics.reloads.with_label_values(&["failed"]).inc();
                 }
             }
@@ -217,6 +222,7 @@ impl Said {
 mod tests {
     use std::sync::Arc;
 
+    use futures_util::FutureExt;
     use time::Duration;
 
     use super::*;
@@ -224,6 +230,7 @@ mod tests {
     use crate::rotation::clock::Span;
     use crate::rotation::replica::FRESH;
     use crate::rotation::state::{Configuration, Hook, Secret};
+    use crate::telemetry::notices;
 
     fn pair() -> Pem {
         let names = ["imageswap.ns.svc".to_owned()];
@@ -264,6 +271,7 @@ mod tests {
             let read = Span { from: at, to: at };
             Some(Look { observed, read })
         };
+        let (notices, told) = notices::channel();
         let replica = Replica {
             required: vec!["imageswap.ns.svc".to_owned()],
             trust_delay: std::time::Duration::from_secs(60),
@@ -273,6 +281,7 @@ mod tests {
             kept,
             clock: clock.clone(),
             metrics: metrics.clone(),
+            notices,
         };
         let task = tokio::spawn(async move { replica.follow().await });
         let (both, reloads) = (format!("{}{}", one.ca, two.ca), &metrics.reloads);
@@ -310,6 +319,13 @@ mod tests {
             let is_rubbish = matches!(row, 0 | 3 | 4);
             assert_eq!(metrics.refused.get() == 1, is_rubbish, "row {row}");
         }
+        // Once for each that is bad.
+        let mut refused = 0;
+        while let Some(notice) = told.next().now_or_never() {
+            assert_eq!(notice.reason, Reason::CertificateRefused);
+            refused += 1;
+        }
+        assert_eq!(refused, 2);
         let kept = written_back.borrow().clone().unwrap();
         assert_eq!((&kept.chain, &kept.key), (&two.chain, &two.key));
         // The same, but brought from now on: not to be written back.

@@ -1,7 +1,7 @@
-//! The wiring of the Kubernetes half: four tasks, none of which a review waits for.
+//! The wiring of the Kubernetes half: five tasks, none of which a review waits for.
 //!
 //! `watch` sees the cluster's state, `certificate` serves what is right of it, `election` stands for
-//! leader, `rotation` works while this replica is one.
+//! leader, `rotation` works while this replica is one, `events` tells operators what happened.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -22,12 +22,14 @@ use crate::rotation::clock::Clock;
 use crate::rotation::driver::Driver;
 use crate::server::tls::ServingCert;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::notices::{Inbox, Notices};
 
 /// A cluster that is worked with.
 pub(super) struct Cluster {
     serving: watch::Receiver<Option<Served>>,
     watch: JoinHandle<Infallible>,
     rotation: JoinHandle<()>,
+    events: JoinHandle<Infallible>,
     election: JoinHandle<Stopped>,
     stop: watch::Sender<bool>,
 }
@@ -39,6 +41,7 @@ impl Cluster {
         place: Place,
         brought: Option<Brought>,
         metrics: &Metrics,
+        (notices, told): (Notices, Inbox),
     ) -> anyhow::Result<Self> {
         let (names, identity) = (args.names.names(place), args.identity()?);
         let policy = args.policy(names.leaf(), vec![names.host()])?;
@@ -49,7 +52,7 @@ impl Cluster {
         let mut first = None;
         if let Some(brought) = brought {
             first = Some(Served::begin(brought.pair.clone(), metrics)?);
-            cluster = cluster.with_files(brought.feed(metrics));
+            cluster = cluster.with_files(brought.feed(metrics, &notices));
         }
         let election = Election::new(&cluster, args.lease_time)?;
         let (seen_sender, seen) = watch::channel(None);
@@ -67,6 +70,7 @@ impl Cluster {
             kept,
             clock: clock.clone(),
             metrics: metrics.clone(),
+            notices: notices.clone(),
         };
         let driver = Driver {
             store: cluster.clone(),
@@ -74,7 +78,12 @@ impl Cluster {
             served,
             clock: clock.clone(),
             metrics: metrics.clone(),
+            notices,
         };
+
+        let (counted, teller) = (metrics.clone(), cluster.clone());
+        let events =
+            tokio::spawn(async move { supervise("events", &counted, || teller.tell(&told)).await });
 
         let (counted, wake) = (metrics.clone(), changed.clone());
         let watch = tokio::spawn(async move {
@@ -98,6 +107,7 @@ impl Cluster {
             serving,
             watch,
             rotation,
+            events,
             election,
             stop,
         })
@@ -120,6 +130,7 @@ impl Cluster {
     pub(super) async fn leave(self) {
         self.watch.abort();
         self.rotation.abort();
+        self.events.abort();
         let _ = self.rotation.await;
         self.stop.send_replace(true);
         let _ = self.election.await;

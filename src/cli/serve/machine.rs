@@ -19,6 +19,7 @@ use crate::rotation::clock::Clock;
 use crate::rotation::driver::Driver;
 use crate::server::tls::ServingCert;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::notices::Notices;
 
 /// Serves the certificate in the directory, made now if need be, and rotates it from now on.
 pub(super) fn start(args: &Args, dir: &StateDir, metrics: &Metrics) -> anyhow::Result<ServingCert> {
@@ -51,6 +52,7 @@ pub(super) fn start(args: &Args, dir: &StateDir, metrics: &Metrics) -> anyhow::R
         kept,
         clock: clock.clone(),
         metrics: metrics.clone(),
+        notices: Notices::default(),
     };
     let driver = Driver {
         store: store.clone(),
@@ -58,6 +60,8 @@ pub(super) fn start(args: &Args, dir: &StateDir, metrics: &Metrics) -> anyhow::R
         served,
         clock: clock.clone(),
         metrics: metrics.clone(),
+        // Nobody reads Events here; the log says the same.
+        notices: Notices::default(),
     };
     let (counted, wake) = (metrics.clone(), Arc::clone(&changed));
     tokio::spawn(async move {

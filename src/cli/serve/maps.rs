@@ -13,6 +13,8 @@ use crate::cluster::place::Place;
 use crate::maps::{Diagnostic, Maps, Rules, Severity};
 use crate::maps_file::{Follower, Loaded};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::notices::{Notices, Reason};
+use crate::text::shortened;
 
 /// How often the map file is looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -29,6 +31,7 @@ pub(super) fn load(
     args: &Args,
     place: Place,
     metrics: &Metrics,
+    notices: &Notices,
 ) -> anyhow::Result<(SharedRules, Option<Follower>)> {
     let share = |rules| Arc::new(ArcSwap::from_pointee(rules));
     if args.rules.mode == Mode::Legacy {
@@ -46,13 +49,13 @@ pub(super) fn load(
             "no map file is named (--maps FILE): a built-in example sends Docker Hub's images to \
              my-registry.example.com"
         );
-        return Ok((share(publish(example()?, metrics)), None));
+        return Ok((share(publish(example()?, metrics, notices)), None));
     };
     if place != Place::Machine && matches!(path.try_exists(), Ok(false)) {
         return awaited(args, metrics);
     }
     let (follower, loaded) = Follower::start(path, args.strict_maps)?;
-    Ok((share(publish(loaded, metrics)), Some(follower)))
+    Ok((share(publish(loaded, metrics, notices)), Some(follower)))
 }
 
 /// No rules, until the file is there.
@@ -70,7 +73,12 @@ fn awaited(args: &Args, metrics: &Metrics) -> anyhow::Result<(SharedRules, Optio
 }
 
 /// Looks at the map file for ever; the last good one stays in use.
-pub(super) async fn follow(mut follower: Follower, rules: SharedRules, metrics: Metrics) {
+pub(super) async fn follow(
+    mut follower: Follower,
+    rules: SharedRules,
+    metrics: Metrics,
+    notices: Notices,
+) {
     let (path, strict) = (follower.path().to_owned(), follower.is_strict());
     loop {
         tokio::time::sleep(LOOK).await;
@@ -90,10 +98,12 @@ pub(super) async fn follow(mut follower: Follower, rules: SharedRules, metrics: 
         };
         match found {
             None => {}
-            Some(Ok(loaded)) => rules.store(Arc::new(publish(loaded, &metrics))),
+            Some(Ok(loaded)) => rules.store(Arc::new(publish(loaded, &metrics, &notices))),
             Some(Err(error)) => {
-                error!("{error}; the rules in use stay");
+                let note = format!("{error}; the rules in use stay");
+                error!("{note}");
                 refused(&metrics);
+                notices.tell(Reason::MapsRefused, note);
             }
         }
     }
@@ -106,7 +116,7 @@ fn refused(metrics: &Metrics) {
 }
 
 /// Counts and logs what is loaded.
-fn publish(loaded: Loaded, metrics: &Metrics) -> Rules {
+fn publish(loaded: Loaded, metrics: &Metrics, notices: &Notices) -> Rules {
     let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     let (rules, errors) = (loaded.maps.len(), loaded.errors());
     metrics.maps_loads.with_label_values(&["ok"]).inc();
@@ -127,6 +137,17 @@ fn publish(loaded: Loaded, metrics: &Metrics) -> Rules {
             "{} more findings in the map file; `imageswap check` shows them",
             more + 1
         );
+    }
+    let mut found = loaded.diagnostics.iter();
+    if let Some(first) = found.find(|found| found.severity == Severity::Error) {
+        // The same in every replica that has this file, so that it becomes one Event.
+        let note = format!(
+            "{errors} lines of the map file {} are in error and skipped; the first is line {}: {}",
+            shortened(&loaded.hash, 12),
+            first.place.line,
+            first.message
+        );
+        notices.tell(Reason::MapsInError, note);
     }
     Rules::Maps(Box::<Maps>::new(loaded.maps))
 }

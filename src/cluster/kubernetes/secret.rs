@@ -129,7 +129,7 @@ fn bytes(text: &str) -> ByteString {
     ByteString(text.as_bytes().to_vec())
 }
 
-fn data(pem: &Pem) -> BTreeMap<String, ByteString> {
+pub(super) fn data(pem: &Pem) -> BTreeMap<String, ByteString> {
     [
         ("tls.crt", &pem.chain),
         ("tls.key", &pem.key),

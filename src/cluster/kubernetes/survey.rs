@@ -90,14 +90,6 @@ impl Kubernetes {
         Ok(found)
     }
 
-    fn namespaced<K>(&self) -> Api<K>
-    where
-        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
-        K::DynamicType: Default,
-    {
-        Api::namespaced(self.secrets.clone().into_client(), &self.names.namespace)
-    }
-
     async fn replica(&self, found: &Found, reach: Reach) -> Replica {
         let [https, metrics] = found.ports;
         let served =

@@ -3,24 +3,27 @@
 mod api;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use k8s_openapi::ByteString;
 use kube::Config;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio::sync::{Notify, watch};
 
-use self::api::{Api, CONFIGURATION, LEASE, Mood, SECRET};
+use self::api::{Api, CONFIGURATION, DEPLOYMENT, LEASE, Mood, SECRET};
 use super::lease::Election;
 use super::*;
 use crate::cluster::Seen;
 use crate::cluster::claim::Claim;
 use crate::pki::{self, Pem};
-use crate::rotation::clock::Clock;
+use crate::rotation::clock::{Clock, Moment};
 use crate::rotation::driver::{Driver, Memory};
 use crate::rotation::plan::{OLDEST, Policy, SETTLED};
 use crate::rotation::write::Change;
+use crate::telemetry::notices::{self, Notices, Reason};
 
 fn names() -> Names {
     Names {
@@ -41,6 +44,7 @@ fn cluster(api: &Api, nonce: u64) -> Kubernetes {
 fn driver(store: Kubernetes) -> Driver<Kubernetes> {
     Driver {
         metrics: store.metrics.clone(),
+        notices: Notices::default(),
         policy: Policy {
             names: names().leaf(),
             required: vec![names().host()],
@@ -135,7 +139,7 @@ async fn from_nothing_to_a_trusted_pair_touching_only_what_is_ours() {
     );
     pki::judge(&pem, &names().leaf(), now).unwrap();
     // Nothing without a name.
-    assert!(!api.calls().iter().any(|call| call.starts_with("POST")));
+    assert!(api.nameless().is_empty(), "{:?}", api.nameless());
     assert_eq!(
         driver
             .metrics
@@ -276,6 +280,115 @@ async fn what_changes_is_seen_soon_by_watches_that_a_role_can_name() {
     see(&|seen| seen.secret.is_none()).await;
     tokio::time::timeout(soon, leader.notified()).await.unwrap();
     assert!(!watching.is_finished());
+}
+
+// === Events ===
+
+/// A replica that makes Events of what is handed in.
+fn teller(api: &Api, nonce: u64) -> Notices {
+    let (notices, inbox) = notices::channel();
+    let cluster = cluster(api, nonce);
+    tokio::spawn(async move { cluster.tell(&inbox).await });
+    notices
+}
+
+#[tokio::test]
+async fn replicas_that_say_the_same_make_one_event_of_the_deployment_and_no_flood() {
+    let api = Api::start().await;
+    api.put(DEPLOYMENT, json!({"metadata": {"uid": "its-uid"}}));
+    let replicas = [teller(&api, 1), teller(&api, 2)];
+    let soon = Duration::from_secs(5);
+    let event = || {
+        api.events("MapsInError")
+            .first()
+            .cloned()
+            .unwrap_or_default()
+    };
+    replicas[0].tell(Reason::MapsInError, "line 7".to_owned());
+    until(soon, "an Event", || !event().is_null()).await;
+    assert_eq!(event()["type"], "Warning");
+    assert_eq!(event()["note"], "line 7");
+    assert_eq!(event()["reportingInstance"], identity("pod", 1));
+    assert_eq!(event()["regarding"]["kind"], "Deployment");
+    assert_eq!(event()["regarding"]["uid"], "its-uid");
+    replicas[1].tell(Reason::MapsInError, "line 7".to_owned());
+    until(soon, "two", || event()["series"]["count"] == 2).await;
+    assert_eq!(api.events("MapsInError").len(), 1);
+
+    // Of many more only some are told, and all of those that are told already are counted.
+    for n in 0..9 {
+        replicas[1].tell(Reason::MapsInError, format!("line {}", n % 3));
+    }
+    replicas[1].tell(Reason::MapsRefused, "é".repeat(2000));
+    until(soon, "the last", || !api.events("MapsRefused").is_empty()).await;
+    let notes: Vec<_> = api
+        .events("MapsInError")
+        .iter()
+        .map(|event| event["note"].clone())
+        .collect();
+    assert_eq!(notes.len(), 3, "{notes:?}");
+    let note = api.events("MapsRefused")[0]["note"].clone();
+    assert!(
+        note.as_str().unwrap().len() <= 1024,
+        "longer than Kubernetes takes"
+    );
+}
+
+#[tokio::test]
+async fn who_overwrote_the_ca_bundle_is_told_and_a_changed_secret_is_nobodys_fault() {
+    let api = Api::start().await;
+    api.put(CONFIGURATION, configuration());
+    let (notices, inbox) = notices::channel();
+    // Long between two looks, so that no repair waits for the one before.
+    let minutes = Arc::new(AtomicU64::new(0));
+    let passed = Arc::clone(&minutes);
+    let clock = Clock::of(move || Moment {
+        wall: OffsetDateTime::now_utc(),
+        steady: Duration::from_secs(60 * passed.load(Ordering::Relaxed)),
+    });
+    let driver = Driver {
+        notices,
+        clock,
+        ..driver(cluster(&api, 1))
+    };
+    let (mut memory, mut told) = (Memory::default(), Vec::new());
+    let foreign = pair();
+    for round in 0..3 {
+        if round == 1 {
+            let mut live = api.object(CONFIGURATION).unwrap();
+            live["webhooks"][1]["clientConfig"]["caBundle"] = json!("");
+            api.put(CONFIGURATION, live);
+        } else if round == 2 {
+            let mut secret = api.object(SECRET).unwrap();
+            secret["data"] = serde_json::to_value(secret::data(&foreign)).unwrap();
+            api.put(SECRET, secret);
+        }
+        // In the end it wants to look at endpoints, which there are none of.
+        while let Ok(None) = driver.step(&mut memory).await {
+            minutes.fetch_add(1, Ordering::Relaxed);
+        }
+        while let Some(notice) = inbox.next().now_or_never() {
+            told.push(notice);
+        }
+    }
+    let reasons: Vec<_> = told.iter().map(|notice| notice.reason).collect();
+    assert_eq!(
+        reasons,
+        [Reason::CertificateCreated, Reason::TrustRepaired],
+        "{told:?}"
+    );
+    assert!(
+        told[1].note.contains("ours (last written by someone)"),
+        "{told:?}"
+    );
+    assert_eq!(driver.metrics.bundle_repairs.get(), 1);
+    let live = api.object(CONFIGURATION).unwrap();
+    let bundle = live["webhooks"][1]["clientConfig"]["caBundle"].to_string();
+    let secret = api.object(SECRET).unwrap()["data"]["ca.crt"].to_string();
+    assert!(
+        bundle.len() > secret.len(),
+        "the new CA is not believed: {bundle}"
+    );
 }
 
 // === the Lease ===

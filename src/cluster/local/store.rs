@@ -223,6 +223,7 @@ mod tests {
     use crate::rotation::driver::{Driver, Memory};
     use crate::rotation::plan::{OLDEST, Policy, SETTLED};
     use crate::telemetry::metrics::Metrics;
+    use crate::telemetry::notices::Notices;
 
     const LIFE: time::Duration = time::Duration::days(9);
 
@@ -340,6 +341,7 @@ mod tests {
                 served: watch::channel(None).1,
                 clock: Clock::system(),
                 metrics: Metrics::new().unwrap(),
+                notices: Notices::default(),
             };
             let mut memory = Memory::default();
             driver.step(&mut memory).await.unwrap();

@@ -21,6 +21,7 @@ use crate::rotation::replica::{Choice, FRESH, View, choose, is_trusted};
 use crate::rotation::state::{Configuration, Observed};
 use crate::rotation::write::{Failure, Write};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::notices::Notices;
 
 /// A call is given up after this, in seconds.
 const DEADLINE: u64 = 5;
@@ -97,6 +98,7 @@ impl Process {
             served,
             clock,
             metrics: metrics().clone(),
+            notices: Notices::default(),
         };
         world.lock().unwrap().serving[id] = None;
         let mut process = Self {

@@ -1,5 +1,5 @@
 //! A small Kubernetes API over plain HTTP: objects by name, versions, patches, watches. It refuses
-//! what has no name, as the Role does.
+//! what has no name, as the Role does, but for new Events.
 
 // Other tests include this file by its path.
 #![allow(dead_code, unreachable_pub)]
@@ -46,6 +46,8 @@ pub enum Mood {
     Hanging,
     /// 403 for all.
     Forbidding,
+    /// 403 for Events alone: the Role is of an older version.
+    ForbiddingEvents,
     /// Another has become holder of the Lease whenever a write to it is answered.
     Stealing,
 }
@@ -55,6 +57,8 @@ pub const CA_SECRET: &str = "/api/v1/namespaces/ns/secrets/imageswap-tls-ca";
 pub const CONFIGURATION: &str =
     "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/imageswap-webhook";
 pub const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/ns/leases/imageswap-leader";
+pub const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/ns/deployments/imageswap";
+pub const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/ns/events";
 
 impl Api {
     pub async fn start() -> Self {
@@ -89,6 +93,21 @@ impl Api {
         *self.world.mood.lock().unwrap() = mood;
     }
 
+    /// The Events with this reason.
+    pub fn events(&self, reason: &str) -> Vec<Value> {
+        let objects = self.world.objects.lock().unwrap();
+        let events = objects
+            .iter()
+            .filter(|(path, event)| path.starts_with(EVENTS) && event["reason"] == json!(reason));
+        events.map(|(_, event)| event.clone()).collect()
+    }
+
+    /// What was made without a name in the path, Events aside.
+    pub fn nameless(&self) -> Vec<String> {
+        let posts = |call: &String| call.starts_with("POST") && *call != format!("POST {EVENTS}");
+        self.calls().into_iter().filter(posts).collect()
+    }
+
     pub fn calls(&self) -> Vec<String> {
         self.world.calls.lock().unwrap().clone()
     }
@@ -101,13 +120,25 @@ impl World {
         let name = path.rsplit('/').next().unwrap();
         object["metadata"]["name"] = json!(name);
         object["metadata"]["resourceVersion"] = json!(version);
-        object["metadata"]["managedFields"] = json!([{"manager": manager}]);
+        object["metadata"]["managedFields"] =
+            json!([{"manager": manager, "fieldsV1": bundles(&object)}]);
         self.objects
             .lock()
             .unwrap()
             .insert(path.to_owned(), object.clone());
         object
     }
+}
+
+/// The fields that a configuration's last writer is taken to have written: all caBundles.
+fn bundles(object: &Value) -> Value {
+    let hooks = object["webhooks"].as_array().into_iter().flatten();
+    let written = hooks.filter(|hook| !hook["clientConfig"]["caBundle"].is_null());
+    let fields = written.map(|hook| {
+        let key = format!("k:{}", json!({"name": hook["name"]}));
+        (key, json!({"f:clientConfig": {"f:caBundle": {}}}))
+    });
+    json!({"f:webhooks": fields.collect::<serde_json::Map<_, _>>()})
 }
 
 async fn answer(State(world): State<World>, request: Request<Body>) -> Response {
@@ -126,6 +157,16 @@ async fn answer(State(world): State<World>, request: Request<Body>) -> Response 
     let found = world.objects.lock().unwrap().get(&path).cloned();
     match head.method {
         _ if mood == Mood::Forbidding => refuse(403, &call),
+        _ if mood == Mood::ForbiddingEvents && path.starts_with(EVENTS) => refuse(403, &call),
+        Method::POST if path == EVENTS => {
+            let body = body.collect().await.unwrap().to_bytes();
+            let event: Value = serde_json::from_slice(&body).unwrap();
+            let one = format!("{path}/{}", event["metadata"]["name"].as_str().unwrap());
+            if world.objects.lock().unwrap().contains_key(&one) {
+                return refuse(409, &call);
+            }
+            reply(&world.put(&one, event, "someone"))
+        }
         // A list or a watch of one object, which a Role can name.
         Method::GET if named.is_some() => {
             let one = format!("{path}/{}", named.unwrap());
@@ -149,7 +190,9 @@ async fn answer(State(world): State<World>, request: Request<Body>) -> Response 
                 }))
             }
         }
-        Method::GET if [SECRET, CA_SECRET, CONFIGURATION, LEASE].contains(&path.as_str()) => {
+        Method::GET
+            if [SECRET, CA_SECRET, CONFIGURATION, LEASE, DEPLOYMENT].contains(&path.as_str()) =>
+        {
             match found {
                 Some(object) => reply(&object),
                 None => refuse(404, &call),
