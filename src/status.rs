@@ -1,7 +1,10 @@
 //! What an installation is like, and what is wrong with it: from facts to findings. Pure.
 //!
 //! Each finding has an identifier that does not change, a sentence that says what is the case, and
-//! one that says what to do.
+//! one that says what to do. `pre` is the same for a cluster without an installation.
+
+pub mod pre;
+mod quantity;
 
 use serde::Serialize;
 use time::OffsetDateTime;

@@ -266,11 +266,16 @@ impl Cluster {
         kubectl
     }
 
-    /// This crate's program in node 1's network, where kube-apiserver is.
+    /// This crate's program in node 1's network.
     pub fn chaos(&self) -> Command {
+        self.program(&self.parts.chaos)
+    }
+
+    /// A program of this machine in node 1's network, where kube-apiserver is.
+    pub fn program(&self, program: &Path) -> Command {
         let network = format!("--net=/run/netns/{}", self.layout.network(1));
         let mut command = command("nsenter", [network]);
-        command.arg("--").arg(&self.parts.chaos);
+        command.arg("--").arg(program);
         command
     }
 

@@ -1,9 +1,11 @@
-//! `imageswap status`: one screen about a live installation, and what is wrong with it.
+//! `imageswap status`: one screen about a live installation, and what is wrong with it; or, with
+//! `--pre`, about a cluster that is to get one, and what is in the way.
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow, bail};
+use clap::builder::FalseyValueParser;
 use time::OffsetDateTime;
 
 use super::args::{Output, OutputArgs};
@@ -11,7 +13,7 @@ use super::names::NameArgs;
 use super::terminal::{self, BOLD, DIM, ERROR, GOOD, WARNING};
 use crate::cluster::kubernetes::{Kubernetes, Reach};
 use crate::cluster::place::{Place, Surroundings, Wish, place};
-use crate::status::{Finding, Report, Severity, report};
+use crate::status::{Finding, Report, Severity, pre, report};
 use crate::telemetry::metrics::Metrics;
 
 /// Looks at the Secret, the webhook configuration, the leader's Lease, and every replica: the
@@ -21,6 +23,10 @@ use crate::telemetry::metrics::Metrics;
 /// user may read these objects and forward ports. Exits with 1 if something is wrong.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
+    /// Look at the cluster before an installation: what would be in its way. Nothing is changed
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "IMAGESWAP_STATUS_PRE")]
+    pre: bool,
+
     #[command(flatten)]
     names: NameArgs,
 
@@ -33,27 +39,46 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("can't start the runtime")?;
-    let report = runtime.block_on(look(args))?;
+    let found = runtime.block_on(look(args))?;
     let mut out = terminal::stdout();
-    match args.output.form {
-        Output::Json => writeln!(out, "{}", serde_json::to_string(&report)?)?,
-        Output::Text => print(&mut out, &report)?,
+    match (args.output.form, &found) {
+        (Output::Json, Found::Live(report)) => {
+            writeln!(out, "{}", serde_json::to_string(report)?)?;
+        }
+        (Output::Json, Found::Before(report)) => {
+            writeln!(out, "{}", serde_json::to_string(report)?)?;
+        }
+        (Output::Text, Found::Live(report)) => print(&mut out, report)?,
+        (Output::Text, Found::Before(report)) => print_before(&mut out, report)?,
     }
     out.flush()?;
-    Ok(ExitCode::from(u8::from(!report.healthy)))
+    let (Found::Live(Report { healthy, .. }) | Found::Before(pre::Report { healthy, .. })) = found;
+    Ok(ExitCode::from(u8::from(!healthy)))
 }
 
-async fn look(args: &Args) -> anyhow::Result<Report> {
+/// What was looked at.
+enum Found {
+    Live(Report),
+    Before(pre::Report),
+}
+
+async fn look(args: &Args) -> anyhow::Result<Found> {
     let (place, reach) = whereabouts()?;
     let names = args.names.names(place);
     // Nothing is written, so nobody needs to know who asks; and nobody reads the metrics.
     let cluster = Kubernetes::new(place, names, "imageswap-status".to_owned(), Metrics::new()?);
-    let facts = cluster
-        .await?
-        .survey(reach, OffsetDateTime::now_utc())
-        .await;
-    let facts = facts.map_err(|why| anyhow!("can't look at the cluster: {why}"))?;
-    Ok(report(&facts))
+    let (cluster, now) = (cluster.await?, OffsetDateTime::now_utc());
+    let found = match args.pre {
+        true => cluster
+            .preview(now)
+            .await
+            .map(|facts| Found::Before(pre::report(&facts))),
+        false => cluster
+            .survey(reach, now)
+            .await
+            .map(|facts| Found::Live(report(&facts))),
+    };
+    found.map_err(|why| anyhow!("can't look at the cluster: {why}"))
 }
 
 /// A kubeconfig that is named goes before the Pod that this may be.
@@ -114,6 +139,39 @@ fn print(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
         .findings
         .iter()
         .try_for_each(|finding| print_finding(out, finding))
+}
+
+fn print_before(out: &mut impl Write, report: &pre::Report) -> std::io::Result<()> {
+    let verdict = match report.healthy {
+        true => format!("{GOOD}nothing is in the way{GOOD:#}"),
+        false => format!("{ERROR}not yet{ERROR:#}"),
+    };
+    let namespace = &report.namespace;
+    writeln!(
+        out,
+        "{BOLD}Installing ImageSwap in {namespace}{BOLD:#}: {verdict}"
+    )?;
+    writeln!(out, "  kubernetes   {}", report.kubernetes)?;
+    let nodes = report
+        .nodes
+        .map_or_else(|| "?".to_owned(), |free| free.to_string());
+    writeln!(out, "  nodes        {nodes} that take Pods")?;
+    let there = match (report.namespace_exists, &report.pod_security) {
+        (None, _) => "?".to_owned(),
+        (Some(false), _) => "not there yet".to_owned(),
+        (Some(true), None) => "there".to_owned(),
+        (Some(true), Some(level)) => format!("there; enforces {level}"),
+    };
+    writeln!(out, "  namespace    {there}")?;
+    let installed = match report.installed {
+        pre::Installed::Nothing => "nothing",
+        pre::Installed::Imageswap => "ImageSwap 2",
+        pre::Installed::Older => "1.5.3, or another program of that name",
+        pre::Installed::Unknown => "?",
+    };
+    writeln!(out, "  installed    {installed}")?;
+    let mut findings = report.findings.iter();
+    findings.try_for_each(|finding| print_finding(out, finding))
 }
 
 fn replicas(out: &mut impl Write, report: &Report) -> std::io::Result<()> {

@@ -10,6 +10,7 @@ mod endpoints;
 mod events;
 mod handshake;
 pub mod lease;
+mod preview;
 mod secret;
 mod survey;
 mod watch;

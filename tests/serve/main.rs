@@ -18,6 +18,7 @@ mod cluster;
 mod drain;
 mod hostile;
 mod pem;
+mod pre;
 mod process;
 mod reload;
 mod requests;

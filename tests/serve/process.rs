@@ -40,11 +40,7 @@ impl Serve {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         fs::create_dir(at("state")).unwrap();
-        let kubeconfig = format!(
-            "{{clusters: [{{name: c, cluster: {{server: 'http://{api}'}}}}], users: [{{name: u, user: \
-             {{}}}}], contexts: [{{name: x, context: {{cluster: c, user: u}}}}], current-context: x}}"
-        );
-        fs::write(at("kubeconfig"), kubeconfig).unwrap();
+        write_kubeconfig(&at("kubeconfig"), api);
         let log = File::create(at("log")).unwrap();
         let args = [&["--cluster", "on", "--namespace", "ns"], args].concat();
         let mut child = serve(&args, dir.path())
@@ -196,6 +192,15 @@ impl Drop for Serve {
             eprintln!("the log says:\n{}", self.log());
         }
     }
+}
+
+/// How to reach an API.
+pub fn write_kubeconfig(path: &Path, api: SocketAddr) {
+    let kubeconfig = format!(
+        "{{clusters: [{{name: c, cluster: {{server: 'http://{api}'}}}}], users: [{{name: u, user: \
+         {{}}}}], contexts: [{{name: x, context: {{cluster: c, user: u}}}}], current-context: x}}"
+    );
+    fs::write(path, kubeconfig).unwrap();
 }
 
 /// `serve` with these arguments, and with those that every test needs unless they are given.

@@ -1,16 +1,85 @@
 //! Installing on an empty cluster, and removing it again.
 
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use chaos::command::{eventually, output};
 use chaos::install::{self, CONFIGURATION, MAPS, NAMESPACE};
+use serde_json::Value;
 
 use crate::world::{Installed, SWAPPED, UNSWAPPED, World, images, pod, text};
 
 /// How long an installation may take until the first Pod.
 const SOON: Duration = Duration::from_secs(15);
+
+/// `imageswap status --pre`, before anything is installed.
+pub(crate) fn before(world: &World) -> anyhow::Result<()> {
+    world.need(Installed::Nothing)?;
+    let admin = world.cluster.kubeconfig();
+    let (is_right, ids) = pre(world, &admin)?;
+    ensure!(
+        is_right && ids == ["maps-missing"],
+        "an empty cluster: {ids:?}"
+    );
+
+    // Whoever may do little is told so, and of all that they may not see.
+    let (is_right, ids) = pre(world, &admin.with_file_name("kube-scheduler.kubeconfig"))?;
+    ensure!(
+        !is_right && ids.iter().any(|id| id == "rights-missing"),
+        "{ids:?}"
+    );
+    ensure!(ids.iter().any(|id| id == "not-seen"), "{ids:?}");
+
+    // What is left of an installation, and closes the door for ever.
+    install::apply_maps(&world.cluster, "default::mirror.example.com\n: :\n")?;
+    install::apply(&world.cluster, &first_of_install_yaml()?)?;
+    let quota = [
+        "-n",
+        NAMESPACE,
+        "create",
+        "quota",
+        "few",
+        "--hard=pods=1,limits.cpu=1",
+    ];
+    world.kubectl(&quota)?;
+    let found = pre(world, &admin);
+    world.uninstall()?;
+    let (is_right, mut ids) = found?;
+    ids.sort();
+    let expected = ["maps-in-error", "quota", "quota-wants", "webhook-blocks"];
+    ensure!(!is_right && ids == expected, "{ids:?}");
+    Ok(())
+}
+
+/// Whether it exits with 0, and its findings.
+fn pre(world: &World, kubeconfig: &Path) -> anyhow::Result<(bool, Vec<String>)> {
+    let mut command = world.cluster.program(&world.binary);
+    command
+        .args(["status", "--pre", "-o", "json"])
+        .env("KUBECONFIG", kubeconfig);
+    let output = output(&mut command)?;
+    let report: Value =
+        serde_json::from_slice(&output.stdout).with_context(|| text(&output.stderr))?;
+    let findings = report["findings"].as_array().context("no findings")?.iter();
+    let ids = findings.filter_map(|finding| finding["id"].as_str().map(str::to_owned));
+    Ok((output.status.success(), ids.collect()))
+}
+
+/// The webhook configuration: it stands first, and closes the door before anybody can answer.
+fn first_of_install_yaml() -> anyhow::Result<String> {
+    let manifest = fs::read_to_string(chaos::repository().join("deploy/install.yaml"))?;
+    let first = manifest
+        .split("\n---\n")
+        .next()
+        .context("an empty manifest")?;
+    ensure!(
+        first.contains("MutatingWebhookConfiguration"),
+        "it does not stand first"
+    );
+    Ok(first.to_owned())
+}
 
 pub(crate) fn on_an_empty_cluster(world: &World) -> anyhow::Result<()> {
     world.need(Installed::Nothing)?;
@@ -27,16 +96,7 @@ pub(crate) fn on_an_empty_cluster(world: &World) -> anyhow::Result<()> {
         anyhow::Ok(())
     };
 
-    // The webhook configuration stands first, and closes the door before anybody can answer.
-    let first = manifest
-        .split("\n---\n")
-        .next()
-        .context("an empty manifest")?;
-    ensure!(
-        first.contains("MutatingWebhookConfiguration"),
-        "it does not stand first"
-    );
-    install::apply(&world.cluster, first)?;
+    install::apply(&world.cluster, &first_of_install_yaml()?)?;
     eventually("fail closed", Duration::from_secs(5), refuses)?;
     other.apply(pod("untouched"))?;
     let untouched = other.get(&["pod/untouched"])?;

@@ -39,6 +39,10 @@ const TESTS: &[(&str, Test)] = &[
         "deploy::the_image_is_small_static_and_not_root",
         deploy::image,
     ),
+    (
+        "install::what_is_in_the_way_is_told_before",
+        install::before,
+    ),
     ("install::on_an_empty_cluster", install::on_an_empty_cluster),
     (
         "workloads::all_kinds_run_swapped_images",

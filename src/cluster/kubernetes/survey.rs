@@ -45,10 +45,10 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 /// An endpoint before it was called.
-struct Found {
+pub(super) struct Found {
     pod: String,
     address: String,
-    is_ready: bool,
+    pub(super) is_ready: bool,
     ports: [u16; 2],
 }
 
@@ -60,7 +60,7 @@ impl Kubernetes {
     pub async fn survey(&self, reach: Reach, now: OffsetDateTime) -> Result<Facts, Failure> {
         let observed = self.observe().await?;
         let lease = self.lease().await?;
-        let endpoints = self.endpoints().await?;
+        let endpoints = self.listed_endpoints().await?;
         let replicas = join_all(endpoints.iter().map(|found| self.replica(found, reach))).await;
         Ok(Facts {
             now,
@@ -79,7 +79,7 @@ impl Kubernetes {
         Ok(found.and_then(|lease| lease.spec).map(lease_of))
     }
 
-    async fn endpoints(&self) -> Result<Vec<Found>, Failure> {
+    pub(super) async fn listed_endpoints(&self) -> Result<Vec<Found>, Failure> {
         let slices: Api<EndpointSlice> = self.namespaced();
         let service = format!("kubernetes.io/service-name={}", self.names.service);
         let params = ListParams::default().labels(&service);

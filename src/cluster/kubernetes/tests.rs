@@ -391,6 +391,62 @@ async fn who_overwrote_the_ca_bundle_is_told_and_a_changed_secret_is_nobodys_fau
     );
 }
 
+// === before an installation ===
+
+/// What stands under `key:` in an object as kustomize prints it: a list, or one value.
+fn values<'a>(text: &'a str, key: &str) -> Vec<&'a str> {
+    let mut lines = text.lines().map(|line| line.trim_start_matches(['-', ' ']));
+    let Some(first) = lines
+        .by_ref()
+        .find_map(|line| line.strip_prefix(&format!("{key}:")))
+    else {
+        return Vec::new();
+    };
+    if !first.trim().is_empty() {
+        return vec![first.trim()];
+    }
+    let items = lines.take_while(|line| !line.ends_with(':') && !line.contains(": "));
+    items.map(|item| item.trim_matches('"')).collect()
+}
+
+#[test]
+fn the_rights_that_are_asked_for_are_those_that_install_yaml_needs() {
+    let manifest = include_str!("../../../deploy/install.yaml");
+    let (mut kinds, mut given) = (Vec::new(), Vec::new());
+    for object in manifest.split("\n---\n") {
+        let kind = values(object, "kind")[0].to_lowercase();
+        // As `y` becomes `ies` in a resource's name.
+        kinds.push(
+            kind.strip_suffix('y')
+                .map_or_else(|| format!("{kind}s"), |stem| format!("{stem}ies")),
+        );
+        if kind == "role" || kind == "clusterrole" {
+            let rules = object.split("\n- apiGroups:").skip(1);
+            given.extend(rules.map(|rule| {
+                let rule = format!("apiGroups:{rule}");
+                let name = values(&rule, "resourceNames")
+                    .first()
+                    .copied()
+                    .unwrap_or_default();
+                let (group, resource) =
+                    (values(&rule, "apiGroups")[0], values(&rule, "resources")[0]);
+                let verbs = values(&rule, "verbs").join(" ");
+                format!("{group}/{resource}/{name}: {verbs}")
+            }));
+        }
+    }
+    let mut applied = preview::APPLIED_OBJECTS.map(|(_, resource, ..)| resource.to_owned());
+    kinds.sort();
+    applied.sort();
+    assert_eq!(kinds, applied);
+    let mut expected = preview::GIVEN.map(|(group, resource, name, verbs)| {
+        format!("{group}/{resource}/{name}: {}", verbs.join(" "))
+    });
+    given.sort();
+    expected.sort();
+    assert_eq!(given, expected);
+}
+
 // === the Lease ===
 
 struct Candidate {

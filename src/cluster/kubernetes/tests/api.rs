@@ -35,6 +35,8 @@ struct World {
     mood: Arc<Mutex<Mood>>,
     /// `METHOD path` of each call.
     calls: Arc<Mutex<Vec<String>>>,
+    /// Whether whoever calls is a person, who may read all and ask what they may do.
+    person: Arc<Mutex<Option<Person>>>,
 }
 
 /// How the API behaves.
@@ -50,6 +52,13 @@ pub enum Mood {
     ForbiddingEvents,
     /// Another has become holder of the Lease whenever a write to it is answered.
     Stealing,
+}
+
+/// Who may read everything.
+#[derive(Debug, Clone, Default)]
+pub struct Person {
+    /// Resources that they may do nothing with.
+    pub denied: Vec<&'static str>,
 }
 
 pub const SECRET: &str = "/api/v1/namespaces/ns/secrets/imageswap-tls";
@@ -69,6 +78,7 @@ impl Api {
             version: Arc::new(watch::Sender::new(1)),
             mood: Arc::default(),
             calls: Arc::default(),
+            person: Arc::default(),
         };
         let router = Router::new().fallback(answer).with_state(world.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -87,6 +97,10 @@ impl Api {
     pub fn delete(&self, path: &str) {
         self.world.objects.lock().unwrap().remove(path);
         self.world.version.send_modify(|version| *version += 1);
+    }
+
+    pub fn set_person(&self, person: Person) {
+        *self.world.person.lock().unwrap() = Some(person);
     }
 
     pub fn set_mood(&self, mood: Mood) {
@@ -130,6 +144,19 @@ impl World {
     }
 }
 
+/// Whether a path names a kind, and no object of it.
+fn is_collection(path: &str) -> bool {
+    let parts: Vec<_> = path.split('/').skip(1).collect();
+    // `api/v1/…` or `apis/GROUP/v1/…`
+    let rest = parts
+        .get(if parts[0] == "api" { 2.. } else { 3.. })
+        .unwrap_or_default();
+    match rest {
+        ["namespaces", _, kind @ ..] => kind.len() == 1,
+        kind => kind.len() == 1,
+    }
+}
+
 /// The fields that a configuration's last writer is taken to have written: all caBundles.
 fn bundles(object: &Value) -> Value {
     let hooks = object["webhooks"].as_array().into_iter().flatten();
@@ -155,8 +182,36 @@ async fn answer(State(world): State<World>, request: Request<Body>) -> Response 
         .split('&')
         .find_map(|pair| pair.strip_prefix("fieldSelector=metadata.name%3D"));
     let found = world.objects.lock().unwrap().get(&path).cloned();
+    let person = world.person.lock().unwrap().clone();
     match head.method {
         _ if mood == Mood::Forbidding => refuse(403, &call),
+        Method::POST if path.ends_with("/selfsubjectaccessreviews") && person.is_some() => {
+            let body = body.collect().await.unwrap().to_bytes();
+            let mut review: Value = serde_json::from_slice(&body).unwrap();
+            let asked = &review["spec"]["resourceAttributes"]["resource"];
+            let denied = person.unwrap_or_default().denied;
+            // One that may not do all may not do `*`.
+            let is_denied = denied.iter().any(|one| asked == one || asked == "*");
+            review["status"] = json!({"allowed": !is_denied});
+            reply(&review)
+        }
+        Method::GET if path == "/version" => reply(&json!({
+            "major": "1", "minor": "37", "gitVersion": "v1.37.2", "gitCommit": "",
+            "gitTreeState": "", "buildDate": "", "goVersion": "", "compiler": "", "platform": "",
+        })),
+        Method::GET if person.is_some() => match found {
+            Some(object) => reply(&object),
+            None if is_collection(&path) => {
+                let objects = world.objects.lock().unwrap();
+                let parent = |one: &str| one.rsplit_once('/').map(|(parent, _)| parent.to_owned());
+                let items = objects
+                    .iter()
+                    .filter(|(one, _)| parent(one).as_ref() == Some(&path));
+                let items: Vec<_> = items.map(|(_, object)| object).collect();
+                reply(&json!({"metadata": {}, "items": items}))
+            }
+            None => refuse(404, &call),
+        },
         _ if mood == Mood::ForbiddingEvents && path.starts_with(EVENTS) => refuse(403, &call),
         Method::POST if path == EVENTS => {
             let body = body.collect().await.unwrap().to_bytes();

@@ -1,0 +1,617 @@
+//! What a cluster is like before ImageSwap is installed on it, and what would be in the way: from
+//! facts to findings. Pure.
+
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use super::quantity::milli;
+use super::{Finding, Severity, finding};
+use crate::maps_file::Loaded;
+use crate::rotation::source::Source;
+use crate::rotation::state;
+
+/// The oldest Kubernetes that is supported: `docs/compatibility.md`.
+pub const OLDEST: (u32, u32) = (1, 32);
+
+/// What two replicas take of a quota, by `deploy/base/deployment.yaml`; a resource has two names.
+const NEEDS: [(&[&str], &str); 6] = [
+    (&["pods", "count/pods"], "2"),
+    (&["cpu", "requests.cpu"], "100m"),
+    (&["memory", "requests.memory"], "64Mi"),
+    (&["limits.memory"], "256Mi"),
+    (&["services", "count/services"], "1"),
+    (&["secrets", "count/secrets"], "1"),
+];
+
+/// What a quota may want every container to state, and ours do not: the quota's name for it, and
+/// where a LimitRange has it.
+const UNSTATED: [(&str, &str, bool); 3] = [
+    ("limits.cpu", "cpu", true),
+    ("limits.ephemeral-storage", "ephemeral-storage", true),
+    ("requests.ephemeral-storage", "ephemeral-storage", false),
+];
+
+/// What one of our containers asks for and may take, by the same file.
+const CONTAINER: [(&str, &str, &str); 2] = [("cpu", "50m", "50m"), ("memory", "32Mi", "128Mi")];
+
+/// How many lines in error are named, and how many rights that are missing.
+const NAMED: usize = 3;
+const NAMED_RIGHTS: usize = 8;
+
+/// What was seen, or why it could not be.
+pub type Seen<T> = Result<T, String>;
+
+/// What was seen of a cluster.
+#[derive(Debug)]
+pub struct Facts {
+    /// When.
+    pub now: OffsetDateTime,
+    /// The namespace to be.
+    pub namespace: String,
+    /// The Service to be, and the name that kube-apiserver will verify.
+    pub service: String,
+    /// As above.
+    pub host: String,
+    /// The name of the webhook configuration to be.
+    pub configuration: String,
+    /// kube-apiserver's version: major, minor, and in full.
+    pub version: (u32, u32, String),
+    /// What applying `deploy/install.yaml` needs, and whoever asks may not.
+    pub denied: Seen<Vec<String>>,
+    /// The namespace, if it is there.
+    pub found: Seen<Option<Namespace>>,
+    /// All mutating webhooks; `None` if kube-apiserver does not know the kind.
+    pub hooks: Seen<Option<Vec<Hook>>>,
+    /// The Deployment that is called as ours.
+    pub deployment: Seen<Option<Deployment>>,
+    /// What 1.5.3 had and nobody needs any more, as `kubectl delete` takes it.
+    pub leftovers: Seen<Vec<String>>,
+    /// How many endpoints of the Service are ready.
+    pub ready: Seen<usize>,
+    /// The cluster's nodes.
+    pub nodes: Seen<Vec<Node>>,
+    /// The quotas of the namespace.
+    pub quotas: Seen<Vec<Quota>>,
+    /// The limits of the namespace for containers.
+    pub limits: Seen<Vec<Limit>>,
+    /// The ConfigMap with the maps, and what its key `maps` holds.
+    pub maps: Seen<Option<Option<Vec<u8>>>>,
+    /// The Secret, with the CA of a pair that is brought.
+    pub secret: Seen<Option<state::Secret>>,
+}
+
+/// A namespace.
+#[derive(Debug, Clone, Default)]
+pub struct Namespace {
+    /// Whether it is being deleted.
+    pub is_terminating: bool,
+    /// The pod-security level that it enforces.
+    pub enforces: Option<String>,
+}
+
+/// A mutating webhook.
+#[derive(Debug, Clone, Default)]
+pub struct Hook {
+    /// The configuration that it is in.
+    pub configuration: String,
+    /// Its name.
+    pub name: String,
+    /// Namespace and name of the Service that it calls.
+    pub service: Option<(String, String)>,
+    /// Whether what it can't be asked about is refused.
+    pub fails_closed: bool,
+    /// Whether it is called when a Pod is created.
+    pub takes_pods: bool,
+    /// Whether one of its selectors asks for our label.
+    pub has_our_label: bool,
+}
+
+/// A Deployment.
+#[derive(Debug, Clone, Default)]
+pub struct Deployment {
+    /// What its first container runs.
+    pub command: Option<String>,
+    /// Its selector's labels, as `key=value`.
+    pub selector: Vec<String>,
+    /// Whether it has init containers: 1.5.3 has one.
+    pub has_init: bool,
+    /// Whether `kubectl apply` has made it, and so can take something out of it.
+    pub is_applied: bool,
+}
+
+/// A node.
+#[derive(Debug, Clone, Default)]
+pub struct Node {
+    /// Whether it is ready, and takes Pods that tolerate nothing.
+    pub is_free: bool,
+}
+
+/// A ResourceQuota without scopes.
+#[derive(Debug, Clone, Default)]
+pub struct Quota {
+    /// Its name.
+    pub name: String,
+    /// Resource, the most that is allowed, and what is used.
+    pub hard: Vec<(String, String, String)>,
+}
+
+/// What a LimitRange says of one resource of a container; amounts as they are written.
+#[derive(Debug, Clone, Default)]
+pub struct Limit {
+    /// The LimitRange's name.
+    pub name: String,
+    /// Such as `cpu`.
+    pub resource: String,
+    /// The least that may be asked for.
+    pub min: Option<String>,
+    /// The highest limit.
+    pub max: Option<String>,
+    /// The limit of a container that states none.
+    pub default: Option<String>,
+    /// What is asked for by one that does not say.
+    pub default_request: Option<String>,
+}
+
+/// What is installed already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Installed {
+    /// Nothing by our name.
+    Nothing,
+    /// This program, in some version.
+    Imageswap,
+    /// ImageSwap 1.5.3, or whatever else has its Deployment's name.
+    Older,
+    /// That could not be seen.
+    Unknown,
+}
+
+/// All of it, to be shown.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Whether nothing is in the way.
+    pub healthy: bool,
+    /// The namespace to be.
+    pub namespace: String,
+    /// kube-apiserver's version.
+    pub kubernetes: String,
+    /// What is installed already.
+    pub installed: Installed,
+    /// Whether the namespace is there.
+    pub namespace_exists: Option<bool>,
+    /// The pod-security level that it enforces. Ours meets `restricted`.
+    pub pod_security: Option<String>,
+    /// How many nodes can take a replica.
+    pub nodes: Option<usize>,
+    /// What is in the way, the worst first.
+    pub findings: Vec<Finding>,
+}
+
+use Severity::{Error, Note, Warning};
+
+/// Judges what was seen.
+pub fn report(facts: &Facts) -> Report {
+    let mut findings = Vec::new();
+    let all = &mut findings;
+    version_found(facts, all);
+    if let Some(denied) = seen(all, "your rights", &facts.denied) {
+        rights_found(denied, all);
+    }
+    let namespace = seen(all, "the namespace", &facts.found);
+    if let Some(Some(namespace)) = namespace {
+        namespace_found(facts, namespace, all);
+    }
+    let deployment = seen(all, "the Deployment", &facts.deployment);
+    let installed = installed(deployment);
+    if let Some(Some(deployment)) = deployment {
+        deployment_found(facts, deployment, installed, all);
+    }
+    if let Some(leftovers) = seen(all, "the roles of 1.5.3", &facts.leftovers) {
+        leftovers_found(leftovers, all);
+    }
+    let ready = seen(all, "the Service's endpoints", &facts.ready);
+    match seen(all, "the webhook configurations", &facts.hooks) {
+        Some(Some(hooks)) => hooks_found(facts, hooks, ready, all),
+        Some(None) => finding(
+            all,
+            ("admission-missing", Error),
+            "kube-apiserver does not know MutatingWebhookConfigurations",
+            "it was started with admissionregistration.k8s.io/v1 switched off (--runtime-config)",
+        ),
+        None => {}
+    }
+    let nodes = seen(all, "the nodes", &facts.nodes);
+    let free = nodes.map(|nodes| nodes.iter().filter(|node| node.is_free).count());
+    if let Some(free) = free {
+        nodes_found(free, all);
+    }
+    let limits = seen(all, "the LimitRanges", &facts.limits);
+    if let Some(limits) = limits {
+        limits_found(limits, all);
+    }
+    if let Some(quotas) = seen(all, "the ResourceQuotas", &facts.quotas) {
+        let is_new = matches!(deployment, Some(None));
+        quotas_found(quotas, limits.unwrap_or(&Vec::new()), is_new, all);
+    }
+    if let Some(maps) = seen(all, "the maps", &facts.maps) {
+        maps_found(maps.as_ref(), all);
+    }
+    if let Some(Some(secret)) = seen(all, "the Secret", &facts.secret) {
+        secret_found(facts, secret, all);
+    }
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    let is_note = |finding: &Finding| finding.severity == Note;
+    Report {
+        healthy: findings.iter().all(is_note),
+        namespace: facts.namespace.clone(),
+        kubernetes: facts.version.2.clone(),
+        installed,
+        namespace_exists: namespace.map(Option::is_some),
+        pod_security: namespace.and_then(|found| found.as_ref()?.enforces.clone()),
+        nodes: free,
+        findings,
+    }
+}
+
+/// What was seen; else a finding says why not.
+fn seen<'a, T>(findings: &mut Vec<Finding>, what: &str, seen: &'a Seen<T>) -> Option<&'a T> {
+    let mut unseen = |why: &String| {
+        finding(
+            findings,
+            ("not-seen", Note),
+            format!("can't look at {what}: {why}"),
+            "ask again as somebody who may read it; nothing is said of it here",
+        );
+    };
+    seen.as_ref().inspect_err(|why| unseen(why)).ok()
+}
+
+fn version_found(facts: &Facts, findings: &mut Vec<Finding>) {
+    let (major, minor, ref text) = facts.version;
+    if (major, minor) < OLDEST {
+        let (major, minor) = OLDEST;
+        finding(
+            findings,
+            ("kubernetes-too-old", Error),
+            format!("kube-apiserver is {text}; {major}.{minor} is the oldest that is supported"),
+            "update Kubernetes first; docs/compatibility.md says what an older one lacks",
+        );
+    }
+}
+
+fn rights_found(denied: &[String], findings: &mut Vec<Finding>) {
+    let named = denied.get(..NAMED_RIGHTS).unwrap_or(denied);
+    let more = match denied.len() - named.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    if !denied.is_empty() {
+        finding(
+            findings,
+            ("rights-missing", Error),
+            format!("you may not {}{more}", named.join(", ")),
+            "apply deploy/install.yaml as a cluster administrator",
+        );
+    }
+}
+
+fn namespace_found(facts: &Facts, namespace: &Namespace, findings: &mut Vec<Finding>) {
+    if namespace.is_terminating {
+        finding(
+            findings,
+            ("namespace-terminating", Error),
+            format!("the namespace {} is being deleted", facts.namespace),
+            "wait until it is gone; if it never is, `kubectl get namespace NAME -o yaml` says what \
+             holds it",
+        );
+    }
+}
+
+fn installed(deployment: Option<&Option<Deployment>>) -> Installed {
+    match deployment {
+        None => Installed::Unknown,
+        Some(None) => Installed::Nothing,
+        Some(Some(found)) if found.command.as_deref() == Some("/imageswap") => Installed::Imageswap,
+        Some(Some(_)) => Installed::Older,
+    }
+}
+
+fn deployment_found(
+    facts: &Facts,
+    found: &Deployment,
+    installed: Installed,
+    findings: &mut Vec<Finding>,
+) {
+    let namespace = &facts.namespace;
+    let (id, what) = match installed {
+        Installed::Imageswap => ("installed", "ImageSwap is installed already"),
+        _ => ("installed-older", "there is ImageSwap 1.5.3, or some other"),
+    };
+    finding(
+        findings,
+        (id, Note),
+        format!("{what}: Deployment {namespace}/{}", facts.service),
+        "applying deploy/install.yaml updates it (docs/install.md, Upgrade)",
+    );
+    if found.selector != ["app=imageswap"] {
+        finding(
+            findings,
+            ("deployment-selector", Error),
+            format!(
+                "the Deployment selects {}, and that can't be changed to app=imageswap",
+                found.selector.join(",")
+            ),
+            "delete the Deployment first: it is another program's, or was changed",
+        );
+    }
+    // Ours has none, so somebody added it on purpose.
+    if installed == Installed::Older && found.has_init && !found.is_applied {
+        finding(
+            findings,
+            ("deployment-not-applied", Warning),
+            "the Deployment was not made by `kubectl apply`, so that its init container would stay",
+            "delete the Deployment first; no Pod is created meanwhile in namespaces that are labelled",
+        );
+    }
+}
+
+fn leftovers_found(leftovers: &[String], findings: &mut Vec<Finding>) {
+    if !leftovers.is_empty() {
+        finding(
+            findings,
+            ("leftovers", Note),
+            format!("1.5.3 had {}", leftovers.join(", ")),
+            "once this one is installed, delete them: nobody needs them (docs/install.md)",
+        );
+    }
+}
+
+fn hooks_found(facts: &Facts, hooks: &[Hook], ready: Option<&usize>, findings: &mut Vec<Finding>) {
+    let service = (facts.namespace.clone(), facts.service.clone());
+    let calls_us = |hook: &&Hook| hook.service.as_ref() == Some(&service);
+    let is_in_ours = |hook: &&Hook| hook.configuration == facts.configuration;
+    let list = |some: &[&Hook]| {
+        let names = some.iter().map(|hook| {
+            let Hook {
+                configuration,
+                name,
+                ..
+            } = hook;
+            format!("{name} in {configuration}")
+        });
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let blocking: Vec<_> = hooks
+        .iter()
+        .filter(calls_us)
+        .filter(|hook| hook.fails_closed)
+        .collect();
+    if ready == Some(&0) && !blocking.is_empty() {
+        finding(
+            findings,
+            ("webhook-blocks", Error),
+            format!(
+                "{} calls a Service without a ready endpoint: Pods are refused",
+                list(&blocking)
+            ),
+            "an installation that has ended: install now, or delete the webhook configuration",
+        );
+    }
+    let elsewhere: Vec<_> = hooks
+        .iter()
+        .filter(is_in_ours)
+        .filter(|hook| !calls_us(hook))
+        .collect();
+    if !elsewhere.is_empty() {
+        finding(
+            findings,
+            ("webhook-elsewhere", Error),
+            format!(
+                "{} calls another Service: applying would take it over",
+                list(&elsewhere)
+            ),
+            "remove the other installation first, or name it with --namespace and --service",
+        );
+    }
+    let others = || {
+        hooks
+            .iter()
+            .filter(|hook| !is_in_ours(hook) && hook.takes_pods)
+    };
+    let rivals: Vec<_> = others()
+        .filter(|hook| hook.has_our_label || calls_us(hook))
+        .collect();
+    if !rivals.is_empty() {
+        finding(
+            findings,
+            ("webhook-rival", Warning),
+            format!(
+                "{} selects by ImageSwap's label, or calls it, too",
+                list(&rivals)
+            ),
+            "images would be swapped by both: remove that webhook configuration",
+        );
+    }
+    let rest: Vec<_> = others()
+        .filter(|hook| !hook.has_our_label && !calls_us(hook))
+        .collect();
+    if !rest.is_empty() {
+        finding(
+            findings,
+            ("webhook-others", Note),
+            format!("Pods are changed by others, too: {}", list(&rest)),
+            "images that they add are swapped; if one of them swaps images itself, let one do it",
+        );
+    }
+}
+
+fn nodes_found(free: usize, findings: &mut Vec<Finding>) {
+    match free {
+        0 => finding(
+            findings,
+            ("nodes-none", Error),
+            "no node is ready and takes Pods that tolerate nothing",
+            "ImageSwap would wait for one, and Pods with it: it fails closed",
+        ),
+        1 => finding(
+            findings,
+            ("nodes-one", Warning),
+            "one node alone can take a replica: if it is lost, Pods are refused",
+            "have two nodes at least, three for deploy/overlays/production",
+        ),
+        _ => {}
+    }
+}
+
+fn limits_found(limits: &[Limit], findings: &mut Vec<Finding>) {
+    for limit in limits {
+        let Limit { name, resource, .. } = limit;
+        let ours = CONTAINER.iter().find(|(ours, ..)| ours == resource);
+        let Some((_, asks, most)) = ours else {
+            continue;
+        };
+        let amount = |text: &Option<String>| milli(text.as_deref()?);
+        let is_low = amount(&limit.min) > milli(asks);
+        let is_high = amount(&limit.max).is_some_and(|max| Some(max) < milli(most));
+        if is_low || is_high {
+            finding(
+                findings,
+                ("limit-range", Error),
+                format!(
+                    "the LimitRange {name} refuses our Pods, which ask for {asks} of {resource} and \
+                     may take {most}"
+                ),
+                "change it, or the Deployment's resources with kustomize",
+            );
+        }
+        // A max without a default is one.
+        let default = limit.default.as_ref().or(limit.max.as_ref());
+        if let Some(default) = default.filter(|_| resource == "cpu" && !is_high) {
+            finding(
+                findings,
+                ("limit-range-cpu", Warning),
+                format!("the LimitRange {name} gives our Pods a CPU limit of {default}"),
+                "throttled, ImageSwap holds up every Pod: take the limit out of this namespace",
+            );
+        }
+    }
+}
+
+fn quotas_found(quotas: &[Quota], limits: &[Limit], is_new: bool, findings: &mut Vec<Finding>) {
+    for Quota { name, hard } in quotas {
+        for (resource, hard, used) in hard {
+            let needs = NEEDS.iter().find(|(names, _)| names.contains(&&**resource));
+            let left = milli(hard).zip(milli(used)).map(|(hard, used)| hard - used);
+            if let Some((_, needs)) = needs
+                && is_new
+                && left.is_some_and(|left| Some(left) < milli(needs))
+            {
+                finding(
+                    findings,
+                    ("quota", Error),
+                    format!(
+                        "the ResourceQuota {name} leaves less than {needs} of {resource}: {used} of {hard} are used"
+                    ),
+                    "raise it: replicas that can't start leave Pods refused",
+                );
+            }
+            let unstated = UNSTATED.iter().find(|(name, ..)| name == resource);
+            if let Some((_, stated, is_limit)) = unstated
+                && !limits.iter().any(|limit| gives(limit, stated, *is_limit))
+            {
+                finding(
+                    findings,
+                    ("quota-wants", Error),
+                    format!(
+                        "the ResourceQuota {name} refuses Pods that do not state {resource}, as ours"
+                    ),
+                    "take it out of the quota, or set it in the Deployment with kustomize",
+                );
+            }
+        }
+    }
+}
+
+/// Whether this limit is given to a container that does not state it.
+fn gives(limit: &Limit, resource: &str, is_limit: bool) -> bool {
+    let of_limit = limit.default.is_some() || limit.max.is_some();
+    let is_given = of_limit || !is_limit && limit.default_request.is_some();
+    limit.resource == resource && is_given
+}
+
+fn maps_found(maps: Option<&Option<Vec<u8>>>, findings: &mut Vec<Finding>) {
+    let create = "create the ConfigMap imageswap-maps with the key maps (docs/install.md)";
+    let bytes = match maps {
+        None => {
+            let text = "there is no ConfigMap imageswap-maps: nothing is swapped until there is";
+            return finding(findings, ("maps-missing", Note), text, create);
+        }
+        Some(None) => {
+            let text = "the ConfigMap imageswap-maps has no key maps: nothing is swapped";
+            return finding(findings, ("maps-no-key", Warning), text, create);
+        }
+        Some(Some(bytes)) => bytes,
+    };
+    let loaded = match Loaded::parse(bytes) {
+        Ok(loaded) => loaded,
+        Err(why) => {
+            let text = format!("the maps can't be used: {why}; replicas would not start");
+            return finding(
+                findings,
+                ("maps-unusable", Error),
+                text,
+                "`imageswap check` shows more",
+            );
+        }
+    };
+    let errors = loaded.errors();
+    if errors > 0 && loaded.maps.is_empty() {
+        finding(
+            findings,
+            ("maps-unusable", Error),
+            "not one line of the maps is a rule; replicas would not start",
+            "`imageswap check` shows what is wrong",
+        );
+    } else if errors > 0 {
+        let is_error =
+            |found: &&crate::maps::Diagnostic| found.severity == crate::maps::Severity::Error;
+        let found = loaded.diagnostics.iter().filter(is_error).take(NAMED);
+        let lines: Vec<_> = found
+            .map(|found| format!("line {}: {}", found.place.line, found.message))
+            .collect();
+        finding(
+            findings,
+            ("maps-in-error", Warning),
+            format!(
+                "{errors} lines of the maps are in error and skipped; {}",
+                lines.join("; ")
+            ),
+            "`imageswap check` shows all of them",
+        );
+    }
+}
+
+fn secret_found(facts: &Facts, secret: &state::Secret, findings: &mut Vec<Finding>) {
+    let Err(flaw) = secret.judge(std::slice::from_ref(&facts.host), facts.now) else {
+        return;
+    };
+    let name = secret.source.name();
+    if secret.source == Source::Minted {
+        finding(
+            findings,
+            ("secret-replaced", Note),
+            format!("{name} that is there can't be served: {flaw}"),
+            "the leader puts a new pair into it; other keys in it stay",
+        );
+    } else {
+        finding(
+            findings,
+            ("secret-unusable", Error),
+            format!("{name} can't be served, and nobody but you replaces it: {flaw}"),
+            secret.source.help_if_bad(),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests;

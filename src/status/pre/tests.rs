@@ -1,0 +1,287 @@
+//! An empty cluster, and each thing that can be in the way, one at a time.
+
+use time::Duration;
+
+use super::*;
+use crate::pki::{Pem, mint};
+
+const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH.saturating_add(Duration::days(20_000));
+const HOST: &str = "imageswap.imageswap-system.svc";
+
+/// Three nodes and nothing else.
+fn empty() -> Facts {
+    Facts {
+        now: NOW,
+        namespace: "imageswap-system".to_owned(),
+        service: "imageswap".to_owned(),
+        host: HOST.to_owned(),
+        configuration: "imageswap-webhook".to_owned(),
+        version: (1, 37, "v1.37.2".to_owned()),
+        denied: Ok(Vec::new()),
+        found: Ok(None),
+        hooks: Ok(Some(Vec::new())),
+        deployment: Ok(None),
+        leftovers: Ok(Vec::new()),
+        ready: Ok(0),
+        nodes: Ok(vec![Node { is_free: true }; 3]),
+        quotas: Ok(Vec::new()),
+        limits: Ok(Vec::new()),
+        maps: Ok(Some(Some(b"default::mirror.io\n".to_vec()))),
+        secret: Ok(None),
+    }
+}
+
+/// Ours, applied a while ago.
+fn deployment() -> Deployment {
+    Deployment {
+        command: Some("/imageswap".to_owned()),
+        selector: vec!["app=imageswap".to_owned()],
+        has_init: false,
+        is_applied: true,
+    }
+}
+
+fn hook(configuration: &str, service: &str) -> Hook {
+    Hook {
+        configuration: configuration.to_owned(),
+        name: "hook".to_owned(),
+        service: Some(("imageswap-system".to_owned(), service.to_owned())),
+        fails_closed: true,
+        takes_pods: true,
+        has_our_label: false,
+    }
+}
+
+fn secret(source: Source, pem: &Pem) -> state::Secret {
+    state::Secret {
+        source,
+        ..state::Secret::minted("1", pem)
+    }
+}
+
+fn quota(resource: &str, hard: &str, used: &str) -> Seen<Vec<Quota>> {
+    Ok(vec![Quota {
+        name: "q".to_owned(),
+        hard: vec![(resource.to_owned(), hard.to_owned(), used.to_owned())],
+    }])
+}
+
+fn limit(resource: &str, change: impl Fn(&mut Limit)) -> Seen<Vec<Limit>> {
+    let mut limit = Limit {
+        name: "l".to_owned(),
+        resource: resource.to_owned(),
+        ..Limit::default()
+    };
+    change(&mut limit);
+    Ok(vec![limit])
+}
+
+fn some(text: &str) -> Option<String> {
+    Some(text.to_owned())
+}
+
+fn maps(text: &str) -> Seen<Option<Option<Vec<u8>>>> {
+    Ok(Some(Some(text.as_bytes().to_vec())))
+}
+
+fn ids(facts: &Facts) -> Vec<(&'static str, Severity)> {
+    let findings = report(facts).findings.into_iter();
+    findings
+        .map(|finding| (finding.id, finding.severity))
+        .collect()
+}
+
+/// What is changed, and the findings that it makes, but for the maps' being missing.
+type Row<'a> = (&'a str, Severity, &'a dyn Fn(&mut Facts));
+
+#[test]
+fn an_empty_cluster_is_right_and_each_fault_is_one_finding() {
+    let pem = mint(&[HOST.to_owned()], Duration::days(9), NOW).unwrap();
+    let other = mint(&["other.svc".to_owned()], Duration::days(9), NOW).unwrap();
+    assert_eq!(ids(&empty()), []);
+    let rows: &[Row<'_>] = &[
+        ("kubernetes-too-old", Error, &|facts| {
+            facts.version = (1, 31, String::new())
+        }),
+        ("rights-missing", Error, &|facts| {
+            facts.denied = Ok(vec!["create namespaces".to_owned()])
+        }),
+        ("namespace-terminating", Error, &|facts| {
+            facts.found = Ok(Some(Namespace {
+                is_terminating: true,
+                enforces: None,
+            }));
+        }),
+        ("installed", Note, &|facts| {
+            facts.deployment = Ok(Some(deployment()))
+        }),
+        ("installed-older", Note, &|facts| {
+            facts.deployment = Ok(Some(Deployment {
+                command: None,
+                has_init: true,
+                ..deployment()
+            }));
+        }),
+        ("deployment-selector", Error, &|facts| {
+            facts.deployment = Ok(Some(Deployment {
+                selector: vec!["a=b".to_owned()],
+                ..deployment()
+            }));
+        }),
+        ("deployment-not-applied", Warning, &|facts| {
+            let older = Deployment {
+                command: None,
+                has_init: true,
+                is_applied: false,
+                ..deployment()
+            };
+            facts.deployment = Ok(Some(older));
+        }),
+        ("leftovers", Note, &|facts| {
+            facts.leftovers = Ok(vec!["clusterrole/imageswap-read".to_owned()])
+        }),
+        ("admission-missing", Error, &|facts| facts.hooks = Ok(None)),
+        ("webhook-blocks", Error, &|facts| {
+            facts.hooks = Ok(Some(vec![hook("imageswap-webhook", "imageswap")]));
+        }),
+        ("webhook-elsewhere", Error, &|facts| {
+            facts.hooks = Ok(Some(vec![hook("imageswap-webhook", "another")]));
+        }),
+        ("webhook-rival", Warning, &|facts| {
+            let rival = Hook {
+                has_our_label: true,
+                ..hook("another", "another")
+            };
+            facts.hooks = Ok(Some(vec![rival]));
+        }),
+        ("webhook-others", Note, &|facts| {
+            facts.hooks = Ok(Some(vec![hook("another", "another")]))
+        }),
+        ("nodes-none", Error, &|facts| {
+            facts.nodes = Ok(vec![Node { is_free: false }; 3])
+        }),
+        ("nodes-one", Warning, &|facts| {
+            facts.nodes = Ok(vec![Node { is_free: true }])
+        }),
+        ("limit-range", Error, &|facts| {
+            facts.limits = limit("memory", |limit| limit.max = some("64Mi"));
+        }),
+        ("limit-range", Error, &|facts| {
+            facts.limits = limit("memory", |limit| limit.min = some("33Mi"));
+        }),
+        ("limit-range-cpu", Warning, &|facts| {
+            facts.limits = limit("cpu", |limit| limit.default = some("500m"));
+        }),
+        ("quota", Error, &|facts| {
+            facts.quotas = quota("pods", "10", "9")
+        }),
+        ("quota", Error, &|facts| {
+            facts.quotas = quota("requests.memory", "1Gi", "1000Mi")
+        }),
+        ("quota-wants", Error, &|facts| {
+            facts.quotas = quota("limits.cpu", "10", "0")
+        }),
+        ("maps-missing", Note, &|facts| facts.maps = Ok(None)),
+        ("maps-no-key", Warning, &|facts| facts.maps = Ok(Some(None))),
+        ("maps-in-error", Warning, &|facts| {
+            facts.maps = maps("default::mirror.io\n: :\n")
+        }),
+        ("maps-unusable", Error, &|facts| facts.maps = maps(": :\n")),
+        ("secret-replaced", Note, &|facts| {
+            facts.secret = Ok(Some(secret(Source::Minted, &other)))
+        }),
+        ("secret-unusable", Error, &|facts| {
+            facts.secret = Ok(Some(secret(Source::Annotated, &other)));
+        }),
+        ("not-seen", Note, &|facts| {
+            facts.nodes = Err("forbidden".to_owned())
+        }),
+    ];
+    let page = include_str!("../../../docs/install.md");
+    for (id, severity, change) in rows {
+        let mut facts = empty();
+        change(&mut facts);
+        let mut found = ids(&facts);
+        // What is said besides: what there is.
+        if id.starts_with("deployment-") {
+            found.retain(|(id, _)| !id.starts_with("installed"));
+        }
+        assert_eq!(found, [(*id, *severity)]);
+        assert_eq!(report(&facts).healthy, *severity == Note, "{id}");
+        let mut rows = page.lines().filter(|line| line.starts_with("| `"));
+        let is_there = rows.any(|row| {
+            row.split(" | ")
+                .next()
+                .unwrap()
+                .contains(&format!("`{id}`"))
+        });
+        assert!(is_there, "docs/install.md lacks {id}");
+    }
+    // And what is right all the same.
+    let quiet: &[&dyn Fn(&mut Facts)] = &[
+        &|facts| facts.version = (1, 32, String::new()),
+        &|facts| {
+            facts.hooks = Ok(Some(vec![Hook {
+                takes_pods: false,
+                ..hook("another", "another")
+            }]))
+        },
+        &|facts| {
+            facts.hooks = Ok(Some(vec![hook("imageswap-webhook", "imageswap")]));
+            facts.ready = Ok(1);
+        },
+        &|facts| {
+            facts.hooks = Ok(Some(vec![Hook {
+                fails_closed: false,
+                ..hook("imageswap-webhook", "imageswap")
+            }]));
+        },
+        &|facts| facts.quotas = quota("pods", "10", "8"),
+        &|facts| facts.quotas = quota("requests.cpu", "1", "900m"),
+        &|facts| facts.limits = limit("memory", |limit| limit.max = some("128Mi")),
+        &|facts| facts.secret = Ok(Some(secret(Source::Minted, &pem))),
+    ];
+    for (row, change) in quiet.iter().enumerate() {
+        let mut facts = empty();
+        change(&mut facts);
+        assert_eq!(ids(&facts), [], "row {row}");
+    }
+}
+
+#[test]
+fn what_is_installed_takes_its_share_of_a_quota_already() {
+    let mut facts = empty();
+    facts.deployment = Ok(Some(deployment()));
+    facts.quotas = quota("pods", "2", "2");
+    assert_eq!(ids(&facts), [("installed", Note)]);
+    // A quota that wants a limit is content with a LimitRange that gives one.
+    facts.quotas = quota("limits.cpu", "10", "0");
+    facts.limits = limit("cpu", |limit| limit.default = some("1"));
+    assert_eq!(
+        ids(&facts),
+        [("limit-range-cpu", Warning), ("installed", Note)]
+    );
+}
+
+#[test]
+fn the_deployment_asks_for_what_is_counted_here() {
+    let manifest = include_str!("../../../deploy/base/deployment.yaml");
+    for part in [
+        "replicas: 2",
+        "cpu: 50m",
+        "memory: 32Mi",
+        "memory: 128Mi",
+        "app: imageswap",
+    ] {
+        assert!(manifest.contains(part), "{part}");
+    }
+    assert!(!manifest.contains("ephemeral-storage"));
+}
+
+#[test]
+fn of_many_rights_that_are_missing_some_are_named() {
+    let mut facts = empty();
+    facts.denied = Ok((0..10).map(|n| format!("right-{n}")).collect());
+    let text = &report(&facts).findings[0].text;
+    assert!(text.ends_with("right-7 and 2 more"), "{text}");
+}

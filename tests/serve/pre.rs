@@ -1,0 +1,169 @@
+//! `imageswap status --pre` against the small API: a cluster before an installation.
+
+use std::process::Output;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::api::{Api, CONFIGURATION, DEPLOYMENT, Mood, Person, SECRET};
+use crate::cluster::configuration;
+use crate::process::{imageswap, write_kubeconfig};
+
+const NODES: &str = "/api/v1/nodes";
+const NAMESPACE: &str = "/api/v1/namespaces/ns";
+
+/// Asks with these words besides, and waits on a thread on which the API does not live.
+async fn pre(api: &Api, words: &'static [&'static str]) -> Output {
+    let dir = TempDir::new().unwrap();
+    let kubeconfig = dir.path().join("kubeconfig");
+    write_kubeconfig(&kubeconfig, api.address);
+    let asked = tokio::task::spawn_blocking(move || {
+        imageswap()
+            .args(["status", "--pre", "--namespace", "ns"])
+            .args(words)
+            .env("KUBECONFIG", kubeconfig)
+            .output()
+            .unwrap()
+    });
+    asked.await.unwrap()
+}
+
+/// The exit code, and the findings by their identifiers.
+async fn findings(api: &Api) -> (i32, Vec<String>) {
+    let output = pre(api, &["-o", "json"]).await;
+    let report: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    let found = report["findings"].as_array().unwrap().iter();
+    let ids = found.map(|finding| finding["id"].as_str().unwrap().to_owned());
+    assert_eq!(
+        report["healthy"],
+        output.status.code() == Some(0),
+        "{report}"
+    );
+    (output.status.code().unwrap(), ids.collect())
+}
+
+fn add_nodes(api: &Api, count: usize, taint: Value) {
+    for n in 0..count {
+        let node = json!({
+            "metadata": {}, "spec": {"taints": taint},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+        });
+        api.put(&format!("{NODES}/node-{n}"), node);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_cluster_is_right_and_nothing_is_written() {
+    let api = Api::start().await;
+    api.set_person(Person::default());
+    add_nodes(&api, 2, json!([]));
+    assert_eq!(findings(&api).await, (0, vec!["maps-missing".to_owned()]));
+    let text = String::from_utf8(pre(&api, &[]).await.stdout).unwrap();
+    assert!(
+        text.contains("Installing ImageSwap in ns: nothing is in the way"),
+        "{text}"
+    );
+    assert!(
+        text.contains("note[maps-missing]") && text.contains("help:"),
+        "{text}"
+    );
+    let writes =
+        |call: &String| !call.starts_with("GET") && !call.ends_with("/selfsubjectaccessreviews");
+    assert!(!api.calls().iter().any(writes), "{:?}", api.calls());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_the_way_is_found_in_the_objects() {
+    let api = Api::start().await;
+    api.set_person(Person {
+        denied: vec!["clusterroles"],
+    });
+    add_nodes(&api, 1, json!([{"key": "k", "effect": "NoSchedule"}]));
+    let labels = json!({"pod-security.kubernetes.io/enforce": "baseline"});
+    let metadata = json!({"labels": labels, "deletionTimestamp": "2026-01-01T00:00:00Z"});
+    api.put(NAMESPACE, json!({"metadata": metadata}));
+    api.put(CONFIGURATION, configuration());
+    let mut rival = configuration();
+    rival["webhooks"][0]["objectSelector"] =
+        json!({"matchExpressions": [{"key": "k8s.twr.io/imageswap", "operator": "Exists"}]});
+    rival["webhooks"][0]["rules"] = json!([
+        {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"]},
+    ]);
+    api.put(&CONFIGURATION.replace("imageswap-webhook", "rival"), rival);
+    // 1.5.3, made by another tool than kubectl.
+    api.put(
+        DEPLOYMENT,
+        json!({"metadata": {}, "spec": {
+            "selector": {"matchLabels": {"app": "imageswap"}},
+            "template": {"metadata": {}, "spec": {
+                "initContainers": [{"name": "init"}],
+                "containers": [{"name": "imageswap"}],
+            }},
+        }}),
+    );
+    let role = "/apis/rbac.authorization.k8s.io/v1/clusterroles/imageswap-read";
+    api.put(role, json!({"metadata": {}}));
+    api.put(
+        &format!("{NAMESPACE}/resourcequotas/q"),
+        json!({
+            "metadata": {}, "spec": {"hard": {"limits.cpu": "1"}},
+        }),
+    );
+    api.put(
+        &format!("{NAMESPACE}/limitranges/l"),
+        json!({"metadata": {}, "spec": {"limits": [
+            {"type": "Container", "max": {"memory": "64Mi"}},
+        ]}}),
+    );
+    let maps = json!({"maps": "default::mirror.io\n: :\n"});
+    api.put(
+        &format!("{NAMESPACE}/configmaps/imageswap-maps"),
+        json!({"metadata": {}, "data": maps}),
+    );
+    api.put(
+        SECRET,
+        json!({"metadata": {"annotations": {"imageswap-byoc": "yes"}}, "data": {}}),
+    );
+    let (code, mut found) = findings(&api).await;
+    found.sort();
+    let expected = [
+        "deployment-not-applied",
+        "installed-older",
+        "leftovers",
+        "limit-range",
+        "maps-in-error",
+        "namespace-terminating",
+        "nodes-none",
+        "quota-wants",
+        "rights-missing",
+        "secret-unusable",
+        "webhook-blocks",
+        "webhook-rival",
+    ];
+    assert_eq!((code, found), (1, expected.map(str::to_owned).to_vec()));
+    let output = pre(&api, &["-o", "json"]).await;
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["pod_security"], "baseline");
+    let text = report.to_string();
+    for part in ["create clusterroles.rbac.authorization.k8s.io", "line 2: "] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_not_be_seen_is_said_and_an_api_that_refuses_all_is_an_error() {
+    let api = Api::start().await;
+    // By default it is as for a replica: hardly anything may be read.
+    let (code, found) = findings(&api).await;
+    assert!(
+        found.iter().filter(|id| *id == "not-seen").count() > 5,
+        "{found:?}"
+    );
+    assert_eq!(code, 0, "{found:?}");
+    api.set_mood(Mood::Forbidding);
+    let output = pre(&api, &[]).await;
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("can't look at the cluster"), "{said}");
+}
