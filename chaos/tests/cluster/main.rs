@@ -11,8 +11,10 @@ mod deploy;
 mod install;
 mod pods;
 mod replicas;
+mod restarts;
 mod rotation;
 mod sidecars;
+mod steps;
 mod upgrade;
 mod workloads;
 mod world;
@@ -98,6 +100,18 @@ const TESTS: &[(&str, Test)] = &[
     (
         "rotation::a_broken_ca_bundle_is_repaired_at_once",
         rotation::bundle_broken,
+    ),
+    (
+        "restarts::three_rollouts_under_load_lose_nothing",
+        restarts::rollouts,
+    ),
+    (
+        "steps::leaders_killed_in_every_step_of_a_rotation",
+        steps::leaders_killed,
+    ),
+    (
+        "steps::leaders_deleted_in_every_step_of_a_rotation",
+        steps::leaders_deleted,
     ),
     (
         "deploy::cluster_wide_leaves_the_cluster_itself_alone",
