@@ -9,6 +9,7 @@
 mod access;
 mod deploy;
 mod install;
+mod overload;
 mod pods;
 mod replicas;
 mod restarts;
@@ -112,6 +113,14 @@ const TESTS: &[(&str, Test)] = &[
     (
         "steps::leaders_deleted_in_every_step_of_a_rotation",
         steps::leaders_deleted,
+    ),
+    (
+        "overload::a_burst_of_large_pods_is_shed_and_admitted_all_the_same",
+        overload::burst,
+    ),
+    (
+        "overload::a_flood_of_connections_hardly_slows_calls",
+        overload::flood,
     ),
     (
         "deploy::cluster_wide_leaves_the_cluster_itself_alone",

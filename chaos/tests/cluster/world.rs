@@ -61,6 +61,12 @@ pub(crate) struct Namespace<'a> {
     world: &'a World,
 }
 
+/// The Deployment, other than it was installed.
+pub(crate) struct Patched<'a> {
+    world: &'a World,
+    before: Value,
+}
+
 impl World {
     pub(crate) fn make() -> anyhow::Result<Self> {
         doctor::cure()?;
@@ -189,6 +195,25 @@ impl World {
         install::wait(&self.cluster)
     }
 
+    /// Changes the Deployment as a person's kustomize patch would, until what is given is dropped.
+    pub(crate) fn patched(&self, patch: &Value) -> anyhow::Result<Patched<'_>> {
+        let before = self.get(&["-n", NAMESPACE, "deployment/imageswap"])?;
+        let patched = Patched {
+            world: self,
+            before,
+        };
+        self.patch_deployment("--type=strategic", patch)?;
+        install::wait(&self.cluster)?;
+        Ok(patched)
+    }
+
+    fn patch_deployment(&self, kind: &str, patch: &Value) -> anyhow::Result<()> {
+        let patch = patch.to_string();
+        let words = ["patch", "deployment/imageswap", kind, "-p", &patch];
+        self.kubectl(&[&["-n", NAMESPACE], &words[..]].concat())
+            .map(drop)
+    }
+
     pub(crate) fn installed(&self) -> Installed {
         *self.installed.lock().unwrap()
     }
@@ -306,6 +331,20 @@ impl Namespace<'_> {
     }
 }
 
+impl Drop for Patched<'_> {
+    fn drop(&mut self) {
+        let replace = ["replicas", "template"].map(|part| {
+            let value = &self.before["spec"][part];
+            serde_json::json!({"op": "replace", "path": format!("/spec/{part}"), "value": value})
+        });
+        // A test that failed has more to say; another one that needs it says so.
+        let _ = self
+            .world
+            .patch_deployment("--type=json", &replace.to_vec().into())
+            .and_then(|()| install::wait(&self.world.cluster));
+    }
+}
+
 impl Drop for Namespace<'_> {
     fn drop(&mut self) {
         // A test that failed has more to say than that this failed, too.
@@ -389,6 +428,7 @@ pub(crate) fn dry_runs(namespace: &Namespace<'_>, duration: Duration) -> Plan {
         rate: RATE,
         duration,
         clients: 4,
+        containers: 1,
         namespace: namespace.name.clone(),
         image: UNSWAPPED.to_owned(),
         swapped: SWAPPED.to_owned(),
