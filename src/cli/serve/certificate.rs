@@ -1,10 +1,12 @@
 //! The certificate that is served, as it changes: in the Secret of a cluster, or in a directory.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use time::OffsetDateTime;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout_at};
 use tracing::{error, info, warn};
 
 use crate::cluster::Seen;
@@ -54,6 +56,8 @@ pub(super) struct Replica {
     /// Where the pair comes from, for people.
     pub(super) source: String,
     pub(super) seen: watch::Receiver<Seen>,
+    /// What asks for another look.
+    pub(super) again: Arc<Notify>,
     pub(super) serving: watch::Sender<Option<Served>>,
     /// The pair that is served, as it can be written back.
     pub(super) kept: watch::Sender<Option<Pem>>,
@@ -74,8 +78,10 @@ impl Replica {
         let (mut seen, mut said) = (self.seen.clone(), Said::default());
         let mut belief = Belief::default();
         let waiting = Sparingly::new(WAITING);
+        let mut look_at = None;
         loop {
-            let next = tokio::time::timeout(WAITING, seen.changed()).await;
+            let soon = Instant::now() + WAITING;
+            let next = timeout_at(look_at.map_or(soon, |at| soon.min(at)), seen.changed()).await;
             if matches!(next, Ok(Err(_))) {
                 // Nobody looks any more: the process ends.
                 std::future::pending::<()>().await;
@@ -84,6 +90,12 @@ impl Replica {
             if let Some(observed) = observed {
                 if next.is_ok() {
                     belief.look(&observed, self.clock.now().steady);
+                    look_at = self
+                        .rest(&observed, &belief)
+                        .map(|rest| Instant::now() + rest);
+                } else if look_at.is_some_and(|at| at <= Instant::now()) {
+                    self.again.notify_one();
+                    look_at = None;
                 }
                 self.act(&observed, &belief, &mut said);
             }
@@ -94,6 +106,15 @@ impl Replica {
                 );
             }
         }
+    }
+
+    /// How long a pair that is believed has to wait still. A look must show that it was believed all
+    /// the time.
+    fn rest(&self, observed: &Observed, belief: &Belief) -> Option<Duration> {
+        let now = self.clock.now().wall;
+        let pair = observed.secret.as_ref()?.judge(&self.required, now).ok()?;
+        let rest = self.trust_delay.checked_sub(belief.held(&pair, now)?)?;
+        Some(rest).filter(|rest| !rest.is_zero())
     }
 
     fn act(&self, observed: &Observed, belief: &Belief, said: &mut Said) {
@@ -214,8 +235,6 @@ impl Said {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use time::Duration;
 
     use super::*;
@@ -255,7 +274,9 @@ mod tests {
         let (serving, served) = watch::channel(None);
         let metrics = Metrics::new().unwrap();
         let (kept, written_back) = watch::channel(None);
+        let again = Arc::new(Notify::new());
         let replica = Replica {
+            again: again.clone(),
             required: vec!["imageswap.ns.svc".to_owned()],
             trust_delay: std::time::Duration::from_secs(60),
             source: "the Secret".to_owned(),
@@ -286,6 +307,10 @@ mod tests {
             // The seventh row is seen, and seen again after the trust delay.
             let passed = if row == 7 { 60_000 } else { 0 };
             tokio::time::sleep(std::time::Duration::from_millis(passed)).await;
+            if row == 7 {
+                let asked = tokio::time::timeout(std::time::Duration::ZERO, again.notified());
+                assert!(asked.await.is_ok(), "nobody asked for another look");
+            }
             sender.send_replace(seen);
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
             let serves = served.borrow().as_ref().map(|served: &Served| {

@@ -58,7 +58,9 @@ impl Cluster {
         let (claim_sender, claims) = watch::channel(Claim::default());
         let (stop, stopped) = watch::channel(false);
         let changed = Arc::new(Notify::new());
+        let again = Arc::new(Notify::new());
         let replica = Replica {
+            again: again.clone(),
             required: policy.required.clone(),
             trust_delay: policy.trust_delay,
             source: source(cluster.names()),
@@ -78,7 +80,10 @@ impl Cluster {
 
         let (counted, wake) = (metrics.clone(), changed.clone());
         let watch = tokio::spawn(async move {
-            supervise("watch", &counted, || cluster.watch(&seen_sender, &wake)).await
+            supervise("watch", &counted, || {
+                cluster.watch(&seen_sender, &wake, &again)
+            })
+            .await
         });
         let counted = metrics.clone();
         tokio::spawn(async move { supervise("certificate", &counted, || replica.follow()).await });
