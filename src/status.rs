@@ -71,6 +71,10 @@ pub struct Page {
     pub lines_in_error: u64,
     /// The step of the rotation that is next, if it leads.
     pub step: Option<String>,
+    /// Whether its certificate is brought in files, so that the Secret means nothing.
+    pub is_from_files: bool,
+    /// Whether what it saw last can't be served.
+    pub is_refused: bool,
 }
 
 /// How bad a finding is.
@@ -107,7 +111,7 @@ pub struct Report {
     pub namespace: String,
     /// The leader, if there is one.
     pub leader: Option<Leader>,
-    /// What is in the Secret.
+    /// What is in the Secret, or what is served of files.
     pub certificate: Option<Certificate>,
     /// The webhooks that call the Service.
     pub webhooks: Vec<Webhook>,
@@ -128,7 +132,7 @@ pub struct Leader {
     pub step: Option<String>,
 }
 
-/// The pair in the Secret.
+/// The pair in the Secret, or of files.
 #[derive(Debug, Serialize)]
 pub struct Certificate {
     /// SHA-256 of the leaf.
@@ -146,7 +150,7 @@ pub struct Webhook {
     pub name: String,
     /// How many CAs its caBundle holds.
     pub cas: usize,
-    /// Whether it believes the leaf in the Secret.
+    /// Whether it believes the leaf in the Secret, or of files.
     pub trusts_secret: bool,
 }
 
@@ -174,10 +178,13 @@ pub struct Seen {
 /// Judges what was seen.
 pub fn report(facts: &Facts) -> Report {
     let mut findings = Vec::new();
-    let secret = secret(facts, &mut findings);
-    webhooks_found(facts, secret.as_ref(), &mut findings);
+    let leaf = match facts.is_from_files() {
+        true => from_files(facts, &mut findings),
+        false => secret(facts, &mut findings),
+    };
+    webhooks_found(facts, leaf.as_ref(), &mut findings);
     leader_found(facts, &mut findings);
-    replicas_found(facts, secret.as_ref(), &mut findings);
+    replicas_found(facts, leaf.as_ref(), &mut findings);
     maps_found(facts, &mut findings);
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     Report {
@@ -186,10 +193,8 @@ pub fn report(facts: &Facts) -> Report {
             .all(|finding| finding.severity == Severity::Note),
         namespace: facts.namespace.clone(),
         leader: leader(facts),
-        certificate: secret
-            .as_ref()
-            .and_then(|leaf| certificate(leaf, facts.now)),
-        webhooks: webhooks(facts, secret.as_ref()),
+        certificate: leaf.as_ref().and_then(|leaf| certificate(leaf, facts.now)),
+        webhooks: webhooks(facts, leaf.as_ref()),
         replicas: facts
             .replicas
             .iter()
@@ -248,20 +253,58 @@ fn secret(facts: &Facts, findings: &mut Vec<Finding>) -> Option<Served> {
             None
         }
         Ok(pair) => {
-            if pair.not_after - facts.now < SOON {
-                finding(
-                    findings,
-                    ("certificate-ends", Warning),
-                    format!("the certificate ends {}", rfc3339(pair.not_after)),
-                    "it should have been renewed: see the leader's log for what keeps it from it",
-                );
-            }
+            let help =
+                "it should have been renewed: see the leader's log for what keeps it from it";
+            ends_found(facts, pair.not_after, help, findings);
             Served::read(pair.certified.cert.clone())
         }
     }
 }
 
-fn webhooks_found(facts: &Facts, secret: Option<&Served>, findings: &mut Vec<Finding>) {
+/// The leaf that ends first of those that are served: the files themselves are out of reach.
+fn from_files(facts: &Facts, findings: &mut Vec<Finding>) -> Option<Served> {
+    for replica in &facts.replicas {
+        if replica.page.as_ref().is_ok_and(|page| page.is_refused) {
+            finding(
+                findings,
+                ("files-unusable", Error),
+                format!(
+                    "{} has seen files that can't be served, and serves the last good ones",
+                    replica.pod
+                ),
+                "its log says what is wrong with them; correct them before it is started anew",
+            );
+        }
+    }
+    let leaves = facts
+        .replicas
+        .iter()
+        .filter_map(|it| it.served.as_ref().ok());
+    let leaf = leaves.min_by_key(|leaf| leaf.not_after())?;
+    if let Some(not_after) = leaf.not_after() {
+        let help = "renew it where it comes from (docs/install.md)";
+        ends_found(facts, not_after, help, findings);
+    }
+    Some(leaf.clone())
+}
+
+fn ends_found(
+    facts: &Facts,
+    not_after: OffsetDateTime,
+    help: &'static str,
+    findings: &mut Vec<Finding>,
+) {
+    if not_after - facts.now < SOON {
+        finding(
+            findings,
+            ("certificate-ends", Warning),
+            format!("the certificate ends {}", rfc3339(not_after)),
+            help,
+        );
+    }
+}
+
+fn webhooks_found(facts: &Facts, leaf: Option<&Served>, findings: &mut Vec<Finding>) {
     if facts.observed.configuration.is_none() {
         finding(
             findings,
@@ -287,13 +330,15 @@ fn webhooks_found(facts: &Facts, secret: Option<&Served>, findings: &mut Vec<Fin
                 format!("the caBundle of {name} is empty: Pods are refused"),
                 "the leader fills it within seconds; if it does not, its log says why",
             );
-        } else if let Some(Err(why)) =
-            secret.map(|leaf| leaf.verify(&bundle, &facts.host, facts.now))
+        } else if let Some(Err(why)) = leaf.map(|leaf| leaf.verify(&bundle, &facts.host, facts.now))
         {
             finding(
                 findings,
                 ("ca-bundle-distrusts", Error),
-                format!("the caBundle of {name} does not believe the Secret's leaf: {why}"),
+                format!(
+                    "the caBundle of {name} does not believe {}: {why}",
+                    facts.whose()
+                ),
                 "the leader repairs it within seconds, unless another tool writes it, too",
             );
         }
@@ -315,7 +360,7 @@ fn leader_found(facts: &Facts, findings: &mut Vec<Finding>) {
     }
 }
 
-fn replicas_found(facts: &Facts, secret: Option<&Served>, findings: &mut Vec<Finding>) {
+fn replicas_found(facts: &Facts, leaf: Option<&Served>, findings: &mut Vec<Finding>) {
     if !facts.replicas.iter().any(|replica| replica.is_ready) {
         finding(
             findings,
@@ -350,11 +395,11 @@ fn replicas_found(facts: &Facts, secret: Option<&Served>, findings: &mut Vec<Fin
                         "it takes the Secret's leaf once the caBundle believes it; its log says more",
                     );
                 }
-                if secret.is_some_and(|secret| secret != served) {
+                if leaf.is_some_and(|leaf| leaf != served) {
                     finding(
                         findings,
                         ("replica-other-leaf", Note),
-                        format!("{pod} serves another leaf than the Secret's"),
+                        format!("{pod} serves another leaf than {}", facts.whose()),
                         "in a rotation it changes within seconds",
                     );
                 }
@@ -484,6 +529,22 @@ fn distrust(served: &Served, facts: &Facts) -> Option<String> {
         .next()
 }
 
+impl Facts {
+    /// Whether files are served, and the Secret means nothing. Replicas alone know.
+    fn is_from_files(&self) -> bool {
+        let mut pages = self.replicas.iter().filter_map(|it| it.page.as_ref().ok());
+        pages.any(|page| page.is_from_files)
+    }
+
+    /// Which leaf all are compared with.
+    fn whose(&self) -> &'static str {
+        match self.is_from_files() {
+            true => "the leaf of the files",
+            false => "the Secret's leaf",
+        }
+    }
+}
+
 impl Lease {
     fn is_held(&self, now: OffsetDateTime) -> bool {
         self.holder
@@ -518,6 +579,8 @@ impl Page {
                     page.lines_in_error = value.parse().unwrap_or_default();
                 }
                 "imageswap_rotation_step_info" if value == "1" => page.step = label("step"),
+                "imageswap_certificate_from_files" => page.is_from_files = value == "1",
+                "imageswap_certificate_refused" => page.is_refused = value == "1",
                 _ => {}
             }
         }

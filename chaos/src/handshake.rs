@@ -20,6 +20,19 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// # Errors
 /// Nobody answers, or the leaf is not trusted or not for that name.
 pub fn leaf(address: SocketAddr, name: &str, ca: &[u8]) -> anyhow::Result<String> {
+    let (mut connection, mut tcp) = connect(address, name, config(ca)?)?;
+    let mut stream = Stream::new(&mut connection, &mut tcp);
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: imageswap\r\nConnection: close\r\n\r\n")?;
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer)?;
+    let chain = connection.peer_certificates().unwrap_or_default();
+    let chain = chain.iter().map(|one| one.clone().into_owned()).collect();
+    let served = Served::read(chain).context("no certificate was sent that can be read")?;
+    Ok(served.fingerprint())
+}
+
+/// What trusts these CAs (PEM) and nothing else.
+pub(crate) fn config(ca: &[u8]) -> anyhow::Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(ca) {
         roots.add(certificate.context("the CAs are no PEM")?)?;
@@ -30,18 +43,20 @@ pub fn leaf(address: SocketAddr, name: &str, ca: &[u8]) -> anyhow::Result<String
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+/// A connection whose handshake is still to be made.
+pub(crate) fn connect(
+    address: SocketAddr,
+    name: &str,
+    config: Arc<ClientConfig>,
+) -> anyhow::Result<(ClientConnection, TcpStream)> {
     let name = ServerName::try_from(name.to_owned())?;
-    let mut connection = ClientConnection::new(Arc::new(config), name)?;
-    let mut tcp = TcpStream::connect_timeout(&address, PATIENCE)
+    let connection = ClientConnection::new(config, name)?;
+    let tcp = TcpStream::connect_timeout(&address, PATIENCE)
         .with_context(|| format!("can't reach {address}"))?;
     tcp.set_read_timeout(Some(PATIENCE))?;
     tcp.set_write_timeout(Some(PATIENCE))?;
-    let mut stream = Stream::new(&mut connection, &mut tcp);
-    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: imageswap\r\nConnection: close\r\n\r\n")?;
-    let mut answer = [0; 12];
-    stream.read_exact(&mut answer)?;
-    let chain = connection.peer_certificates().unwrap_or_default();
-    let chain = chain.iter().map(|one| one.clone().into_owned()).collect();
-    let served = Served::read(chain).context("no certificate was sent that can be read")?;
-    Ok(served.fingerprint())
+    Ok((connection, tcp))
 }

@@ -1,7 +1,8 @@
 //! A real Kubernetes on this machine, in network namespaces of its own, and ImageSwap on it.
 //!
 //! `binaries` builds Kubernetes and containerd; `cluster` runs them; `image` builds ImageSwap's
-//! container image; `install` applies `deploy/`; `load` creates Pods at a steady rate and counts.
+//! container image; `install` applies `deploy/`; `load` creates Pods at a steady rate and counts;
+//! `flood` opens connections that want nothing.
 //! `doctor` knows what all of that needs. The command line is in `main.rs`, the tests that need a
 //! cluster in `tests/cluster`.
 
@@ -9,6 +10,7 @@ pub mod binaries;
 pub mod cluster;
 pub mod command;
 pub mod doctor;
+pub mod flood;
 pub mod guard;
 pub mod handshake;
 pub mod image;

@@ -37,7 +37,9 @@ pub struct Plan {
     pub clients: usize,
     /// In which namespace.
     pub namespace: String,
-    /// The image of each Pod, and what must become of it.
+    /// Containers of each Pod: what makes it large.
+    pub containers: usize,
+    /// Their image, and what must become of it.
     pub image: String,
     /// See `image`.
     pub swapped: String,
@@ -191,24 +193,28 @@ fn told(error: &anyhow::Error) -> String {
     }
 }
 
-/// Whether the Pod's image was swapped.
+/// Whether the Pod's images were swapped.
 async fn create(client: &Client, plan: &Plan, n: u32) -> anyhow::Result<bool> {
+    let containers: Vec<_> = (0..plan.containers)
+        .map(|n| json!({"name": format!("c{n}"), "image": plan.image}))
+        .collect();
     let pod = json!({
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"generateName": format!("load-{n}-"), "labels": {"of": "load"}},
-        "spec": {
-            "terminationGracePeriodSeconds": 0,
-            "containers": [{"name": "main", "image": plan.image}],
-        },
+        "spec": {"terminationGracePeriodSeconds": 0, "containers": containers},
     });
     let dry = if plan.is_real { "" } else { "?dryRun=All" };
     let request = http::Request::post(format!("/api/v1/namespaces/{}/pods{dry}", plan.namespace))
         .header("content-type", "application/json")
         .body(pod.to_string().into_bytes())?;
     let made: Value = client.request(request).await?;
-    let image = made.pointer("/spec/containers/0/image");
-    Ok(image.and_then(Value::as_str) == Some(plan.swapped.as_str()))
+    let made = made
+        .pointer("/spec/containers")
+        .and_then(Value::as_array)
+        .context("a Pod without containers")?;
+    let is_swapped = |container: &Value| container["image"] == plan.swapped;
+    Ok(made.len() == plan.containers && made.iter().all(is_swapped))
 }
 
 fn report(calls: &[Call]) -> Report {

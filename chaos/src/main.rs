@@ -12,7 +12,7 @@ use chaos::cluster::{self, Cluster};
 use chaos::guard::{self, Guard};
 use chaos::load::{self, Plan};
 use chaos::progress::{Step, say};
-use chaos::{binaries, doctor, handshake, image, install, sidecar};
+use chaos::{binaries, doctor, flood, handshake, image, install, sidecar};
 use clap::{Parser, Subcommand};
 
 /// A real Kubernetes on this machine, in network namespaces of its own, and ImageSwap on it.
@@ -61,6 +61,9 @@ enum Command {
         /// By how many clients, each with connections of its own
         #[arg(long, value_name = "N", default_value = "4", value_parser = clap::value_parser!(u8).range(1..=64))]
         clients: u8,
+        /// How many containers each Pod has
+        #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=5000))]
+        containers: u16,
         /// Really create them, in place of dry runs; they are deleted afterwards
         #[arg(long)]
         real: bool,
@@ -89,6 +92,18 @@ enum Command {
         kubeconfig: PathBuf,
         /// What to do, JSON
         plan: String,
+    },
+    /// Open connections that want nothing, until standard input ends
+    #[command(hide = true)]
+    Flood {
+        /// A file with the CAs to trust
+        #[arg(long)]
+        ca: PathBuf,
+        /// The name that the leaf must be for
+        #[arg(long)]
+        name: String,
+        /// Upon whom
+        address: SocketAddr,
     },
     /// Make a TLS handshake and print the leaf's SHA-256
     #[command(hide = true)]
@@ -166,6 +181,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             rate,
             seconds,
             clients,
+            containers,
             real,
             json,
         } => {
@@ -173,6 +189,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 rate,
                 duration: Duration::from_secs(seconds),
                 clients: clients.into(),
+                containers: containers.into(),
                 is_real: real,
                 namespace: format!("load-{}", std::process::id()),
                 image: install::UNSWAPPED.to_owned(),
@@ -189,6 +206,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Init => init()?,
         Command::Handshake { ca, name, address } => {
             println(&handshake::leaf(address, &name, &std::fs::read(ca)?)?);
+        }
+        Command::Flood { ca, name, address } => {
+            let flooded = flood::run(address, &name, &std::fs::read(ca)?)?;
+            println(&serde_json::to_string(&flooded)?);
         }
         Command::Sidecar { ca, image, address } => sidecar::serve(address, &image, &ca)?,
         Command::Interrupted { code } => {

@@ -31,6 +31,8 @@ fn healthy(pem: &Pem) -> Facts {
             maps: Some("abc".to_owned()),
             lines_in_error: 0,
             step: Some("wait".to_owned()),
+            is_from_files: false,
+            is_refused: false,
         }),
     };
     Facts {
@@ -212,6 +214,48 @@ fn each_thing_that_is_wrong_is_named() {
     }
 }
 
+/// The Secret, if there is one, is what was there before.
+#[test]
+fn where_files_are_served_the_secret_means_nothing() {
+    let (pem, old, short) = (pair(365), pair(365), pair(20));
+    let from_files = |served_is: &Pem, bundle: &Pem, secret: Option<&Pem>| {
+        let mut facts = healthy(bundle);
+        facts.observed.secret = secret.map(|pem| Secret::minted("1", pem));
+        for replica in &mut facts.replicas {
+            replica.served = Ok(served(served_is));
+            replica.page.as_mut().unwrap().is_from_files = true;
+        }
+        facts
+    };
+    for secret in [None, Some(&old)] {
+        let facts = from_files(&pem, &pem, secret);
+        let report = report(&facts);
+        assert_eq!(report.findings, []);
+        assert_eq!(report.certificate.unwrap().days_left, 365);
+        assert!(report.webhooks[0].trusts_secret);
+    }
+    let mut refused = from_files(&pem, &pem, None);
+    refused.replicas[1].page.as_mut().unwrap().is_refused = true;
+    assert_eq!(found(&refused), ["files-unusable"]);
+    assert!(!report(&refused).healthy);
+    assert_eq!(
+        found(&from_files(&short, &short, None)),
+        ["certificate-ends"]
+    );
+    assert_eq!(
+        found(&from_files(&pem, &old, Some(&old))),
+        [
+            "ca-bundle-distrusts",
+            "replica-untrusted",
+            "replica-untrusted"
+        ]
+    );
+    // A pair of our own that can't be served is told of by the Secret.
+    let mut ours = healthy(&pem);
+    ours.replicas[1].page.as_mut().unwrap().is_refused = true;
+    assert_eq!(found(&ours), [""; 0]);
+}
+
 #[test]
 fn a_metrics_page_is_read_for_what_is_known() {
     let page = Page::read(
@@ -221,6 +265,8 @@ fn a_metrics_page_is_read_for_what_is_known() {
          imageswap_maps_lines_in_error 7\n\
          imageswap_rotation_step_info{step=\"trust\"} 0\n\
          imageswap_rotation_step_info{step=\"wait\"} 1\n\
+         imageswap_certificate_from_files 1\n\
+         imageswap_certificate_refused 0\n\
          rubbish\n imageswap_maps_info{hash=\"cut",
     );
     let expected = Page {
@@ -228,6 +274,8 @@ fn a_metrics_page_is_read_for_what_is_known() {
         maps: Some("abc".to_owned()),
         lines_in_error: 7,
         step: Some("wait".to_owned()),
+        is_from_files: true,
+        is_refused: false,
     };
     assert_eq!(page, expected);
     assert_eq!(Page::read(""), Page::default());

@@ -86,6 +86,8 @@ pub struct Metrics {
     pub reloads: IntCounterVec,
     /// 1 while the Secret that was seen last can't be served.
     pub refused: IntGauge,
+    /// 1 if files that somebody brings are served, and no Secret of ours.
+    pub from_files: IntGauge,
     /// 1 if this replica leads.
     pub leader: IntGauge,
     /// Steps of the rotation taken by this replica, by `step` and `result`.
@@ -191,6 +193,10 @@ impl Metrics {
             refused: new.gauge(
                 "certificate_refused",
                 "1 while the Secret that was seen last can't be served",
+            )?,
+            from_files: new.gauge(
+                "certificate_from_files",
+                "1 if the certificate is brought in files, and no Secret is looked at",
             )?,
             leader: new.gauge("leader", "1 if this replica leads")?,
             rotation_steps: new.counters(

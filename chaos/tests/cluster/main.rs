@@ -9,10 +9,13 @@
 mod access;
 mod deploy;
 mod install;
+mod overload;
 mod pods;
 mod replicas;
+mod restarts;
 mod rotation;
 mod sidecars;
+mod steps;
 mod upgrade;
 mod workloads;
 mod world;
@@ -102,6 +105,26 @@ const TESTS: &[(&str, Test)] = &[
     (
         "rotation::a_broken_ca_bundle_is_repaired_at_once",
         rotation::bundle_broken,
+    ),
+    (
+        "restarts::three_rollouts_under_load_lose_nothing",
+        restarts::rollouts,
+    ),
+    (
+        "steps::leaders_killed_in_every_step_of_a_rotation",
+        steps::leaders_killed,
+    ),
+    (
+        "steps::leaders_deleted_in_every_step_of_a_rotation",
+        steps::leaders_deleted,
+    ),
+    (
+        "overload::a_burst_of_large_pods_is_shed_and_admitted_all_the_same",
+        overload::burst,
+    ),
+    (
+        "overload::a_flood_of_connections_hardly_slows_calls",
+        overload::flood,
     ),
     (
         "deploy::cluster_wide_leaves_the_cluster_itself_alone",

@@ -120,7 +120,7 @@ pub(crate) fn leader(world: &World) -> anyhow::Result<String> {
     Ok(holder.to_owned())
 }
 
-fn replicas(world: &World) -> anyhow::Result<Vec<Value>> {
+pub(crate) fn replicas(world: &World) -> anyhow::Result<Vec<Value>> {
     let list = world.get(&["-n", NAMESPACE, "pods", "-l", "app=imageswap"])?;
     let pods = list["items"].as_array().context("no list")?;
     let lives = |pod: &&Value| pod["metadata"]["deletionTimestamp"].is_null();

@@ -8,27 +8,26 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chaos::command::eventually;
 use chaos::install::{self, CONFIGURATION, NAMESPACE};
-use chaos::load::{self, Report};
 use chaos::progress::say;
 use imageswap::pki;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use crate::replicas::{kill, leader, leaves, lost_dials_only};
-use crate::world::{Installed, World, dry_runs};
+use crate::world::{Installed, World, under_load};
 
 /// What asks for a rotation, and what says that it was begun.
 const ROTATE: &str = "k8s.twr.io/imageswap-rotate";
 const ROTATED: &str = "k8s.twr.io/imageswap-rotated";
 
 /// Shorter than any person would set it: one kube-apiserver learns at once.
-const TRUST_DELAY: &str = "2s";
+pub(crate) const TRUST_DELAY: &str = "2s";
 
 /// Milliseconds into a rotation, each in another step of it.
 const KILLS: [u64; 3] = [100, 1200, 2600];
 
 /// How long one rotation may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn ten_forced(world: &World) -> anyhow::Result<()> {
     quick(world)?;
@@ -177,52 +176,11 @@ pub(crate) fn bundle_broken(world: &World) -> anyhow::Result<()> {
 
 /// Three replicas whose trust delay is short.
 fn quick(world: &World) -> anyhow::Result<()> {
-    world.need(Installed::Production)?;
-    let words = [
-        "-n",
-        NAMESPACE,
-        "get",
-        "configmap",
-        "imageswap-env",
-        "--ignore-not-found",
-        "-o",
-        "name",
-    ];
-    if world.kubectl(&words)?.trim().is_empty() {
-        let setting = format!("--from-literal=IMAGESWAP_TRUST_DELAY={TRUST_DELAY}");
-        world.kubectl(&[
-            "-n",
-            NAMESPACE,
-            "create",
-            "configmap",
-            "imageswap-env",
-            &setting,
-        ])?;
-        world.kubectl(&[
-            "-n",
-            NAMESPACE,
-            "rollout",
-            "restart",
-            "deployment/imageswap",
-        ])?;
-        install::wait(&world.cluster)?;
-    }
+    world.need_with(
+        Installed::Production,
+        &[("IMAGESWAP_TRUST_DELAY", TRUST_DELAY)],
+    )?;
     settled(world)
-}
-
-/// Does something while Pods are created, and a little before and after it.
-fn under_load<T>(
-    world: &World,
-    work: impl FnOnce() -> anyhow::Result<T>,
-) -> anyhow::Result<(Report, T)> {
-    let namespace = world.namespace()?;
-    let plan = dry_runs(&namespace, Duration::from_secs(600));
-    let load = load::start(&world.cluster, &plan)?;
-    std::thread::sleep(Duration::from_secs(2));
-    let done = work();
-    std::thread::sleep(Duration::from_secs(2));
-    let report = load.end()?;
-    done.map(|done| (report, done))
 }
 
 fn rotate(world: &World, token: &str) -> anyhow::Result<()> {
@@ -230,7 +188,7 @@ fn rotate(world: &World, token: &str) -> anyhow::Result<()> {
     finished(world, token)
 }
 
-fn ask(world: &World, token: &str) -> anyhow::Result<()> {
+pub(crate) fn ask(world: &World, token: &str) -> anyhow::Result<()> {
     let annotation = format!("{ROTATE}={token}");
     let words = [
         "-n",
@@ -245,7 +203,7 @@ fn ask(world: &World, token: &str) -> anyhow::Result<()> {
 }
 
 /// Waits until the rotation that was asked for is done, and all is at rest.
-fn finished(world: &World, token: &str) -> anyhow::Result<()> {
+pub(crate) fn finished(world: &World, token: &str) -> anyhow::Result<()> {
     eventually("the rotation is begun", PATIENCE, || {
         let done = secret(world)?["metadata"]["annotations"][ROTATED].clone();
         ensure!(done == token, "the last one was {done}");
@@ -255,11 +213,12 @@ fn finished(world: &World, token: &str) -> anyhow::Result<()> {
 }
 
 /// Waits until nothing is staged, one CA is believed, and every replica serves the Secret's leaf.
-fn settled(world: &World) -> anyhow::Result<()> {
+pub(crate) fn settled(world: &World) -> anyhow::Result<()> {
     eventually("all is at rest", PATIENCE, || {
         let secret = secret(world)?;
         let data = secret["data"].as_object().context("an empty Secret")?;
-        ensure!(!data.contains_key("next.crt"), "a pair is staged");
+        let is_staged = data.contains_key("next.crt") || data.contains_key("next.key");
+        ensure!(!is_staged, "a pair is staged");
         let ca = data
             .get("ca.crt")
             .and_then(Value::as_str)
@@ -274,6 +233,7 @@ fn settled(world: &World) -> anyhow::Result<()> {
                 .count();
             ensure!(count == 1, "{name} holds {count} CAs");
         }
+        ensure!(bundle == ca, "the caBundle is another than ca.crt");
         let leaves = leaves(world)?;
         ensure!(leaves.len() == 3, "{} replicas", leaves.len());
         ensure!(leaves.iter().all(|leaf| *leaf == leaves[0]), "{leaves:?}");
@@ -282,7 +242,7 @@ fn settled(world: &World) -> anyhow::Result<()> {
 }
 
 /// As an administrator would, or a tool that thinks the Secret its own.
-fn patch_secret(world: &World, patch: &Value) -> anyhow::Result<()> {
+pub(crate) fn patch_secret(world: &World, patch: &Value) -> anyhow::Result<()> {
     let patch = patch.to_string();
     let words = [
         "-n",
@@ -297,12 +257,12 @@ fn patch_secret(world: &World, patch: &Value) -> anyhow::Result<()> {
     world.kubectl(&words).map(drop)
 }
 
-fn secret(world: &World) -> anyhow::Result<Value> {
+pub(crate) fn secret(world: &World) -> anyhow::Result<Value> {
     world.get(&["-n", NAMESPACE, "secret/imageswap-tls"])
 }
 
 /// A good pair for our Service, of a CA that nobody knows.
-fn foreign() -> anyhow::Result<pki::Pem> {
+pub(crate) fn foreign() -> anyhow::Result<pki::Pem> {
     let names = [install::HOST.to_owned()];
     Ok(pki::mint(
         &names,

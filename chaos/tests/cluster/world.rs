@@ -1,5 +1,6 @@
 //! The cluster that all tests share, what is installed on it, and what a test asks of it.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +13,7 @@ use chaos::cluster::Cluster;
 use chaos::command::{eventually, output, run};
 use chaos::guard::Guard;
 use chaos::install::{self, NAMESPACE};
-use chaos::load::Plan;
+use chaos::load::{self, Plan, Report};
 use chaos::progress::say;
 use chaos::{binaries, doctor};
 use serde_json::Value;
@@ -60,6 +61,12 @@ pub(crate) struct Namespace<'a> {
     world: &'a World,
 }
 
+/// The Deployment, other than it was installed.
+pub(crate) struct Patched<'a> {
+    world: &'a World,
+    before: Value,
+}
+
 impl World {
     pub(crate) fn make() -> anyhow::Result<Self> {
         doctor::cure()?;
@@ -103,6 +110,14 @@ impl World {
         Ok(err)
     }
 
+    /// A series of a replica's metrics, 0 if it has none of that name.
+    pub(crate) fn metric(&self, pod: &str, series: &str) -> anyhow::Result<f64> {
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:9090/proxy/metrics");
+        let page = self.kubectl(&["get", "--raw", &path])?;
+        let value = |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok();
+        Ok(page.lines().find_map(value).unwrap_or_default())
+    }
+
     pub(crate) fn apply(&self, manifest: &Value) -> anyhow::Result<String> {
         install::apply(&self.cluster, &manifest.to_string())
     }
@@ -131,6 +146,72 @@ impl World {
         }
         self.set_installed(wanted);
         Ok(())
+    }
+
+    /// The same, with these variables and no others in ConfigMap `imageswap-env`.
+    pub(crate) fn need_with(
+        &self,
+        wanted: Installed,
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<()> {
+        self.need(wanted)?;
+        if self.set(settings)? {
+            self.restart()?;
+        }
+        Ok(())
+    }
+
+    /// Says whether that is a change, which replicas learn when they are started anew.
+    pub(crate) fn set(&self, settings: &[(&str, &str)]) -> anyhow::Result<bool> {
+        let settings: BTreeMap<_, _> = settings.iter().copied().collect();
+        let words = ["-n", NAMESPACE, "get", "configmap", "imageswap-env"];
+        let words = [
+            &words[..],
+            &["--ignore-not-found", "-o", "jsonpath={.data}"],
+        ]
+        .concat();
+        let is = self.kubectl(&words)?;
+        if is == serde_json::to_string(&settings)? || is.is_empty() && settings.is_empty() {
+            return Ok(false);
+        }
+        self.apply(&serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "imageswap-env", "namespace": NAMESPACE},
+            "data": settings,
+        }))?;
+        Ok(true)
+    }
+
+    /// All replicas one after the other, as a person would do it; waits until the last one is there.
+    pub(crate) fn restart(&self) -> anyhow::Result<()> {
+        self.kubectl(&[
+            "-n",
+            NAMESPACE,
+            "rollout",
+            "restart",
+            "deployment/imageswap",
+        ])?;
+        install::wait(&self.cluster)
+    }
+
+    /// Changes the Deployment as a person's kustomize patch would, until what is given is dropped.
+    pub(crate) fn patched(&self, patch: &Value) -> anyhow::Result<Patched<'_>> {
+        let before = self.get(&["-n", NAMESPACE, "deployment/imageswap"])?;
+        let patched = Patched {
+            world: self,
+            before,
+        };
+        self.patch_deployment("--type=strategic", patch)?;
+        install::wait(&self.cluster)?;
+        Ok(patched)
+    }
+
+    fn patch_deployment(&self, kind: &str, patch: &Value) -> anyhow::Result<()> {
+        let patch = patch.to_string();
+        let words = ["patch", "deployment/imageswap", kind, "-p", &patch];
+        self.kubectl(&[&["-n", NAMESPACE], &words[..]].concat())
+            .map(drop)
     }
 
     pub(crate) fn installed(&self) -> Installed {
@@ -250,6 +331,20 @@ impl Namespace<'_> {
     }
 }
 
+impl Drop for Patched<'_> {
+    fn drop(&mut self) {
+        let replace = ["replicas", "template"].map(|part| {
+            let value = &self.before["spec"][part];
+            serde_json::json!({"op": "replace", "path": format!("/spec/{part}"), "value": value})
+        });
+        // A test that failed has more to say; another one that needs it says so.
+        let _ = self
+            .world
+            .patch_deployment("--type=json", &replace.to_vec().into())
+            .and_then(|()| install::wait(&self.world.cluster));
+    }
+}
+
 impl Drop for Namespace<'_> {
     fn drop(&mut self) {
         // A test that failed has more to say than that this failed, too.
@@ -297,12 +392,43 @@ pub(crate) fn pod_with(name: &str, image: &str) -> Value {
     })
 }
 
-/// 20 Pods a second that must be swapped and are not stored.
+/// Does something while Pods are created, and a little before and after it.
+pub(crate) fn under_load<T>(
+    world: &World,
+    work: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<(Report, T)> {
+    under_load_of(world, RATE, work)
+}
+
+/// The same, with so many Pods a second.
+pub(crate) fn under_load_of<T>(
+    world: &World,
+    rate: u32,
+    work: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<(Report, T)> {
+    let namespace = world.namespace()?;
+    let plan = Plan {
+        rate,
+        ..dry_runs(&namespace, Duration::from_secs(600))
+    };
+    let load = load::start(&world.cluster, &plan)?;
+    std::thread::sleep(Duration::from_secs(2));
+    let done = work();
+    std::thread::sleep(Duration::from_secs(2));
+    let report = load.end()?;
+    done.map(|done| (report, done))
+}
+
+/// Pods a second that disturb nobody on two cores.
+const RATE: u32 = 20;
+
+/// So many Pods a second that must be swapped and are not stored.
 pub(crate) fn dry_runs(namespace: &Namespace<'_>, duration: Duration) -> Plan {
     Plan {
-        rate: 20,
+        rate: RATE,
         duration,
         clients: 4,
+        containers: 1,
         namespace: namespace.name.clone(),
         image: UNSWAPPED.to_owned(),
         swapped: SWAPPED.to_owned(),

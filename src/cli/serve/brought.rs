@@ -90,6 +90,7 @@ impl Brought {
     /// Serves the files outside of a cluster, as they change.
     pub(super) fn serve(self, metrics: &Metrics) -> anyhow::Result<ServingCert> {
         info!(not_after = %self.pair.not_after, "serving {}", self.kind.source.name());
+        metrics.from_files.set(1);
         let local = Local {
             cert: ServingCert::new(&self.pair)?,
             metrics: metrics.clone(),
@@ -105,6 +106,7 @@ impl Brought {
 
     /// Hands the files on in the place of a Secret, as they change.
     pub(super) fn feed(self, metrics: &Metrics, notices: &Notices) -> watch::Receiver<Secret> {
+        metrics.from_files.set(1);
         let (sender, receiver) = watch::channel(self.kind.secret(&self.parts, 0));
         let news = followed(self.follower, &self.kind);
         let (metrics, notices) = (metrics.clone(), notices.clone());

@@ -1,10 +1,12 @@
 //! The certificate that is served, as it changes: in the Secret of a cluster, or in a directory.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use time::OffsetDateTime;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout_at};
 use tracing::{error, info, warn};
 
 use crate::cluster::{Look, Seen};
@@ -55,6 +57,8 @@ pub(super) struct Replica {
     /// Where the pair comes from, for people.
     pub(super) source: String,
     pub(super) seen: watch::Receiver<Seen>,
+    /// What asks for another look.
+    pub(super) again: Arc<Notify>,
     pub(super) serving: watch::Sender<Option<Served>>,
     /// The pair that is served, as it can be written back.
     pub(super) kept: watch::Sender<Option<Pem>>,
@@ -76,8 +80,10 @@ impl Replica {
         let (mut seen, mut said) = (self.seen.clone(), Said::default());
         let mut belief = Belief::default();
         let waiting = Sparingly::new(WAITING);
+        let mut look_at = None;
         loop {
-            let next = tokio::time::timeout(WAITING, seen.changed()).await;
+            let soon = Instant::now() + WAITING;
+            let next = timeout_at(look_at.map_or(soon, |at| soon.min(at)), seen.changed()).await;
             if matches!(next, Ok(Err(_))) {
                 // Nobody looks any more: the process ends.
                 std::future::pending::<()>().await;
@@ -85,7 +91,13 @@ impl Replica {
             let look = seen.borrow_and_update().clone();
             if let (Some(look), Ok(_)) = (look, next) {
                 belief.look(&look.observed, look.read);
+                look_at = self
+                    .rest(&look.observed, &belief)
+                    .map(|rest| Instant::now() + rest);
                 self.act(&look, &belief, &mut said);
+            } else if look_at.is_some_and(|at| at <= Instant::now()) {
+                self.again.notify_one();
+                look_at = None;
             }
             if self.serving.borrow().is_none() && waiting.may() {
                 info!(
@@ -94,6 +106,15 @@ impl Replica {
                 );
             }
         }
+    }
+
+    /// How long a pair that is believed has to wait still. A look must show that it was believed all
+    /// the time.
+    fn rest(&self, observed: &Observed, belief: &Belief) -> Option<Duration> {
+        let now = self.clock.now().wall;
+        let pair = observed.secret.as_ref()?.judge(&self.required, now).ok()?;
+        let rest = self.trust_delay.checked_sub(belief.held(&pair, now)?)?;
+        Some(rest).filter(|rest| !rest.is_zero())
     }
 
     fn act(&self, look: &Look, belief: &Belief, said: &mut Said) {
@@ -117,8 +138,8 @@ impl Replica {
                 said.refused = None;
                 self.keep(observed);
             }
-            // Another look comes within a minute: who watches was stopped as well.
-            Choice::Absent | Choice::TooOld => {}
+            Choice::Absent => {}
+            Choice::TooOld => self.again.notify_one(),
             Choice::NotTrustedYet => {
                 if said.is_news(observed, "not trusted yet") {
                     info!("a new certificate is not trusted everywhere yet; serving the old");
@@ -220,8 +241,6 @@ impl Said {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use futures_util::FutureExt;
     use time::Duration;
 
@@ -272,7 +291,9 @@ mod tests {
             Some(Look { observed, read })
         };
         let (notices, told) = notices::channel();
+        let again = Arc::new(Notify::new());
         let replica = Replica {
+            again: again.clone(),
             required: vec!["imageswap.ns.svc".to_owned()],
             trust_delay: std::time::Duration::from_secs(60),
             source: "the Secret".to_owned(),
@@ -304,6 +325,10 @@ mod tests {
             // The seventh row is seen, and seen again after the trust delay.
             let passed = if row == 7 { 60_000 } else { 0 };
             tokio::time::sleep(std::time::Duration::from_millis(passed)).await;
+            if row == 7 {
+                let asked = tokio::time::timeout(std::time::Duration::ZERO, again.notified());
+                assert!(asked.await.is_ok(), "nobody asked for another look");
+            }
             sender.send_replace(look(seen, std::time::Duration::ZERO));
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
             let serves = served.borrow().as_ref().map(|served: &Served| {

@@ -61,7 +61,9 @@ impl Cluster {
         let (claim_sender, claims) = watch::channel(Claim::default());
         let (stop, stopped) = watch::channel(false);
         let changed = Arc::new(Notify::new());
+        let again = Arc::new(Notify::new());
         let replica = Replica {
+            again: again.clone(),
             required: policy.required.clone(),
             trust_delay: policy.trust_delay,
             source: source(cluster.names()),
@@ -87,7 +89,7 @@ impl Cluster {
 
         let (counted, wake) = (metrics.clone(), changed.clone());
         let watch = tokio::spawn(async move {
-            let look = || cluster.watch(&seen_sender, &wake, &clock);
+            let look = || cluster.watch(&seen_sender, &wake, &again, &clock);
             supervise("watch", &counted, look).await
         });
         let counted = metrics.clone();

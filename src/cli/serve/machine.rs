@@ -44,6 +44,8 @@ pub(super) fn start(args: &Args, dir: &StateDir, metrics: &Metrics) -> anyhow::R
     );
     let changed = Arc::new(Notify::new());
     let replica = Replica {
+        // The directory is looked at all the time.
+        again: Arc::default(),
         required: policy.required.clone(),
         trust_delay: policy.trust_delay,
         source: dir.path.display().to_string(),

@@ -251,8 +251,11 @@ async fn what_changes_is_seen_soon_by_watches_that_a_role_can_name() {
     let (sender, mut seen) = watch::channel(None);
     let leader = Arc::new(Notify::new());
     let wake = leader.clone();
-    let watching =
-        tokio::spawn(async move { cluster.watch(&sender, &wake, &Clock::system()).await });
+    let watching = tokio::spawn(async move {
+        cluster
+            .watch(&sender, &wake, &Notify::new(), &Clock::system())
+            .await
+    });
     // Less than the time after which all is looked at in any case.
     let soon = Duration::from_secs(10);
     let mut see = async |wanted: &dyn Fn(&Observed) -> bool| {

@@ -39,21 +39,22 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 const SAY_AGAIN: Duration = Duration::from_secs(30);
 
 impl Kubernetes {
-    /// Keeps `seen` up to date for ever, and tells `leader` of each new look.
+    /// Keeps `seen` up to date for ever, and tells `leader` of each new look. What is told `changed`
+    /// makes it look again at once.
     pub async fn watch(
         &self,
         seen: &watch::Sender<Seen>,
         leader: &Notify,
+        changed: &Notify,
         clock: &Clock,
     ) -> Infallible {
-        let changed = Notify::new();
         tokio::select! {
-            never = self.look(&changed, seen, leader, clock) => never,
-            never = self.watch_pair(&changed) => never,
+            never = self.look(changed, seen, leader, clock) => never,
+            never = self.watch_pair(changed) => never,
             never = watch_one(
                 self.configurations_metadata(),
                 &self.names.configuration,
-                &changed,
+                changed,
             ) => never,
         }
     }

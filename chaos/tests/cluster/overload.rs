@@ -1,0 +1,157 @@
+//! More than one replica can do, of what is wanted and of what is not: nobody is refused.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ChildStdout, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use chaos::command::eventually;
+use chaos::flood::{Flooded, READY};
+use chaos::install;
+use chaos::load::{self, Plan, Report};
+use chaos::progress::say;
+use serde_json::{Value, json};
+
+use crate::replicas::replicas;
+use crate::world::{Installed, Namespace, Patched, World, dry_runs};
+
+/// Reviews under way at once, and clients that come at once.
+const LIMIT: &str = "4";
+const CLIENTS: u32 = 64;
+
+/// Makes a review take milliseconds.
+const CONTAINERS: usize = 250;
+
+/// Connections live short, so that kube-apiserver needs new ones in the middle of a flood.
+const SETTINGS: [(&str, &str); 2] = [
+    ("IMAGESWAP_MAX_IN_FLIGHT", LIMIT),
+    ("IMAGESWAP_MAX_CONNECTION_AGE", "1s"),
+];
+
+/// Without new connections a flood changes nothing, and below this many milliseconds the machine
+/// is what differs.
+const FLOOR: f64 = 150.0;
+
+pub(crate) fn burst(world: &World) -> anyhow::Result<()> {
+    world.need_with(Installed::Production, &SETTINGS)?;
+    // A CPU limit that somebody set: it is what makes reviews pile up.
+    let slow = json!({"name": "imageswap", "resources": {"limits": {"cpu": "200m"}}});
+    let (_patched, pod) = alone(world, &slow)?;
+    let namespace = world.namespace()?;
+    let plan = Plan {
+        rate: CLIENTS * 1_000,
+        duration: Duration::from_millis(1),
+        clients: CLIENTS as usize,
+        containers: CONTAINERS,
+        ..dry_runs(&namespace, Duration::ZERO)
+    };
+    let mut shed = 0.0;
+    for _ in 0..5 {
+        let report = load::start(&world.cluster, &plan)?.wait()?;
+        shed = world.metric(&pod, "imageswap_shed_total")?;
+        say(format_args!("at once, {shed} shed so far: {report}"));
+        ensure!(report.calls == CLIENTS as usize, "{report}");
+        ensure!(report.is_clean(), "{report}");
+        if shed > 0.0 {
+            break;
+        }
+    }
+    ensure!(shed > 0.0, "nothing was shed");
+    Ok(())
+}
+
+pub(crate) fn flood(world: &World) -> anyhow::Result<()> {
+    world.need_with(Installed::Production, &SETTINGS)?;
+    let (_patched, pod) = alone(world, &json!({"name": "imageswap"}))?;
+    let namespace = world.namespace()?;
+    let (mut quiet, mut flooded): (f64, f64) = (0.0, f64::INFINITY);
+    for _ in 0..2 {
+        quiet = quiet.max(calm(world, &namespace)?.p99);
+        let flood = Flood::start(world, &pod)?;
+        let report = calm(world, &namespace);
+        let open = world.metric(&pod, "imageswap_connections")?;
+        let wanted = flood.end()?;
+        let report = report?;
+        say(format_args!("{open} connections, {wanted:?}: {report}"));
+        ensure!(open >= 1_000.0, "{open} connections are no flood");
+        flooded = flooded.min(report.p99);
+    }
+    say(format_args!(
+        "p99 {quiet} ms quiet, {flooded} ms in a flood"
+    ));
+    ensure!(
+        flooded <= (3.0 * quiet).max(FLOOR),
+        "{flooded} ms in a flood, {quiet} ms without"
+    );
+    Ok(())
+}
+
+/// One replica, so that all that comes meets it, with this change to its container.
+fn alone<'a>(world: &'a World, container: &Value) -> anyhow::Result<(Patched<'a>, String)> {
+    let patched = world.patched(&json!({
+        "spec": {"replicas": 1, "template": {"spec": {"containers": [container]}}},
+    }))?;
+    // Those that go serve on for a while.
+    let words = ["get", "pods", "-l", "app=imageswap"];
+    let words = [&["-n", install::NAMESPACE], &words[..]].concat();
+    eventually("one replica", Duration::from_secs(40), || {
+        let pods = world.kubectl(&[&words[..], &["-o", "name"]].concat())?;
+        ensure!(pods.lines().count() == 1, "{pods}");
+        Ok(())
+    })?;
+    let pods = replicas(world)?;
+    let name = pods[0]["metadata"]["name"].as_str().context("no name")?;
+    Ok((patched, name.to_owned()))
+}
+
+/// Some seconds of calls, all of which succeed.
+fn calm(world: &World, namespace: &Namespace<'_>) -> anyhow::Result<Report> {
+    let plan = Plan {
+        rate: 40,
+        ..dry_runs(namespace, Duration::from_secs(4))
+    };
+    let report = load::start(&world.cluster, &plan)?.wait()?;
+    ensure!(report.is_clean(), "{report}");
+    Ok(report)
+}
+
+/// A flood upon one replica, from node 1's network.
+struct Flood {
+    child: Child,
+    output: BufReader<ChildStdout>,
+}
+
+impl Flood {
+    /// Returns when it is full.
+    fn start(world: &World, pod: &str) -> anyhow::Result<Self> {
+        let pods = replicas(world)?;
+        let pod = pods.iter().find(|it| it["metadata"]["name"] == pod);
+        let ip = pod.context("no such Pod")?["status"]["podIP"].clone();
+        let ip = ip.as_str().context("no address")?;
+        let ca = world.cluster.folder().join("flood-ca.crt");
+        std::fs::write(&ca, STANDARD.decode(install::ca_bundle(&world.cluster)?)?)?;
+        let mut command = world.cluster.chaos();
+        command
+            .args(["flood", "--name", install::HOST, "--ca"])
+            .arg(&ca)
+            .arg(format!("{ip}:5000"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = command.spawn()?;
+        let mut output = BufReader::new(child.stdout.take().context("no output")?);
+        let mut line = String::new();
+        output.read_line(&mut line)?;
+        ensure!(line.trim() == READY, "it says {line:?}");
+        Ok(Self { child, output })
+    }
+
+    fn end(mut self) -> anyhow::Result<Flooded> {
+        // It goes on as long as this is open.
+        drop(self.child.stdin.take());
+        let flooded = serde_json::from_reader(self.output)?;
+        self.child.wait()?;
+        Ok(flooded)
+    }
+}

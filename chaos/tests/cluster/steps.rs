@@ -1,0 +1,300 @@
+//! The leader goes in every step of a rotation, and another one brings the same rotation to its
+//! end.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use chaos::command::{eventually, run};
+use chaos::install::{self, CONFIGURATION, NAMESPACE};
+use chaos::progress::say;
+use serde_json::{Value, json};
+
+use crate::replicas::{leader, lost_dials_only, replicas};
+use crate::rotation::{PATIENCE, TRUST_DELAY, ask, finished, secret, settled};
+use crate::world::{Installed, World, under_load};
+
+/// Short, so that the next leader comes soon: what is at stake here is what it does then.
+const SETTINGS: [(&str, &str); 2] = [
+    ("IMAGESWAP_TRUST_DELAY", TRUST_DELAY),
+    ("IMAGESWAP_LEASE_TIME", "4s"),
+];
+
+/// How a leader goes.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// Its process is killed as by the kernel: nothing is said or given up.
+    Killed,
+    /// Its Pod is deleted by force: it is told, and has a moment.
+    Deleted,
+}
+
+/// What the cluster shows when a step has been taken.
+struct Step {
+    name: &'static str,
+    /// A field, and of which object.
+    field: &'static str,
+    object: &'static [&'static str],
+    /// Whether it is so, from all values of the field since before the rotation.
+    is_taken: fn(&[String]) -> bool,
+}
+
+const SECRET: &[&str] = &["-n", NAMESPACE, "secret/imageswap-tls"];
+const WEBHOOK: &[&str] = &["mutatingwebhookconfiguration", CONFIGURATION];
+const BUNDLE: &str = "{.webhooks[0].clientConfig.caBundle}";
+
+const STEPS: [Step; 5] = [
+    Step {
+        name: "stage",
+        field: r"{.data.next\.crt}",
+        object: SECRET,
+        is_taken: |seen| seen.last().is_some_and(|next| !next.is_empty()),
+    },
+    Step {
+        name: "trust",
+        field: BUNDLE,
+        object: WEBHOOK,
+        is_taken: |seen| cas(seen) == 2,
+    },
+    // After `trust` the leader has looked again, and found that it has to wait: see `reached`.
+    Step {
+        name: "wait",
+        field: BUNDLE,
+        object: WEBHOOK,
+        is_taken: |seen| cas(seen) == 2,
+    },
+    Step {
+        name: "promote",
+        field: r"{.data.tls\.crt}",
+        object: SECRET,
+        is_taken: |seen| seen.last() != seen.first(),
+    },
+    // The first half of it: the caBundle has both CAs still.
+    Step {
+        name: "prune",
+        field: r"{.data.ca\.crt}",
+        object: SECRET,
+        is_taken: |seen| cas(seen) == 1 && seen.len() > 1 && seen.last() != seen.first(),
+    },
+];
+
+/// How many CAs the last value holds.
+fn cas(seen: &[String]) -> usize {
+    let last = seen.last().map(String::as_str).unwrap_or_default();
+    let pem = STANDARD.decode(last).unwrap_or_default();
+    let pem = String::from_utf8_lossy(&pem);
+    pem.matches("BEGIN CERTIFICATE").count()
+}
+
+pub(crate) fn leaders_killed(world: &World) -> anyhow::Result<()> {
+    let report = in_every_step(world, End::Killed)?;
+    lost_dials_only(&report, STEPS.len())
+}
+
+pub(crate) fn leaders_deleted(world: &World) -> anyhow::Result<()> {
+    let report = in_every_step(world, End::Deleted)?;
+    ensure!(report.is_clean(), "{report}");
+    Ok(())
+}
+
+fn in_every_step(world: &World, end: End) -> anyhow::Result<chaos::load::Report> {
+    world.need_with(Installed::Production, &SETTINGS)?;
+    settled(world)?;
+    let (report, ()) = under_load(world, || {
+        for step in &STEPS {
+            let started = Instant::now();
+            let left =
+                one(world, step, end).with_context(|| format!("{end:?} at {}", step.name))?;
+            say(format_args!(
+                "{end:?} at {}, which left {left}; at rest after {:.1} s",
+                step.name,
+                started.elapsed().as_secs_f32()
+            ));
+        }
+        Ok(())
+    })?;
+    say(format_args!("leaders {end:?} in every step: {report}"));
+    Ok(report)
+}
+
+/// One rotation. Says what the leader that went left behind.
+fn one(world: &World, step: &Step, end: End) -> anyhow::Result<String> {
+    let token = format!("{end:?}-{}", step.name);
+    let holder = eventually("a leader", PATIENCE, || leader(world))?;
+    let armed = Armed::new(world, &holder, end)?;
+    let mut watch = Watch::start(world, step)?;
+    ask(world, &token)?;
+    watch.reached(step)?;
+    if step.name == "wait" {
+        waits(world, &armed.pod)?;
+    }
+    let pod = armed.fire()?;
+    let secret_left = secret(world)?;
+    let bundle_left = install::ca_bundle(&world.cluster)?;
+    // It led to the end, and was not put aside for another one before.
+    let to_come = match &secret_left["data"]["next.crt"] {
+        Value::Null => &secret_left["data"]["tls.crt"],
+        next => next,
+    };
+    finished(world, &token)?;
+    ensure!(
+        secret(world)?["data"]["tls.crt"] == *to_come,
+        "another pair was made"
+    );
+    let now = leader(world)?;
+    ensure!(now != holder, "{holder} leads still");
+    if matches!(end, End::Killed) {
+        // A new one: the kubelet would let this one wait for its next start, if it is killed again.
+        world.kubectl(&["-n", NAMESPACE, "delete", "pod", &pod, "--wait=false"])?;
+    }
+    install::wait(&world.cluster)?;
+    let ca = secret_left["data"]["ca.crt"].as_str().unwrap_or_default();
+    Ok(format!(
+        "{} CAs in the Secret and {} in the caBundle",
+        cas(&[ca.to_owned()]),
+        cas(&[bundle_left])
+    ))
+}
+
+/// Waits until the leader has found that it has to wait.
+fn waits(world: &World, pod: &str) -> anyhow::Result<()> {
+    eventually("the leader waits", PATIENCE, || {
+        let step = r#"imageswap_rotation_step_info{step="wait"}"#;
+        ensure!(world.metric(pod, step)? > 0.0, "it does something else");
+        Ok(())
+    })
+}
+
+/// All values that a field takes.
+struct Watch {
+    kubectl: Child,
+    values: Receiver<String>,
+    seen: Vec<String>,
+}
+
+impl Watch {
+    /// Returns when the value of now is known.
+    fn start(world: &World, step: &Step) -> anyhow::Result<Self> {
+        let template = format!("jsonpath={}{{\"\\n\"}}", step.field);
+        let words = [&["get", "--watch", "-o", &template], step.object].concat();
+        let mut kubectl = world.cluster.kubectl(&words);
+        let mut kubectl = kubectl.stdout(Stdio::piped()).spawn()?;
+        let lines = BufReader::new(kubectl.stdout.take().context("no output")?).lines();
+        let (sender, values) = mpsc::channel();
+        std::thread::spawn(move || {
+            lines
+                .map_while(Result::ok)
+                .try_for_each(|line| sender.send(line))
+        });
+        let seen = Vec::new();
+        let mut watch = Self {
+            kubectl,
+            values,
+            seen,
+        };
+        watch.next(PATIENCE)?;
+        Ok(watch)
+    }
+
+    fn next(&mut self, patience: Duration) -> anyhow::Result<()> {
+        let value = self.values.recv_timeout(patience);
+        let count = self.seen.len();
+        self.seen
+            .push(value.with_context(|| format!("no value after {count}"))?);
+        Ok(())
+    }
+
+    /// Waits until the step is taken.
+    fn reached(&mut self, step: &Step) -> anyhow::Result<()> {
+        let until = Instant::now() + PATIENCE;
+        while !(step.is_taken)(&self.seen) {
+            self.next(until.saturating_duration_since(Instant::now()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let _ = self.kubectl.kill();
+        let _ = self.kubectl.wait();
+    }
+}
+
+/// What ends a leader at once when it is told to: to find it and to start a program takes longer
+/// than a step.
+struct Armed {
+    program: Child,
+    told: String,
+    pod: String,
+}
+
+impl Armed {
+    fn new(world: &World, holder: &str, end: End) -> anyhow::Result<Self> {
+        let pods = replicas(world)?;
+        let name = |pod: &Value| pod["metadata"]["name"].as_str().map(str::to_owned);
+        let pod = pods
+            .iter()
+            .find(|pod| name(pod).is_some_and(|name| holder.contains(&name)))
+            .with_context(|| format!("no Pod is {holder}"))?;
+        let name = name(pod).unwrap_or_default();
+        let (mut command, told) = match end {
+            End::Killed => {
+                let nodes = world.cluster.nodes();
+                let node = nodes
+                    .iter()
+                    .find(|node| pod["spec"]["nodeName"] == node.name)
+                    .context("no such node")?;
+                let process = process(&run(&mut node.ctr(&["tasks", "ls"]))?, pod)?;
+                let mut sh = node.command("sh");
+                sh.args(["-c", "read go && kill -s KILL \"$1\"", "sh", &process]);
+                (sh, "go".to_owned())
+            }
+            End::Deleted => {
+                let words = ["delete", "--force", "--grace-period=0", "--wait=false"];
+                let object = json!({
+                    "apiVersion": "v1",
+                    "kind": "Pod",
+                    "metadata": {"name": name, "namespace": NAMESPACE},
+                });
+                let kubectl = world.cluster.kubectl([&words[..], &["-f", "-"]].concat());
+                (kubectl, object.to_string())
+            }
+        };
+        let program = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        Ok(Self {
+            program,
+            told,
+            pod: name,
+        })
+    }
+
+    /// Gives the name of the Pod.
+    fn fire(mut self) -> anyhow::Result<String> {
+        let mut stdin = self.program.stdin.take().context("no input")?;
+        writeln!(stdin, "{}", self.told)?;
+        drop(stdin);
+        let ended = self.program.wait()?;
+        ensure!(ended.success(), "{} could not be ended: {ended}", self.pod);
+        Ok(self.pod)
+    }
+}
+
+/// The process of a Pod's container, in `ctr`'s table of container, process and state.
+fn process(tasks: &str, pod: &Value) -> anyhow::Result<String> {
+    let id = pod["status"]["containerStatuses"][0]["containerID"].as_str();
+    let id = id
+        .context("no container")?
+        .trim_start_matches("containerd://");
+    let line = tasks.lines().find(|line| line.starts_with(id));
+    let process = line.and_then(|line| line.split_whitespace().nth(1));
+    process.map(str::to_owned).context("no such process")
+}
