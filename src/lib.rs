@@ -6,6 +6,7 @@ pub mod cli;
 pub mod cluster;
 pub mod files;
 pub mod image;
+pub mod keeper;
 pub mod manifests;
 pub mod maps;
 pub mod maps_file;

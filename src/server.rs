@@ -16,11 +16,10 @@ pub mod routes;
 pub mod tls;
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use axum::Router;
-use tokio::net::{TcpListener, TcpSocket};
 
 pub use self::connections::Connections;
 use self::lifecycle::Lifecycle;
@@ -28,7 +27,7 @@ use self::tls::ServingCert;
 use crate::telemetry::metrics::Metrics;
 
 /// How many connections may wait to be accepted.
-const BACKLOG: u32 = 4096;
+const BACKLOG: i32 = 4096;
 
 /// Bounds on what reviews may take.
 #[derive(Debug, Clone)]
@@ -62,7 +61,7 @@ pub struct Patience {
 #[derive(Debug)]
 pub struct Endpoint {
     /// Where connections come from.
-    pub listener: TcpListener,
+    pub listener: tokio::net::TcpListener,
     /// The certificate; without one, plain HTTP is spoken.
     pub tls: Option<ServingCert>,
     /// What answers.
@@ -95,13 +94,9 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()
-    } else {
-        TcpSocket::new_v6()
-    }?;
-    // A restart must not wait for the last life's connections to be forgotten.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
+    // It sets SO_REUSEADDR: a restart must not wait for the last life's connections to be forgotten.
+    let listener = TcpListener::bind(address)?;
+    // The standard library's own backlog is short.
+    rustix::net::listen(&listener, BACKLOG)?;
+    Ok(listener)
 }

@@ -3,7 +3,7 @@
 //! Start: load the maps, listen, load or make the certificate (in a cluster: wait for it), then be
 //! ready. SIGTERM: not ready at once, give the lease up, serve on for the drain delay while every
 //! answer closes its connection, stop listening, finish what is under way, exit 0. A second signal
-//! exits now.
+//! exits now. In a Pod, all that is the work of a child, and the process itself is its keeper.
 
 mod args;
 mod brought;
@@ -16,6 +16,7 @@ mod machine;
 mod maps;
 mod tasks;
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,6 +34,7 @@ use self::cluster::Cluster;
 use self::greeting::greet;
 use self::maps::SharedRules;
 use crate::cluster::place::Place;
+use crate::keeper::{self, Inheritance, Sockets};
 use crate::server::lifecycle::{Lifecycle, Phase};
 use crate::server::routes::{self, Webhook};
 use crate::server::tls::ServingCert;
@@ -48,21 +50,26 @@ const ADMIN_CONNECTIONS: usize = 128;
 const OTHER_FILES: u64 = ADMIN_CONNECTIONS as u64 + 64;
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    // Before there are threads.
+    let inherited = keeper::inherit()?;
     let _logs = logs::start(&args.log_level, args.log_format)
         .with_context(|| format!("{:?} is no log level", args.log_level))?;
+    if inherited.is_none() && args.has_keeper() {
+        return Ok(keeper::keep(sockets(args)?)?);
+    }
     name_forgotten();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(16)
         .build()
         .context("can't start the runtime")?;
-    let code = runtime.block_on(serve(args));
+    let code = runtime.block_on(serve(args, inherited));
     // Large reviews that were given up may still be under way.
     runtime.shutdown_background();
     code
 }
 
-async fn serve(args: &Args) -> anyhow::Result<ExitCode> {
+async fn serve(args: &Args, inherited: Option<Inheritance>) -> anyhow::Result<ExitCode> {
     let metrics = Metrics::new()?;
     let lifecycle = Lifecycle::default();
     let mut signals = Signals::new()?;
@@ -71,8 +78,14 @@ async fn serve(args: &Args) -> anyhow::Result<ExitCode> {
     let (rules, follower) = maps::load(args, place, &metrics, &notices)?;
     let brought = Brought::read(args, place).await?;
     let clients = clients::load(args, &metrics).await?;
-    let listener = listen(args.listen, "--listen")?;
-    let admin_listener = listen(args.admin_listen, "--admin-listen")?;
+    let Sockets { webhook, admin } = match inherited {
+        Some(inherited) => {
+            metrics.worker_restarts.inc_by(inherited.restarts);
+            inherited.sockets
+        }
+        None => sockets(args)?,
+    };
+    let (listener, admin_listener) = (listening(webhook)?, listening(admin)?);
     let (address, admin_address) = (listener.local_addr()?, admin_listener.local_addr()?);
     if place != Place::Machine {
         info!(%address, admin = %admin_address, "listening");
@@ -286,9 +299,20 @@ impl Signals {
     }
 }
 
-fn listen(address: SocketAddr, flag: &str) -> anyhow::Result<tokio::net::TcpListener> {
-    server::listen(address)
-        .with_context(|| format!("can't listen on {address}; name another address with {flag}"))
+fn sockets(args: &Args) -> anyhow::Result<Sockets> {
+    let listen = |address, flag| {
+        server::listen(address)
+            .with_context(|| format!("can't listen on {address}; name another address with {flag}"))
+    };
+    Ok(Sockets {
+        webhook: listen(args.listen, "--listen")?,
+        admin: listen(args.admin_listen, "--admin-listen")?,
+    })
+}
+
+fn listening(socket: std::net::TcpListener) -> io::Result<tokio::net::TcpListener> {
+    socket.set_nonblocking(true)?;
+    tokio::net::TcpListener::from_std(socket)
 }
 
 /// As many as are asked for, and as the machine lets us have open files.

@@ -100,6 +100,8 @@ pub struct Metrics {
     pub cluster_errors: IntCounterVec,
     /// Tasks that ended or panicked and were started again, by `task`.
     pub restarts: IntCounterVec,
+    /// Servers that were killed in this container before this one.
+    pub worker_restarts: IntCounter,
 }
 
 impl Metrics {
@@ -222,6 +224,10 @@ impl Metrics {
                 "task_restarts_total",
                 "Tasks that ended or panicked and were started again",
                 &["task"],
+            )?,
+            worker_restarts: new.counter(
+                "worker_restarts_total",
+                "Times that the server was killed and the keeper started another",
             )?,
             catalogue: new.catalogue.take().into(),
             registry,

@@ -74,7 +74,14 @@ async fn no_request_fails_while_it_drains_under_load() {
 
 #[tokio::test]
 async fn what_is_under_way_when_it_stops_listening_is_answered() {
-    let mut serve = Serve::start(&["--drain-delay", "500ms"]);
+    // The keeper's own hold on the socket must not keep it open.
+    for keeper in ["off", "on"] {
+        answered_when_it_stops_listening(keeper).await;
+    }
+}
+
+async fn answered_when_it_stops_listening(keeper: &str) {
+    let mut serve = Serve::start(&["--keeper", keeper, "--drain-delay", "500ms"]);
     let mut stream = connect_tls(&serve).await;
     let body = review("nginx");
     let head = format!(
@@ -113,15 +120,18 @@ async fn idle_connections_are_served_until_the_end_and_closed_last() {
 
 #[tokio::test]
 async fn a_second_signal_ends_it_now_and_control_c_does_not_wait() {
-    let mut serve = Serve::start(&["--drain-delay", "60s"]);
-    serve.signal(Signal::TERM);
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    serve.signal(Signal::TERM);
-    assert_eq!(serve.wait(Duration::from_secs(2)).code(), Some(1));
+    for keeper in ["off", "on"] {
+        let args = ["--keeper", keeper, "--drain-delay", "60s"];
+        let mut serve = Serve::start(&args);
+        serve.signal(Signal::TERM);
+        serve.until_log("draining");
+        serve.signal(Signal::TERM);
+        assert_eq!(serve.wait(Duration::from_secs(2)).code(), Some(1));
 
-    let mut serve = Serve::start(&["--drain-delay", "60s"]);
-    serve.signal(Signal::INT);
-    assert_eq!(serve.wait(Duration::from_secs(3)).code(), Some(0));
+        let mut serve = Serve::start(&args);
+        serve.signal(Signal::INT);
+        assert_eq!(serve.wait(Duration::from_secs(3)).code(), Some(0));
+    }
 }
 
 #[tokio::test]

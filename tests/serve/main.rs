@@ -17,6 +17,7 @@ mod client_certs;
 mod cluster;
 mod drain;
 mod hostile;
+mod keeper;
 mod pem;
 mod pre;
 mod process;

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -104,6 +105,7 @@ impl Serve {
                 env.iter()
                     .map(|(name, value)| (name, value.replace("{dir}", &path))),
             )
+            .process_group(0)
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
@@ -145,8 +147,24 @@ impl Serve {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// The server itself, where this is its keeper.
+    pub fn worker(&self) -> Pid {
+        self.find_worker().unwrap()
+    }
+
+    pub fn find_worker(&self) -> Option<Pid> {
+        let pid = self.pid();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        let child = children.ok()?.split_whitespace().next()?.parse().ok()?;
+        Pid::from_raw(child)
+    }
+
     pub fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        kill_process(self.pid(), signal).unwrap();
     }
 
     /// Its end, which must come within this time.

@@ -14,6 +14,7 @@ use crate::cli::names::NameArgs;
 use crate::cluster::kubernetes::identity;
 use crate::cluster::local::StateDir;
 use crate::cluster::place::{self, Place, Surroundings, Wish, place};
+use crate::keeper;
 use crate::rotation::plan::{OLDEST, Policy, SETTLED};
 use crate::server::{Limits, Patience};
 use crate::telemetry::logs;
@@ -138,6 +139,19 @@ pub(in crate::cli) struct Args {
     )]
     cluster: Wish,
 
+    /// Whether a small process of its own keeps the listening sockets and starts the server again
+    /// when it was killed, so that no connection is refused; auto: in a cluster's Pod
+    #[arg(
+        help_heading = "Cluster",
+        long,
+        value_enum,
+        hide_possible_values = true,
+        value_name = "auto|on|off",
+        default_value = "auto",
+        env = "IMAGESWAP_KEEPER"
+    )]
+    keeper: keeper::Wish,
+
     #[command(flatten)]
     pub(super) names: NameArgs,
 
@@ -214,6 +228,11 @@ impl Args {
     pub(super) fn place(&self) -> Result<Place, place::Error> {
         let has_state_dir = self.named_state_dir().is_some();
         place(self.cluster, has_state_dir, Surroundings::look())
+    }
+
+    /// Whether a keeper shall start the server.
+    pub(super) fn has_keeper(&self) -> bool {
+        self.keeper.is_for(Surroundings::look().is_pod)
     }
 
     /// Who this process is, among all replicas and over all restarts.
