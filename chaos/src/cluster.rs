@@ -268,9 +268,15 @@ impl Cluster {
 
     /// This crate's program in node 1's network, where kube-apiserver is.
     pub fn chaos(&self) -> Command {
+        self.program(&self.parts.chaos)
+    }
+
+    /// A program of the host in node 1's network, as the cluster's administrator.
+    pub fn program(&self, program: &Path) -> Command {
         let network = format!("--net=/run/netns/{}", self.layout.network(1));
         let mut command = command("nsenter", [network]);
-        command.arg("--").arg(&self.parts.chaos);
+        command.arg("--").arg(program);
+        command.env("KUBECONFIG", self.kubeconfig());
         command
     }
 
