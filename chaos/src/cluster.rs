@@ -271,11 +271,12 @@ impl Cluster {
         self.program(&self.parts.chaos)
     }
 
-    /// A program of this machine in node 1's network, where kube-apiserver is.
+    /// A program of the host in node 1's network, as the cluster's administrator.
     pub fn program(&self, program: &Path) -> Command {
         let network = format!("--net=/run/netns/{}", self.layout.network(1));
         let mut command = command("nsenter", [network]);
         command.arg("--").arg(program);
+        command.env("KUBECONFIG", self.kubeconfig());
         command
     }
 

@@ -38,10 +38,21 @@ impl Source {
         }
     }
 
-    /// What to do about a pair that is served and that the caBundle does not trust.
-    pub fn help_if_not_trusted(self) -> &'static str {
+    /// What to do about a pair that is served and that the caBundle does not trust; `is_ours` is
+    /// whether the caBundles are ours to write.
+    pub fn help_if_not_trusted(self, is_ours: bool) -> &'static str {
         match self {
-            Self::Minted | Self::Annotated | Self::Files => "the leader writes the caBundle",
+            Self::Minted | Self::Annotated | Self::Files if is_ours => {
+                "the leader writes the caBundle"
+            }
+            Self::Minted => {
+                "with --patch-ca-bundle false nobody but you writes the caBundle: add what is in \
+                 ca.crt of the Secret"
+            }
+            Self::Annotated | Self::Files => {
+                "with --patch-ca-bundle false nobody but you writes the caBundle: add the CA of what \
+                 you brought"
+            }
             Self::FilesAlone => {
                 "nobody but you writes the caBundle: let cert-manager do so (the annotation \
                  cert-manager.io/inject-ca-from), or name the CA with --tls-ca"

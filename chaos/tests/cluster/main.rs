@@ -7,6 +7,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod access;
+mod brought;
 mod deploy;
 mod install;
 mod overload;
@@ -15,6 +16,7 @@ mod replicas;
 mod restarts;
 mod rotation;
 mod sidecars;
+mod status;
 mod steps;
 mod upgrade;
 mod workloads;
@@ -117,6 +119,15 @@ const TESTS: &[(&str, Test)] = &[
     (
         "steps::leaders_deleted_in_every_step_of_a_rotation",
         steps::leaders_deleted,
+    ),
+    ("status::is_right_in_every_state", status::in_every_state),
+    (
+        "brought::files_are_followed_and_broken_ones_change_nothing",
+        brought::files,
+    ),
+    (
+        "brought::the_annotated_secret_is_served_and_left_alone",
+        brought::annotated,
     ),
     (
         "overload::a_burst_of_large_pods_is_shed_and_admitted_all_the_same",

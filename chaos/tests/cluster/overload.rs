@@ -90,9 +90,10 @@ pub(crate) fn flood(world: &World) -> anyhow::Result<()> {
 
 /// One replica, so that all that comes meets it, with this change to its container.
 fn alone<'a>(world: &'a World, container: &Value) -> anyhow::Result<(Patched<'a>, String)> {
-    let patched = world.patched(&json!({
+    let patch = json!({
         "spec": {"replicas": 1, "template": {"spec": {"containers": [container]}}},
-    }))?;
+    });
+    let patched = world.patched(&patch.to_string())?;
     // Those that go serve on for a while.
     let words = ["get", "pods", "-l", "app=imageswap"];
     let words = [&["-n", install::NAMESPACE], &words[..]].concat();

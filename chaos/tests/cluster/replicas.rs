@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use chaos::cluster::Machine;
 use chaos::command::{eventually, run};
 use chaos::install::{self, NAMESPACE};
 use chaos::load::{self, Report};
@@ -105,6 +106,22 @@ pub(crate) fn kill(world: &World, leader: &str) -> anyhow::Result<()> {
         .find(|node| pod["spec"]["nodeName"] == node.name);
     let node = node.context("no such node")?;
     run(&mut node.ctr(&["tasks", "kill", "--signal", "SIGKILL", id])).map(drop)
+}
+
+/// The node of a Pod, and its container's process there.
+pub(crate) fn process<'w>(world: &'w World, pod: &Value) -> anyhow::Result<(&'w Machine, String)> {
+    let nodes = world.cluster.nodes().iter();
+    let mut own = nodes.filter(|node| pod["spec"]["nodeName"] == node.name);
+    let node = own.next().context("no such node")?;
+    let id = pod["status"]["containerStatuses"][0]["containerID"].as_str();
+    let id = id
+        .context("no container")?
+        .trim_start_matches("containerd://");
+    // A table of container, process and state.
+    let tasks = run(&mut node.ctr(&["tasks", "ls"]))?;
+    let line = tasks.lines().find(|line| line.starts_with(id));
+    let process = line.and_then(|line| line.split_whitespace().nth(1));
+    Ok((node, process.context("no such process")?.to_owned()))
 }
 
 /// The Secret's version: any write changes it.

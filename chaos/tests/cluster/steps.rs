@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use chaos::command::{eventually, run};
+use chaos::command::eventually;
 use chaos::install::{self, CONFIGURATION, NAMESPACE};
 use chaos::progress::say;
 use serde_json::{Value, json};
 
-use crate::replicas::{leader, lost_dials_only, replicas};
+use crate::replicas::{leader, lost_dials_only, process, replicas};
 use crate::rotation::{PATIENCE, TRUST_DELAY, ask, finished, secret, settled};
 use crate::world::{Installed, World, under_load};
 
@@ -244,12 +244,7 @@ impl Armed {
         let name = name(pod).unwrap_or_default();
         let (mut command, told) = match end {
             End::Killed => {
-                let nodes = world.cluster.nodes();
-                let node = nodes
-                    .iter()
-                    .find(|node| pod["spec"]["nodeName"] == node.name)
-                    .context("no such node")?;
-                let process = process(&run(&mut node.ctr(&["tasks", "ls"]))?, pod)?;
+                let (node, process) = process(world, pod)?;
                 let mut sh = node.command("sh");
                 sh.args(["-c", "read go && kill -s KILL \"$1\"", "sh", &process]);
                 (sh, "go".to_owned())
@@ -286,15 +281,4 @@ impl Armed {
         ensure!(ended.success(), "{} could not be ended: {ended}", self.pod);
         Ok(self.pod)
     }
-}
-
-/// The process of a Pod's container, in `ctr`'s table of container, process and state.
-fn process(tasks: &str, pod: &Value) -> anyhow::Result<String> {
-    let id = pod["status"]["containerStatuses"][0]["containerID"].as_str();
-    let id = id
-        .context("no container")?
-        .trim_start_matches("containerd://");
-    let line = tasks.lines().find(|line| line.starts_with(id));
-    let process = line.and_then(|line| line.split_whitespace().nth(1));
-    process.map(str::to_owned).context("no such process")
 }

@@ -195,8 +195,9 @@ impl World {
         install::wait(&self.cluster)
     }
 
-    /// Changes the Deployment as a person's kustomize patch would, until what is given is dropped.
-    pub(crate) fn patched(&self, patch: &Value) -> anyhow::Result<Patched<'_>> {
+    /// Changes the Deployment as a person's kustomize patch would (YAML or JSON), until what is given
+    /// is dropped.
+    pub(crate) fn patched(&self, patch: &str) -> anyhow::Result<Patched<'_>> {
         let before = self.get(&["-n", NAMESPACE, "deployment/imageswap"])?;
         let patched = Patched {
             world: self,
@@ -207,9 +208,8 @@ impl World {
         Ok(patched)
     }
 
-    fn patch_deployment(&self, kind: &str, patch: &Value) -> anyhow::Result<()> {
-        let patch = patch.to_string();
-        let words = ["patch", "deployment/imageswap", kind, "-p", &patch];
+    fn patch_deployment(&self, kind: &str, patch: &str) -> anyhow::Result<()> {
+        let words = ["patch", "deployment/imageswap", kind, "-p", patch];
         self.kubectl(&[&["-n", NAMESPACE], &words[..]].concat())
             .map(drop)
     }
@@ -247,6 +247,19 @@ impl World {
         removals
             .iter()
             .any(|(from, to)| (*from..=*to).contains(&at))
+    }
+
+    /// So many replicas; waits until they are there, or none is.
+    pub(crate) fn scale(&self, replicas: usize) -> anyhow::Result<()> {
+        let count = format!("--replicas={replicas}");
+        self.kubectl(&["-n", NAMESPACE, "scale", "deployment/imageswap", &count])?;
+        let words = ["-n", NAMESPACE, "wait", "pod", "-l", "app=imageswap"];
+        match replicas {
+            0 => self
+                .kubectl(&[&words[..], &["--for=delete", "--timeout=60s"]].concat())
+                .map(drop),
+            _ => install::wait(&self.cluster),
+        }
     }
 
     // === namespaces ===
@@ -340,7 +353,7 @@ impl Drop for Patched<'_> {
         // A test that failed has more to say; another one that needs it says so.
         let _ = self
             .world
-            .patch_deployment("--type=json", &replace.to_vec().into())
+            .patch_deployment("--type=json", &Value::from(replace.to_vec()).to_string())
             .and_then(|()| install::wait(&self.world.cluster));
     }
 }

@@ -54,6 +54,8 @@ pub(super) struct Replica {
     /// What a leaf must be valid for.
     pub(super) required: Vec<String>,
     pub(super) trust_delay: Duration,
+    /// Whether the caBundles are ours to write.
+    pub(super) writes_bundles: bool,
     /// Where the pair comes from, for people.
     pub(super) source: String,
     pub(super) seen: watch::Receiver<Seen>,
@@ -164,7 +166,8 @@ impl Replica {
         if let Some(served) = &*self.serving.borrow() {
             let trusted = is_trusted(observed, &served.pair, now);
             self.metrics.trusted.set(i64::from(trusted));
-            said.trust(trusted, source_of(observed));
+            let help = source_of(observed).help_if_not_trusted(self.writes_bundles);
+            said.trust(trusted, help);
         }
         self.show_next(observed, now);
     }
@@ -227,10 +230,9 @@ impl Said {
         is_news
     }
 
-    fn trust(&mut self, trusted: bool, source: Source) {
+    fn trust(&mut self, trusted: bool, help: &str) {
         match (self.is_trusted.replace(trusted), trusted) {
             (Some(true), false) | (None, false) => {
-                let help = source.help_if_not_trusted();
                 warn!("the caBundle does not trust the certificate that is served; {help}");
             }
             (Some(false), true) => info!("the caBundle trusts the certificate that is served"),
@@ -296,6 +298,7 @@ mod tests {
             again: again.clone(),
             required: vec!["imageswap.ns.svc".to_owned()],
             trust_delay: std::time::Duration::from_secs(60),
+            writes_bundles: true,
             source: "the Secret".to_owned(),
             seen: seen_by,
             serving,

@@ -66,6 +66,7 @@ impl Cluster {
             again: again.clone(),
             required: policy.required.clone(),
             trust_delay: policy.trust_delay,
+            writes_bundles: policy.writes_bundles,
             source: source(cluster.names()),
             seen,
             serving: serving_sender,

@@ -48,6 +48,7 @@ pub(super) fn start(args: &Args, dir: &StateDir, metrics: &Metrics) -> anyhow::R
         again: Arc::default(),
         required: policy.required.clone(),
         trust_delay: policy.trust_delay,
+        writes_bundles: policy.writes_bundles,
         source: dir.path.display().to_string(),
         seen,
         serving,
