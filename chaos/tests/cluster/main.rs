@@ -8,6 +8,7 @@
 
 mod access;
 mod brought;
+mod clients;
 mod deploy;
 mod install;
 mod overload;
@@ -124,6 +125,10 @@ const TESTS: &[(&str, Test)] = &[
     (
         "brought::the_annotated_secret_is_served_and_left_alone",
         brought::annotated,
+    ),
+    (
+        "clients::only_kube_apiserver_is_answered",
+        clients::only_kube_apiserver,
     ),
     (
         "overload::a_burst_of_large_pods_is_shed_and_admitted_all_the_same",
