@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 
+pub use self::credentials::CALLER;
 pub use self::down::{down, remains};
 use self::layout::Layout;
 pub use self::machine::Machine;
@@ -223,6 +224,12 @@ impl Cluster {
     /// The administrator's kubeconfig, of use in the cluster's networks.
     pub fn kubeconfig(&self) -> PathBuf {
         self.layout.kubeconfig("admin")
+    }
+
+    /// What kube-apiserver presents to webhooks that ask for it, under the name [`CALLER`]:
+    /// certificate, key and its CA.
+    pub fn caller(&self) -> [PathBuf; 3] {
+        ["caller.crt", "caller.key", "caller-ca.crt"].map(|name| self.layout.secrets().join(name))
     }
 
     /// One log for each program, and kube-apiserver's audit log of what ImageSwap asked for.

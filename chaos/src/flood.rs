@@ -41,7 +41,7 @@ pub struct Flooded {
 /// # Errors
 /// The CAs are none.
 pub fn run(address: SocketAddr, name: &str, ca: &[u8]) -> anyhow::Result<Flooded> {
-    let config = config(ca)?;
+    let config = config(ca, None)?;
     let idle = || -> anyhow::Result<(ClientConnection, TcpStream)> {
         let (mut connection, mut tcp) = connect(address, name, config.clone())?;
         while connection.is_handshaking() {

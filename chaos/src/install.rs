@@ -144,10 +144,15 @@ pub fn leaf(cluster: &Cluster, address: &str) -> anyhow::Result<String> {
     ensure!(!ca.is_empty(), "the caBundle is empty");
     let file = cluster.folder().join("live-ca.crt");
     fs::write(&file, ca)?;
+    let [cert, key, _] = cluster.caller();
     let mut handshake = cluster.chaos();
     handshake
         .args(["handshake", "--name", HOST, "--ca"])
         .arg(&file)
+        .arg("--cert")
+        .arg(cert)
+        .arg("--key")
+        .arg(key)
         .arg(address);
     run(&mut handshake)
 }

@@ -114,6 +114,12 @@ enum Command {
         /// The name that the leaf must be for
         #[arg(long)]
         name: String,
+        /// What to present to a peer that asks for a certificate, and its key
+        #[arg(long, requires = "key")]
+        cert: Option<PathBuf>,
+        /// See --cert
+        #[arg(long, requires = "cert")]
+        key: Option<PathBuf>,
         /// With whom
         address: SocketAddr,
     },
@@ -204,8 +210,16 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Logs { program } => logs(&cli.cluster, program.as_deref())?,
         Command::Doctor { yes } => doctor::report(yes)?,
         Command::Init => init()?,
-        Command::Handshake { ca, name, address } => {
-            println(&handshake::leaf(address, &name, &std::fs::read(ca)?)?);
+        Command::Handshake {
+            ca,
+            name,
+            cert,
+            key,
+            address,
+        } => {
+            let read = |path: Option<PathBuf>| path.map(std::fs::read).transpose();
+            let own = read(cert)?.zip(read(key)?);
+            println(&handshake::leaf(address, &name, &std::fs::read(ca)?, own)?);
         }
         Command::Flood { ca, name, address } => {
             let flooded = flood::run(address, &name, &std::fs::read(ca)?)?;

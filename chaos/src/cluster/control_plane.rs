@@ -41,6 +41,35 @@ pub(super) fn start(layout: &Layout, control: &Machine) -> anyhow::Result<()> {
         .to_string(),
     )?;
     let secret = |name: &str| layout.secrets().join(name).display().to_string();
+    let admission = layout.state.join("control/admission.json");
+    let callers = layout.state.join("control/webhooks.json");
+    let plugin = "MutatingAdmissionWebhook";
+    fs::write(
+        &admission,
+        json!({
+            "apiVersion": "apiserver.config.k8s.io/v1",
+            "kind": "AdmissionConfiguration",
+            "plugins": [{"name": plugin, "configuration": {
+                "apiVersion": "apiserver.config.k8s.io/v1",
+                "kind": "WebhookAdmissionConfiguration",
+                "kubeConfigFile": callers,
+            }}],
+        })
+        .to_string(),
+    )?;
+    // Shown only to a webhook that asks for it.
+    fs::write(
+        &callers,
+        json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "users": [{"name": "imageswap.imageswap-system.svc", "user": {
+                "client-certificate": secret("caller.crt"),
+                "client-key": secret("caller.key"),
+            }}],
+        })
+        .to_string(),
+    )?;
     control.spawn(
         "kube-apiserver",
         &[
@@ -59,6 +88,7 @@ pub(super) fn start(layout: &Layout, control: &Machine) -> anyhow::Result<()> {
             flag("service-account-issuer", "https://kubernetes.default.svc"),
             flag("service-account-key-file", secret("accounts.crt")),
             flag("service-account-signing-key-file", secret("accounts.key")),
+            flag("admission-control-config-file", admission.display()),
             flag("audit-policy-file", policy.display()),
             flag("audit-log-path", layout.audit_log().display()),
         ],

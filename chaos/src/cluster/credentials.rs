@@ -1,5 +1,6 @@
 //! Who may speak to kube-apiserver: a token and a kubeconfig for each program and the
-//! administrator; kube-apiserver's certificate; the key that signs service accounts' tokens.
+//! administrator; kube-apiserver's certificates, to serve and to call webhooks; the key that signs
+//! service accounts' tokens.
 
 use std::fs;
 use std::io::Write;
@@ -8,6 +9,10 @@ use std::path::Path;
 
 use anyhow::Context;
 use imageswap::pki;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair,
+};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::json;
 use time::{Duration, OffsetDateTime};
@@ -26,6 +31,9 @@ const NAMES: [&str; 8] = [
     "10.0.0.1",
 ];
 
+/// Who calls webhooks.
+pub const CALLER: &str = "kube-apiserver";
+
 /// No cluster of a test lives longer.
 const LIFE: Duration = Duration::days(30);
 
@@ -41,6 +49,7 @@ pub(super) fn make(layout: &Layout, nodes: usize) -> anyhow::Result<()> {
     let accounts = mint()?;
     write(&secrets.join("accounts.crt"), &accounts.chain)?;
     write(&secrets.join("accounts.key"), &accounts.key)?;
+    write_caller(&secrets)?;
 
     let mut users = vec![
         ("admin".to_owned(), "admin".to_owned(), "system:masters"),
@@ -60,6 +69,21 @@ pub(super) fn make(layout: &Layout, nodes: usize) -> anyhow::Result<()> {
         write(&layout.kubeconfig(&file), &kubeconfig(&secrets, &token))?;
     }
     write(&secrets.join("tokens.csv"), &tokens)
+}
+
+/// What kube-apiserver presents to a webhook that asks for a certificate, and the CA of that.
+fn write_caller(secrets: &Path) -> anyhow::Result<()> {
+    let mut ca = CertificateParams::default();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate()?)?;
+    let mut leaf = CertificateParams::default();
+    leaf.distinguished_name.push(DnType::CommonName, CALLER);
+    leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let key = KeyPair::generate()?;
+    let chain = leaf.signed_by(&key, &ca)?.pem();
+    write(&secrets.join("caller-ca.crt"), &ca.pem())?;
+    write(&secrets.join("caller.crt"), &chain)?;
+    write(&secrets.join("caller.key"), &key.serialize_pem())
 }
 
 fn named(program: &str) -> (String, String, &'static str) {

@@ -42,14 +42,9 @@ pub(crate) fn files(world: &World) -> anyhow::Result<()> {
         // From here on the Secret means nothing.
         patch_secret(world, &data(&mixed))?;
         serves(world, &one)?;
-        let pods = eventually("the old replicas go", PATIENCE, || {
-            let pods = world.kubectl(&["-n", NAMESPACE, "get", "pods", "-o", "name"])?;
-            ensure!(pods.lines().count() == 3, "{pods}");
-            Ok(pods)
-        })?;
-        let name = pods.lines().next().context("no Pod")?;
+        let pods = names(world)?;
         let status = |ids: &[&str]| {
-            Status::inside(world, name)?.ensure(ids)?;
+            Status::inside(world, &pods[0])?.ensure(ids)?;
             Status::outside(world)?.ensure(ids)
         };
         status(&[])?;
@@ -67,9 +62,8 @@ pub(crate) fn files(world: &World) -> anyhow::Result<()> {
     for pod in replicas(world)? {
         let status = &pod["status"]["containerStatuses"][0];
         ensure!(status["restartCount"] == 0, "{status}");
-        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
-        ensure!(pods.contains(name), "{name} is new");
     }
+    ensure!(names(world)? == pods, "other Pods");
     holds(world, &mixed)?;
     // What those without files will serve.
     patch_secret(world, &data(&one))?;

@@ -8,6 +8,7 @@
 
 mod access;
 mod brought;
+mod clients;
 mod deploy;
 mod install;
 mod overload;
@@ -93,10 +94,6 @@ const TESTS: &[(&str, Test)] = &[
         rotation::ten_forced,
     ),
     (
-        "rotation::a_leader_killed_in_the_middle_loses_nothing",
-        rotation::leader_killed,
-    ),
-    (
         "rotation::a_broken_secret_is_restored",
         rotation::secret_broken,
     ),
@@ -128,6 +125,10 @@ const TESTS: &[(&str, Test)] = &[
     (
         "brought::the_annotated_secret_is_served_and_left_alone",
         brought::annotated,
+    ),
+    (
+        "clients::only_kube_apiserver_is_answered",
+        clients::only_kube_apiserver,
     ),
     (
         "overload::a_burst_of_large_pods_is_shed_and_admitted_all_the_same",

@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use chaos::command::eventually;
 use chaos::flood::{Flooded, READY};
 use chaos::install;
 use chaos::load::{self, Plan, Report};
@@ -94,14 +93,6 @@ fn alone<'a>(world: &'a World, container: &Value) -> anyhow::Result<(Patched<'a>
         "spec": {"replicas": 1, "template": {"spec": {"containers": [container]}}},
     });
     let patched = world.patched(&patch.to_string())?;
-    // Those that go serve on for a while.
-    let words = ["get", "pods", "-l", "app=imageswap"];
-    let words = [&["-n", install::NAMESPACE], &words[..]].concat();
-    eventually("one replica", Duration::from_secs(40), || {
-        let pods = world.kubectl(&[&words[..], &["-o", "name"]].concat())?;
-        ensure!(pods.lines().count() == 1, "{pods}");
-        Ok(())
-    })?;
     let pods = replicas(world)?;
     let name = pods[0]["metadata"]["name"].as_str().context("no name")?;
     Ok((patched, name.to_owned()))

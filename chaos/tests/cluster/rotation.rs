@@ -13,7 +13,7 @@ use imageswap::pki;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use crate::replicas::{kill, leader, leaves, lost_dials_only};
+use crate::replicas::leaves;
 use crate::world::{Installed, World, under_load};
 
 /// What asks for a rotation, and what says that it was begun.
@@ -22,9 +22,6 @@ const ROTATED: &str = "k8s.twr.io/imageswap-rotated";
 
 /// Shorter than any person would set it: one kube-apiserver learns at once.
 pub(crate) const TRUST_DELAY: &str = "2s";
-
-/// Milliseconds into a rotation, each in another step of it.
-const KILLS: [u64; 3] = [100, 1200, 2600];
 
 /// How long one rotation may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -68,27 +65,6 @@ fn told(world: &World) -> anyhow::Result<()> {
     let count = pruned.and_then(|event| event["series"]["count"].as_u64());
     ensure!(count >= Some(2), "TrustPruned was counted {count:?} times");
     Ok(())
-}
-
-pub(crate) fn leader_killed(world: &World) -> anyhow::Result<()> {
-    quick(world)?;
-    let (report, ()) = under_load(world, || {
-        // At moments that fall into different steps.
-        for (n, pause) in KILLS.into_iter().enumerate() {
-            let token = format!("killed-{n}");
-            ask(world, &token)?;
-            std::thread::sleep(Duration::from_millis(pause));
-            let name = eventually("a leader", Duration::from_secs(30), || leader(world))?;
-            kill(world, &name)?;
-            finished(world, &token)?;
-            install::wait(&world.cluster)?;
-        }
-        Ok(())
-    })?;
-    say(format_args!(
-        "leaders killed in the middle of rotations: {report}"
-    ));
-    lost_dials_only(&report, KILLS.len())
 }
 
 pub(crate) fn secret_broken(world: &World) -> anyhow::Result<()> {

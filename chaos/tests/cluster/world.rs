@@ -196,7 +196,7 @@ impl World {
     }
 
     /// Changes the Deployment as a person's kustomize patch would (YAML or JSON), until what is given
-    /// is dropped.
+    /// is dropped. Returns when the replicas as they were are gone, who serve on for a while.
     pub(crate) fn patched(&self, patch: &str) -> anyhow::Result<Patched<'_>> {
         let before = self.get(&["-n", NAMESPACE, "deployment/imageswap"])?;
         let patched = Patched {
@@ -205,6 +205,14 @@ impl World {
         };
         self.patch_deployment("--type=strategic", patch)?;
         install::wait(&self.cluster)?;
+        let words = ["-n", NAMESPACE, "get", "deployment/imageswap", "-o"];
+        let words = [&words[..], &["jsonpath={.spec.replicas}"]].concat();
+        let wanted: usize = self.kubectl(&words)?.parse()?;
+        eventually("the old replicas go", Duration::from_secs(40), || {
+            let pods = self.kubectl(&["-n", NAMESPACE, "get", "pods", "-o", "name"])?;
+            ensure!(pods.lines().count() == wanted, "{pods}");
+            Ok(())
+        })?;
         Ok(patched)
     }
 
