@@ -30,8 +30,15 @@ pub(crate) fn ten_forced(world: &World) -> anyhow::Result<()> {
     quick(world)?;
     let mut seen = vec![leaves(world)?];
     let (report, ()) = under_load(world, || {
-        for n in 0..10 {
-            rotate(world, &format!("test-{n}"))?;
+        for n in 1..=10 {
+            // Most are asked for before the last one's CA is pruned.
+            let (token, is_last) = (format!("test-{n}"), n % 5 == 0);
+            ask(world, &token)?;
+            if is_last {
+                finished(world, &token)?;
+            } else {
+                served(world, seen.last().context("none")?)?;
+            }
             seen.push(leaves(world)?);
         }
         Ok(())
@@ -159,9 +166,14 @@ fn quick(world: &World) -> anyhow::Result<()> {
     settled(world)
 }
 
-fn rotate(world: &World, token: &str) -> anyhow::Result<()> {
-    ask(world, token)?;
-    finished(world, token)
+/// Waits until every replica serves one leaf, and another than before.
+fn served(world: &World, before: &[String]) -> anyhow::Result<()> {
+    eventually("another leaf", PATIENCE, || {
+        let now = leaves(world)?;
+        ensure!(now.iter().all(|leaf| *leaf == now[0]), "{now:?}");
+        ensure!(!before.contains(&now[0]), "it is the old one");
+        Ok(())
+    })
 }
 
 pub(crate) fn ask(world: &World, token: &str) -> anyhow::Result<()> {
