@@ -14,7 +14,7 @@ use imageswap::pki;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use crate::replicas::{kill, leader, leaves, lost_dials_only};
+use crate::replicas::{Process, kill, leader, leaves, lost_own_calls_only};
 use crate::world::{Installed, World, dry_runs};
 
 /// What asks for a rotation, and what says that it was begun.
@@ -62,7 +62,7 @@ pub(crate) fn leader_killed(world: &World) -> anyhow::Result<()> {
             ask(world, &token)?;
             std::thread::sleep(Duration::from_millis(pause));
             let name = eventually("a leader", Duration::from_secs(30), || leader(world))?;
-            kill(world, &name)?;
+            kill(world, &name, Process::Worker)?;
             finished(world, &token)?;
             install::wait(&world.cluster)?;
         }
@@ -71,7 +71,7 @@ pub(crate) fn leader_killed(world: &World) -> anyhow::Result<()> {
     say(format_args!(
         "leaders killed in the middle of rotations: {report}"
     ));
-    lost_dials_only(&report, KILLS.len())
+    lost_own_calls_only(&report, KILLS.len())
 }
 
 pub(crate) fn secret_broken(world: &World) -> anyhow::Result<()> {
