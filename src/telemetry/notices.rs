@@ -129,7 +129,8 @@ const BURST: u32 = 3;
 /// … and one more after each such time.
 const EVERY: Duration = Duration::from_secs(300);
 
-/// The same for all reasons together: with the first burst, 20 in an hour.
+/// The same for all warnings together, and for all that is normal: with the first burst, 20 in an
+/// hour of each. A warning must not want for room because all went well.
 const BURST_OF_ALL: u32 = 10;
 const EVERY_OF_ALL: Duration = Duration::from_secs(360);
 
@@ -139,7 +140,8 @@ const EVERY_OF_ALL: Duration = Duration::from_secs(360);
 /// else: another line in error, another tool that writes the caBundle.
 #[derive(Debug, Default)]
 pub struct Budget {
-    all: Bucket,
+    warnings: Bucket,
+    normal: Bucket,
     reasons: BTreeMap<Reason, Bucket>,
 }
 
@@ -156,11 +158,15 @@ impl Budget {
     pub fn may(&mut self, reason: Reason, at: Duration) -> bool {
         let one = self.reasons.entry(reason).or_default();
         one.refill(EVERY, at);
-        self.all.refill(EVERY_OF_ALL, at);
-        let may = one.spent < BURST && self.all.spent < BURST_OF_ALL;
+        let all = match reason.is_warning() {
+            true => &mut self.warnings,
+            false => &mut self.normal,
+        };
+        all.refill(EVERY_OF_ALL, at);
+        let may = one.spent < BURST && all.spent < BURST_OF_ALL;
         if may {
             one.spent += 1;
-            self.all.spent += 1;
+            all.spent += 1;
         }
         may
     }
@@ -184,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_few_of_a_reason_at_once_and_no_more_than_twenty_in_an_hour() {
+    fn a_few_of_a_reason_at_once_and_no_more_than_twenty_of_a_kind_in_an_hour() {
         let mut budget = Budget::default();
         let mut told = Vec::new();
         // One that somebody fights for, each ten seconds.
@@ -196,7 +202,7 @@ mod tests {
         assert_eq!(told, [0, 10, 20, 300, 600, 900, 1200, 1500]);
         // Another reason has a budget of its own …
         assert!(budget.may(Reason::MapsInError, Duration::from_secs(1800)));
-        // … and all together have one, even in the worst hour.
+        // … and all of a kind together have one, even in the worst hour.
         let mut budget = Budget::default();
         let mut count = |from: u64| {
             let seconds = from..from + 3600;
@@ -204,9 +210,9 @@ mod tests {
             all.filter(|(at, reason)| budget.may(*reason, Duration::from_secs(*at)))
                 .count()
         };
-        assert_eq!([count(0), count(3600)], [19, 10]);
+        assert_eq!([count(0), count(3600)], [38, 20]);
         // A quiet hour gives back no more than the burst.
-        assert_eq!(count(50_000), 19);
+        assert_eq!(count(50_000), 38);
     }
 
     #[tokio::test]

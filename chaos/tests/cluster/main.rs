@@ -90,6 +90,10 @@ const TESTS: &[(&str, Test)] = &[
         replicas::killed_leader,
     ),
     (
+        "replicas::killed_workers_lose_no_call_but_their_own",
+        replicas::killed_workers,
+    ),
+    (
         "rotation::ten_under_load_lose_nothing",
         rotation::ten_forced,
     ),

@@ -43,7 +43,7 @@ pub(crate) fn killed_leader(world: &World) -> anyhow::Result<()> {
     let plan = dry_runs(&namespace, Duration::from_secs(60));
     let load = load::start(&world.cluster, &plan)?;
     std::thread::sleep(Duration::from_secs(2));
-    kill(world, &leader)?;
+    kill(world, &leader, Process::First)?;
     let killed = Instant::now();
     // The lease's time and a few polls.
     eventually("another leader", Duration::from_secs(25), || {
@@ -70,46 +70,111 @@ pub(crate) fn killed_leader(world: &World) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a process that was killed may cost: calls that were in its hands, and new connections of
+pub(crate) fn killed_workers(world: &World) -> anyhow::Result<()> {
+    const ROUNDS: usize = 3;
+    world.need(Installed::Production)?;
+    let before = containers(world)?;
+    let names: Vec<_> = before.iter().map(|(name, ..)| name.clone()).collect();
+    let namespace = world.namespace()?;
+    let plan = dry_runs(&namespace, Duration::from_secs(120));
+    let load = load::start(&world.cluster, &plan)?;
+    std::thread::sleep(Duration::from_secs(2));
+    for _ in 0..ROUNDS {
+        for name in &names {
+            kill(world, name, Process::Worker)?;
+            eventually("served again", Duration::from_secs(10), || {
+                leaves(world).map(drop)
+            })?;
+        }
+    }
+    std::thread::sleep(Duration::from_secs(2));
+    let report = load.end()?;
+    say(format_args!("every worker killed {ROUNDS} times: {report}"));
+    lost_own_calls_only(&report, ROUNDS * names.len())?;
+    // To Kubernetes nothing has happened.
+    ensure!(containers(world)? == before, "was: {before:?}");
+    for (name, ..) in &before {
+        let log = world.kubectl(&["-n", NAMESPACE, "logs", name])?;
+        let restarts = log.matches("starting it again").count();
+        ensure!(restarts == ROUNDS, "{name}: {restarts} restarts in {log}");
+    }
+    Ok(())
+}
+
+/// What a worker that was killed may cost: the call that was in its hands. Its sockets are kept, so
+/// that nobody is refused.
+pub(crate) fn lost_own_calls_only(report: &Report, kills: usize) -> anyhow::Result<()> {
+    const EXCUSES: [&str; 2] = ["EOF", "connection reset"];
+    lost_only(report, &EXCUSES, kills)
+}
+
+/// What a container that was killed may cost: calls that were in its hands, and new connections of
 /// kube-apiserver to an endpoint that the cluster has not taken out yet. Neither does kube-apiserver
 /// try again, so ImageSwap can do nothing about it. No Pod is let through, and others are answered
 /// meanwhile.
 pub(crate) fn lost_dials_only(report: &Report, kills: usize) -> anyhow::Result<()> {
     const EXCUSES: [&str; 3] = ["connection refused", "EOF", "connection reset"];
-    let is_excused = |failure: &String| EXCUSES.iter().any(|excuse| failure.contains(excuse));
+    lost_only(report, &EXCUSES, 5 * kills)
+}
+
+fn lost_only(report: &Report, excuses: &[&str], most: usize) -> anyhow::Result<()> {
+    let is_excused = |failure: &String| excuses.iter().any(|excuse| failure.contains(excuse));
     ensure!(report.unswapped == 0, "{report}");
     ensure!(report.failures.iter().all(is_excused), "{report}");
-    ensure!(report.failed <= 5 * kills, "{report}");
+    ensure!(report.failed <= most, "{report}");
     ensure!(report.gap < 1_000.0, "{report}");
     Ok(())
 }
 
-/// Kills the process of the replica that leads, as the kernel would, out of memory: nothing is said
-/// or given up.
-pub(crate) fn kill(world: &World, leader: &str) -> anyhow::Result<()> {
+/// One of a replica's two processes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Process {
+    /// The container's first one, with which all others end: the keeper.
+    First,
+    /// The server, its child.
+    Worker,
+}
+
+/// Kills a process of a replica, which is named by its Pod or as the Lease does, as a fault of its own
+/// would: nothing is said or given up.
+pub(crate) fn kill(world: &World, replica: &str, process: Process) -> anyhow::Result<()> {
     let pods = replicas(world)?;
     let is_it = |pod: &&Value| {
         let name = pod["metadata"]["name"].as_str();
-        name.is_some_and(|name| leader.contains(name))
+        name.is_some_and(|name| replica.contains(name))
     };
     let pod = pods
         .iter()
         .find(is_it)
-        .with_context(|| format!("no Pod is the leader {leader}"))?;
-    let id = pod["status"]["containerStatuses"][0]["containerID"]
-        .as_str()
-        .context("no container")?;
-    let id = id.trim_start_matches("containerd://");
-    let nodes = world.cluster.nodes();
-    let node = nodes
-        .iter()
-        .find(|node| pod["spec"]["nodeName"] == node.name);
-    let node = node.context("no such node")?;
-    run(&mut node.ctr(&["tasks", "kill", "--signal", "SIGKILL", id])).map(drop)
+        .with_context(|| format!("no Pod is the replica {replica}"))?;
+    let (node, process) = self::process(world, pod, process)?;
+    run(node.command("kill").args(["-s", "KILL", &process])).map(drop)
 }
 
-/// The node of a Pod, and its container's process there.
-pub(crate) fn process<'w>(world: &'w World, pod: &Value) -> anyhow::Result<(&'w Machine, String)> {
+/// Each replica with its container, the times it was started anew, and whether it is ready.
+fn containers(world: &World) -> anyhow::Result<Vec<(String, String, u64, bool)>> {
+    let one = |pod: &Value| {
+        let status = &pod["status"]["containerStatuses"][0];
+        Some((
+            pod["metadata"]["name"].as_str()?.to_owned(),
+            status["containerID"].as_str()?.to_owned(),
+            status["restartCount"].as_u64()?,
+            status["ready"].as_bool()?,
+        ))
+    };
+    let pods = replicas(world)?;
+    let all = pods
+        .iter()
+        .map(|pod| one(pod).context("a Pod without a status"));
+    all.collect()
+}
+
+/// The node of a Pod, and the number that one of its container's processes has there.
+pub(crate) fn process<'w>(
+    world: &'w World,
+    pod: &Value,
+    process: Process,
+) -> anyhow::Result<(&'w Machine, String)> {
     let nodes = world.cluster.nodes().iter();
     let mut own = nodes.filter(|node| pod["spec"]["nodeName"] == node.name);
     let node = own.next().context("no such node")?;
@@ -120,8 +185,19 @@ pub(crate) fn process<'w>(world: &'w World, pod: &Value) -> anyhow::Result<(&'w 
     // A table of container, process and state.
     let tasks = run(&mut node.ctr(&["tasks", "ls"]))?;
     let line = tasks.lines().find(|line| line.starts_with(id));
-    let process = line.and_then(|line| line.split_whitespace().nth(1));
-    Ok((node, process.context("no such process")?.to_owned()))
+    let first = line.and_then(|line| line.split_whitespace().nth(1));
+    let first = first.context("no such process")?;
+    let number = match process {
+        Process::First => first.to_owned(),
+        // It is the first one's only child.
+        Process::Worker => eventually("a worker", Duration::from_secs(10), || {
+            let children = format!("/proc/{first}/task/{first}/children");
+            let found = run(node.command("cat").arg(children))?.trim().to_owned();
+            ensure!(!found.is_empty(), "{first} has no child");
+            Ok(found)
+        })?,
+    };
+    Ok((node, number))
 }
 
 /// The Secret's version: any write changes it.

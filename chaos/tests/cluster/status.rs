@@ -9,7 +9,7 @@ use chaos::command::{eventually, output, run};
 use chaos::install::{self, CONFIGURATION, NAMESPACE};
 use serde_json::{Value, json};
 
-use crate::replicas::{leader, process, replicas};
+use crate::replicas::{Process, leader, process, replicas};
 use crate::rotation::{PATIENCE, TRUST_DELAY, ask, finished, settled};
 use crate::world::{Installed, World, text};
 
@@ -153,7 +153,7 @@ fn with_one_down(world: &World) -> anyhow::Result<()> {
         name.is_some_and(|name| holder.contains(name))
     };
     let pod = pods.iter().find(|pod| !leads(pod)).context("no Pod")?;
-    let (node, process) = process(world, pod)?;
+    let (node, process) = process(world, pod, Process::Worker)?;
     let signal = |signal: &str| run(node.command("kill").args(["-s", signal, &process]));
     signal("STOP")?;
     let found = finds(

@@ -14,7 +14,7 @@ use chaos::install::{self, CONFIGURATION, NAMESPACE};
 use chaos::progress::say;
 use serde_json::{Value, json};
 
-use crate::replicas::{leader, lost_dials_only, process, replicas};
+use crate::replicas::{Process, leader, lost_own_calls_only, process, replicas};
 use crate::rotation::{PATIENCE, TRUST_DELAY, ask, finished, secret, settled};
 use crate::world::{Installed, World, under_load};
 
@@ -27,7 +27,8 @@ const SETTINGS: [(&str, &str); 2] = [
 /// How a leader goes.
 #[derive(Debug, Clone, Copy)]
 enum End {
-    /// Its process is killed as by the kernel: nothing is said or given up.
+    /// Its server is killed as by the kernel: nothing is said or given up, and its keeper starts
+    /// another.
     Killed,
     /// Its Pod is deleted by force: it is told, and has a moment.
     Deleted,
@@ -92,7 +93,7 @@ fn cas(seen: &[String]) -> usize {
 
 pub(crate) fn leaders_killed(world: &World) -> anyhow::Result<()> {
     let report = in_every_step(world, End::Killed)?;
-    lost_dials_only(&report, STEPS.len())
+    lost_own_calls_only(&report, STEPS.len())
 }
 
 pub(crate) fn leaders_deleted(world: &World) -> anyhow::Result<()> {
@@ -132,7 +133,7 @@ fn one(world: &World, step: &Step, end: End) -> anyhow::Result<String> {
     if step.name == "wait" {
         waits(world, &armed.pod)?;
     }
-    let pod = armed.fire()?;
+    armed.fire()?;
     let secret_left = secret(world)?;
     let bundle_left = install::ca_bundle(&world.cluster)?;
     // It led to the end, and was not put aside for another one before.
@@ -147,10 +148,6 @@ fn one(world: &World, step: &Step, end: End) -> anyhow::Result<String> {
     );
     let now = leader(world)?;
     ensure!(now != holder, "{holder} leads still");
-    if matches!(end, End::Killed) {
-        // A new one: the kubelet would let this one wait for its next start, if it is killed again.
-        world.kubectl(&["-n", NAMESPACE, "delete", "pod", &pod, "--wait=false"])?;
-    }
     install::wait(&world.cluster)?;
     let ca = secret_left["data"]["ca.crt"].as_str().unwrap_or_default();
     Ok(format!(
@@ -244,7 +241,7 @@ impl Armed {
         let name = name(pod).unwrap_or_default();
         let (mut command, told) = match end {
             End::Killed => {
-                let (node, process) = process(world, pod)?;
+                let (node, process) = process(world, pod, Process::Worker)?;
                 let mut sh = node.command("sh");
                 sh.args(["-c", "read go && kill -s KILL \"$1\"", "sh", &process]);
                 (sh, "go".to_owned())
@@ -272,13 +269,12 @@ impl Armed {
         })
     }
 
-    /// Gives the name of the Pod.
-    fn fire(mut self) -> anyhow::Result<String> {
+    fn fire(mut self) -> anyhow::Result<()> {
         let mut stdin = self.program.stdin.take().context("no input")?;
         writeln!(stdin, "{}", self.told)?;
         drop(stdin);
         let ended = self.program.wait()?;
         ensure!(ended.success(), "{} could not be ended: {ended}", self.pod);
-        Ok(self.pod)
+        Ok(())
     }
 }
