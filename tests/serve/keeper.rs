@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, getpgid, kill_process, kill_process_group};
 
+use crate::api::{Api, CONFIGURATION, Mood};
 use crate::client::{Client, metric, review};
+use crate::cluster::{NAME, configuration, connect, until_ready};
 use crate::process::{Serve, refused};
 
 /// Whether it is there still, and not only its exit code.
@@ -113,6 +115,27 @@ async fn call(address: std::net::SocketAddr, ca: &Path) -> Result<(), String> {
     Ok(())
 }
 
+/// The next worker needs the certificate from the cluster.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_api_is_away_connections_wait_and_are_answered_when_it_is_back() {
+    let api = Api::start().await;
+    api.put(CONFIGURATION, configuration());
+    let serve = Serve::start_in_cluster(api.address, &["--keeper", "on"]);
+    until_ready(&serve).await;
+    connect(&api, &serve).await;
+    api.set_mood(Mood::Forbidding);
+    kill(&serve);
+    let mut early = Client::plain(serve.admin).await;
+    assert_eq!(early.get("/readyz").await.status, 503);
+    let (address, ca) = (serve.address, serve.ca());
+    let waits =
+        tokio::spawn(async move { Client::try_connect_as(address, &ca, NAME).await.is_ok() });
+    serve.until_log("the Role does not allow it");
+    assert!(!waits.is_finished());
+    api.set_mood(Mood::Fine);
+    assert!(waits.await.unwrap());
+}
+
 #[tokio::test]
 async fn a_worker_does_not_outlive_its_keeper() {
     let mut serve = Serve::start(&["--keeper", "on"]);
@@ -164,6 +187,8 @@ fn a_start_that_fails_is_told_once_and_not_tried_again() {
 #[test]
 fn control_c_reaches_the_worker_once() {
     let mut serve = Serve::start(&["--keeper", "on", "--drain-delay", "60s"]);
+    // Two that come together may count as one, or as two: "now".
+    assert_eq!(getpgid(Some(serve.worker())).unwrap(), serve.worker());
     kill_process_group(serve.pid(), Signal::INT).unwrap();
     assert_eq!(serve.wait(Duration::from_secs(3)).code(), Some(0));
 }
