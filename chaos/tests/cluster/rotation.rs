@@ -21,7 +21,7 @@ const ROTATE: &str = "k8s.twr.io/imageswap-rotate";
 const ROTATED: &str = "k8s.twr.io/imageswap-rotated";
 
 /// Shorter than any person would set it: one kube-apiserver learns at once.
-pub(crate) const TRUST_DELAY: &str = "2s";
+pub(crate) const TRUST_DELAY: &str = "1s";
 
 /// How long one rotation may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
