@@ -135,6 +135,38 @@ async fn who_stops_gives_the_lease_up_while_still_serving() {
     assert!(serve.wait(Duration::from_secs(6)).success());
 }
 
+/// As one that serves files, and has no use for the Secret.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_makes_no_certificate_is_not_waited_for_for_ever() {
+    let api = Api::start().await;
+    api.put(CONFIGURATION, configuration());
+    // Renewed for ever: it never expires.
+    let lease = json!({"metadata": {}, "spec": {
+        "holderIdentity": "somebody",
+        "leaseDurationSeconds": 3600,
+        "acquireTime": "2100-01-01T00:00:00.000000Z",
+        "renewTime": "2100-01-01T00:00:00.000000Z",
+        "leaseTransitions": 0,
+    }});
+    api.put(LEASE, lease.clone());
+    let serve = Serve::start_in_cluster(api.address, &["--lease-time", "3s"]);
+    let lead = api.clone();
+    let holding = tokio::spawn(async move {
+        for second in 0.. {
+            let mut held = lease.clone();
+            held["spec"]["renewTime"] =
+                json!(format!("2100-01-01T00:00:{:02}.000000Z", second % 60));
+            lead.put(LEASE, held);
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    });
+    until_ready(&serve).await;
+    connect(&api, &serve).await;
+    assert!(metric(&serve, "imageswap_leader").await < 0.5);
+    assert!(serve.log().contains("working on it without leading"));
+    holding.abort();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_an_api_it_lives_is_not_ready_and_stops_when_told() {
     let api = Api::start().await;

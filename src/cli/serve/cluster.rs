@@ -1,14 +1,17 @@
-//! The wiring of the Kubernetes half: five tasks, none of which a review waits for.
+//! The wiring of the Kubernetes half: six tasks, none of which a review waits for.
 //!
 //! `watch` sees the cluster's state, `certificate` serves what is right of it, `election` stands for
-//! leader, `rotation` works while this replica is one, `events` tells operators what happened.
+//! leader, `rotation` works while this replica is one, `rescue` where no leader does and there is nothing to
+//! serve, `events` tells operators what happened.
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
-use tracing::info;
+use tokio::time::timeout;
+use tracing::{info, warn};
 
 use super::args::Args;
 use super::brought::Brought;
@@ -29,6 +32,7 @@ pub(super) struct Cluster {
     serving: watch::Receiver<Option<Served>>,
     watch: JoinHandle<Infallible>,
     rotation: JoinHandle<()>,
+    rescue: JoinHandle<Infallible>,
     events: JoinHandle<Infallible>,
     election: JoinHandle<Stopped>,
     stop: watch::Sender<bool>,
@@ -75,14 +79,14 @@ impl Cluster {
             metrics: metrics.clone(),
             notices: notices.clone(),
         };
-        let driver = Driver {
+        let driver = Arc::new(Driver {
             store: cluster.clone(),
             policy,
             served,
             clock: clock.clone(),
             metrics: metrics.clone(),
             notices,
-        };
+        });
 
         let (counted, teller) = (metrics.clone(), cluster.clone());
         let events =
@@ -100,6 +104,12 @@ impl Cluster {
             let run = || election.run(&claim_sender, stopped.clone());
             supervise("election", &counted, run).await
         });
+        let (counted, patience) = (metrics.clone(), 2 * args.lease_time);
+        let (helper, waiting) = (Arc::clone(&driver), serving.clone());
+        let rescue = tokio::spawn(async move {
+            let work = || rescue(&helper, waiting.clone(), patience);
+            supervise("rescue", &counted, work).await
+        });
         let counted = metrics.clone();
         let rotation = tokio::spawn(async move {
             let work = || driver.run(&changed);
@@ -110,6 +120,7 @@ impl Cluster {
             serving,
             watch,
             rotation,
+            rescue,
             events,
             election,
             stop,
@@ -133,11 +144,34 @@ impl Cluster {
     pub(super) async fn leave(self) {
         self.watch.abort();
         self.rotation.abort();
+        self.rescue.abort();
         self.events.abort();
         let _ = self.rotation.await;
         self.stop.send_replace(true);
         let _ = self.election.await;
     }
+}
+
+/// Does the leader's work without leading, if there is still nothing to serve after this long. The
+/// leader may be one that serves files and so does not care for the Secret, or the Lease may be out
+/// of order; and it takes no leader to do the work: two can only conflict.
+async fn rescue(
+    driver: &Driver<Kubernetes>,
+    mut serving: watch::Receiver<Option<Served>>,
+    patience: Duration,
+) -> Infallible {
+    let served = timeout(patience, serving.wait_for(Option::is_some))
+        .await
+        .is_ok();
+    if !served {
+        warn!("no leader has made a certificate for {patience:?}; working on it without leading");
+        let told = Notify::new();
+        tokio::select! {
+            () = driver.run(&told) => {}
+            _ = serving.wait_for(Option::is_some) => {}
+        }
+    }
+    std::future::pending().await
 }
 
 /// Where the pair is, for people.
