@@ -507,3 +507,18 @@ fn rewrite_prints_nothing_if_a_file_is_wrong() {
         "{output:?}"
     );
 }
+
+/// `cargo run -- serve`, as the README has it, though the workspace has two programs.
+#[test]
+fn cargo_run_runs_imageswap() {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--offline", "--format-version=1"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let defaults = packages.iter().map(|package| &package["default_run"]);
+    let named: Vec<_> = defaults.filter(|name| !name.is_null()).collect();
+    assert_eq!(named, ["imageswap"]);
+}
