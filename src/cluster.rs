@@ -32,13 +32,11 @@ pub struct Look {
 impl Look {
     /// Looks now. One that takes longer than anybody would act on it is a failure.
     async fn at(store: &impl Store, clock: &Clock) -> Result<Self, Failure> {
-        let from = clock.now().steady;
+        let (observed, read) = clock.spanned(timeout(FRESH, store.observe())).await;
         let late = |_| Failure::Failed(format!("not read within {FRESH:?}"));
-        let observed = timeout(FRESH, store.observe()).await.map_err(late)??;
-        let to = clock.now().steady;
         Ok(Self {
-            observed: Arc::new(observed),
-            read: Span { from, to },
+            observed: Arc::new(observed.map_err(late)??),
+            read,
         })
     }
 }

@@ -18,7 +18,6 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use clap::ValueEnum;
 use command_fds::{CommandFdExt, FdMapping};
 use listenfd::ListenFd;
 use rustix::process::{
@@ -41,28 +40,6 @@ const RESTARTS: &str = "IMAGESWAP_WORKER_RESTARTS";
 
 /// systemd's first one.
 const FIRST_FD: i32 = 3;
-
-/// What the user wishes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Wish {
-    /// In a cluster's Pod
-    Auto,
-    /// Anywhere
-    On,
-    /// Never
-    Off,
-}
-
-impl Wish {
-    /// Whether there shall be a keeper.
-    pub fn is_for(self, is_pod: bool) -> bool {
-        match self {
-            Self::Auto => is_pod,
-            Self::On => true,
-            Self::Off => false,
-        }
-    }
-}
 
 /// What outlives a worker.
 #[derive(Debug)]

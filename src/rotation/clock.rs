@@ -2,6 +2,7 @@
 //! measures how long something has been so, and which nobody sets.
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,6 +57,14 @@ impl Clock {
     /// The moment that it is.
     pub fn now(&self) -> Moment {
         (self.0)()
+    }
+
+    /// Reads something, and tells when that was.
+    pub async fn spanned<T>(&self, reading: impl Future<Output = T>) -> (T, Span) {
+        let from = self.now().steady;
+        let read = reading.await;
+        let to = self.now().steady;
+        (read, Span { from, to })
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use super::belief::Belief;
-use super::clock::{Clock, Moment, Span};
+use super::clock::{Clock, Moment};
 use super::plan::{Endpoint, Known, Needs, Plan, Policy, Step, plan};
 use super::repairs::Repairs;
 use super::state::Observed;
@@ -131,13 +131,8 @@ impl<S: Store> Driver<S> {
     /// # Errors
     /// The state can't be read or written, or was written by somebody else meanwhile.
     pub async fn step(&self, memory: &mut Memory) -> Result<Option<Duration>, Failure> {
-        let from = self.clock.now().steady;
-        let observed = self.store.observe().await?;
-        let now = self.clock.now();
-        let read = Span {
-            from,
-            to: now.steady,
-        };
+        let (observed, read) = self.clock.spanned(self.store.observe()).await;
+        let (observed, now) = (observed?, self.clock.now());
         memory.belief.look(&observed, read);
         let belief = &mut memory.belief;
         let Plan { step, reason } = self.plan(&observed, belief, now).await?;

@@ -32,8 +32,11 @@ pub enum Choice {
     Absent,
     /// Go on with what is in memory, if there is something: the Secret can't be served.
     Bad(Flaw),
-    /// Go on with what is in memory: the caBundle does not believe the new leaf yet.
-    NotTrustedYet,
+    /// Go on with what is in memory: not all kube-apiservers believe the new leaf for sure.
+    NotTrustedYet {
+        /// For how long still, if every caBundle believes it.
+        rest: Option<Steady>,
+    },
     /// Go on with what is in memory, if there is something, and look again.
     TooOld,
 }
@@ -68,18 +71,25 @@ pub fn choose(view: &View<'_>, serving: Option<&Pair>, now: Moment) -> Choice {
     };
     match serving {
         Some(served) if served.is_same(&pair) => Choice::Same,
-        Some(served) if must_wait(view, served, &pair, now) => Choice::NotTrustedYet,
+        Some(served) if must_wait(view, served, &pair, now) => Choice::NotTrustedYet {
+            rest: rest(view, &pair, now),
+        },
         _ => Choice::Publish(pair),
     }
 }
 
 fn must_wait(view: &View<'_>, served: &Pair, pair: &Pair, now: OffsetDateTime) -> bool {
-    let held = view.belief.held(pair, now);
-    if held.is_some_and(|held| held >= view.trust_delay) || served.not_after <= now {
+    if rest(view, pair, now) == Some(Steady::ZERO) || served.not_after <= now {
         return false;
     }
     // Whom the caBundle believes is the one to serve; if it believes both, or none, the old one.
     !refuses(view.observed, served, now) || refuses(view.observed, pair, now)
+}
+
+/// How much of the trust delay is left, if every caBundle believes this pair.
+fn rest(view: &View<'_>, pair: &Pair, now: OffsetDateTime) -> Option<Steady> {
+    let held = view.belief.held(pair, now)?;
+    Some(view.trust_delay.saturating_sub(held))
 }
 
 /// Whether every webhook of ours believes this pair. No webhook, no belief.

@@ -519,7 +519,7 @@ fn word(choice: &Choice) -> &'static str {
         Choice::Same => "same",
         Choice::Absent => "absent",
         Choice::Bad(_) => "bad",
-        Choice::NotTrustedYet => "not yet",
+        Choice::NotTrustedYet { .. } => "not yet",
         Choice::TooOld => "too old",
     }
 }

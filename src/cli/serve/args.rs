@@ -14,7 +14,6 @@ use crate::cli::names::NameArgs;
 use crate::cluster::kubernetes::identity;
 use crate::cluster::local::StateDir;
 use crate::cluster::place::{self, Place, Surroundings, Wish, place};
-use crate::keeper;
 use crate::rotation::plan::{OLDEST, Policy, SETTLED};
 use crate::server::{Limits, Patience};
 use crate::telemetry::logs;
@@ -150,7 +149,7 @@ pub(in crate::cli) struct Args {
         default_value = "auto",
         env = "IMAGESWAP_KEEPER"
     )]
-    keeper: keeper::Wish,
+    keeper: Wish,
 
     #[command(flatten)]
     pub(super) names: NameArgs,
@@ -232,7 +231,11 @@ impl Args {
 
     /// Whether a keeper shall start the server.
     pub(super) fn has_keeper(&self) -> bool {
-        self.keeper.is_for(Surroundings::look().is_pod)
+        match self.keeper {
+            Wish::Auto => Surroundings::look().is_pod,
+            Wish::On => true,
+            Wish::Off => false,
+        }
     }
 
     /// Who this process is, among all replicas and over all restarts.

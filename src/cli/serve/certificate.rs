@@ -93,10 +93,8 @@ impl Replica {
             let look = seen.borrow_and_update().clone();
             if let (Some(look), Ok(_)) = (look, next) {
                 belief.look(&look.observed, look.read);
-                look_at = self
-                    .rest(&look.observed, &belief)
-                    .map(|rest| Instant::now() + rest);
-                self.act(&look, &belief, &mut said);
+                let rest = self.act(&look, &belief, &mut said);
+                look_at = rest.map(|rest| Instant::now() + rest);
             } else if look_at.is_some_and(|at| at <= Instant::now()) {
                 self.again.notify_one();
                 look_at = None;
@@ -110,16 +108,8 @@ impl Replica {
         }
     }
 
-    /// How long a pair that is believed has to wait still. A look must show that it was believed all
-    /// the time.
-    fn rest(&self, observed: &Observed, belief: &Belief) -> Option<Duration> {
-        let now = self.clock.now().wall;
-        let pair = observed.secret.as_ref()?.judge(&self.required, now).ok()?;
-        let rest = self.trust_delay.checked_sub(belief.held(&pair, now)?)?;
-        Some(rest).filter(|rest| !rest.is_zero())
-    }
-
-    fn act(&self, look: &Look, belief: &Belief, said: &mut Said) {
+    /// Returns after how long another look must show that a pair was believed all the time.
+    fn act(&self, look: &Look, belief: &Belief, said: &mut Said) -> Option<Duration> {
         let (observed, moment) = (&*look.observed, self.clock.now());
         let now = moment.wall;
         let served = self.serving.borrow().clone();
@@ -134,6 +124,7 @@ impl Replica {
         let choice = choose(&view, pair, moment);
         let is_bad = matches!(choice, Choice::Bad(_));
         self.metrics.refused.set(i64::from(is_bad));
+        let mut rest = None;
         match choice {
             Choice::Publish(pair) => self.publish(pair, observed),
             Choice::Same => {
@@ -142,7 +133,8 @@ impl Replica {
             }
             Choice::Absent => {}
             Choice::TooOld => self.again.notify_one(),
-            Choice::NotTrustedYet => {
+            Choice::NotTrustedYet { rest: left } => {
+                rest = left;
                 if said.is_news(observed, "not trusted yet") {
                     info!("a new certificate is not trusted everywhere yet; serving the old");
                 }
@@ -170,6 +162,7 @@ impl Replica {
             said.trust(trusted, help);
         }
         self.show_next(observed, now);
+        rest
     }
 
     /// Keeps the pair that is served, so that it can be written back if it is lost. One that

@@ -213,7 +213,7 @@ impl Process {
                 let pem = observed.secret.as_ref().unwrap().pem();
                 self.kept.send_replace(Some(pem));
             }
-            Choice::Absent | Choice::Bad(_) | Choice::NotTrustedYet | Choice::TooOld => {}
+            Choice::Absent | Choice::Bad(_) | Choice::NotTrustedYet { .. } | Choice::TooOld => {}
         }
     }
 
