@@ -69,6 +69,10 @@ enum Mutation {
     PruneEarly,
     /// A leader prunes a caBundle though the Secret was another one a moment ago.
     PruneUnsettled,
+    /// A leader prunes a caBundle though an endpoint that is just gone served another leaf.
+    PruneUnshown,
+    /// Who has nothing to serve leads all the same, and serves what it finds.
+    ServeFirst,
     /// Writes are made whatever the version.
     DropPrecondition,
     /// A leader writes however long ago it looked.
@@ -129,13 +133,16 @@ struct Story {
 impl Story {
     fn new(seed: u64, mutation: Mutation, is_told: bool) -> Self {
         let mut dice = Dice(seed.wrapping_mul(0x2545_F491_4F6C_DD1D) ^ 0xA5A5);
-        let world = Arc::new(Mutex::new(World::new(Dice(dice.next()), mutation)));
+        let count = [1, 2, 3, 3, 3, 4][dice.below(6)];
+        let world = World::new(Dice(dice.next()), mutation, count);
+        let world = Arc::new(Mutex::new(world));
         world.lock().unwrap().is_told = is_told;
+        world.lock().unwrap().may_end = dice.one_in(8);
         let is_settled = !dice.one_in(3);
         if is_settled {
             world.lock().unwrap().settle();
         }
-        let processes = (0..3)
+        let processes = (0..count)
             .map(|id| Process::new(id, &world, mutation, &mut dice))
             .collect();
         let mut story = Self {
@@ -169,7 +176,7 @@ impl Story {
         match self.dice.below(100) {
             0..40 => self.lead(who),
             40..70 => self.look(who),
-            70..85 => {
+            70..84 => {
                 let seconds = match self.dice.below(20) {
                     0..9 => self.dice.below(3),
                     9..15 => self.dice.below(20),
@@ -178,6 +185,7 @@ impl Story {
                 };
                 self.world().pass(seconds as u64);
             }
+            84 => self.world().arrive(),
             85 => self.world().hand(Hand::Request),
             // What is left goes wrong.
             _ if !self.dice.one_in(self.calm) => self.lead(who),
@@ -210,7 +218,11 @@ impl Story {
 
     /// One of those who believe to lead makes some calls.
     fn lead(&mut self, who: usize) {
-        let leading: Vec<_> = (0..3).filter(|i| self.processes[*i].leads).collect();
+        let mut processes = self.processes.iter_mut().enumerate();
+        let leading: Vec<_> = processes
+            .by_ref()
+            .filter_map(|(i, one)| (one.leads && one.may_lead()).then_some(i))
+            .collect();
         let Some(who) = leading.get(who % leading.len().max(1)) else {
             return;
         };
@@ -225,7 +237,12 @@ impl Story {
 
     /// Another process takes the place of this one, which may live on for a moment.
     fn restart(&mut self, who: usize) {
-        let (is_forgotten, mut world) = (self.dice.one_in(2), self.world.lock().unwrap());
+        let is_forgotten = self.dice.one_in(2);
+        self.restart_as(who, is_forgotten);
+    }
+
+    fn restart_as(&mut self, who: usize, is_forgotten: bool) {
+        let mut world = self.world.lock().unwrap();
         let (until, serving) = (world.time + FORGOTTEN, world.serving[who]);
         if is_forgotten {
             world.ghosts.extend(serving.map(|serving| (until, serving)));
@@ -242,11 +259,13 @@ impl Story {
     /// is another story.
     fn long_jump(&mut self) -> usize {
         let world = self.world();
-        let (served, now) = (world.serving, world.time);
+        let (served, now, may_end) = (world.serving.clone(), world.time, world.may_end);
         drop(world);
         let ends = |serving: &world::Serving| pool::of(serving.leaf).ends;
         match served.iter().flatten().map(ends).min() {
             Some(end) if now + 5 * 86_400 < end => self.dice.below(86_400),
+            // There are pairs for no longer than that.
+            _ if may_end && now < 20 * 86_400 => self.dice.below(6 * 86_400),
             _ => 0,
         }
     }
@@ -271,6 +290,9 @@ impl Story {
             self.look_at_all();
             self.check()?;
             for who in 0..self.processes.len() {
+                if !self.processes[who].may_lead() {
+                    continue;
+                }
                 while !self.processes[who].lead() {
                     self.check()?;
                 }
@@ -376,7 +398,7 @@ fn each_mutant_is_caught() {
     for mutation in [
         Mutation::SkipTrustDelay,
         Mutation::PruneEarly,
-        Mutation::PruneUnsettled,
+        Mutation::ServeFirst,
         Mutation::DropPrecondition,
         Mutation::ServeBeforeTrusted,
         Mutation::ForgetOldCa,
