@@ -1,14 +1,16 @@
 //! A deterministic simulation: the real driver, plan and replica code in a world drawn from a seed.
 //!
 //! The world (`world`) keeps the Secret and the webhook configuration with their whole history.
-//! Three processes (`process`) each serve a leaf and may believe to lead, several at once. Every
+//! One to four processes (`process`) each serve a leaf and may believe to lead, several at once. Every
 //! call of a leader and every part of a replica's look is an event of its own, so that whatever can
 //! come between two of them does: crashes before and after each write, lost calls and lost answers,
-//! conflicts, writes that land after their caller gave up, other writes, hours, clocks that jump by a
-//! day, restarts, Pods that the cluster forgets while they are still called, and a hand that deletes,
-//! corrupts, and puts old or foreign things in the place of ours. So what is acted on may be of any
-//! age. What is read is what there is at that moment: Kubernetes promises that of a `get` without a
-//! resourceVersion, whatever kube-apiserver is asked.
+//! conflicts, writes that land after their caller gave up or died, other writes, hours, restarts, Pods
+//! that the cluster forgets while they are still called, and a hand that deletes, corrupts, and puts
+//! old or foreign things in the place of ours. Some processes go by a kube-apiserver's clock, wrong by
+//! half an hour, the others by their own, wrong by a day; both jump. In some stories nobody does
+//! anything for days, and leaves end. So what is acted on may be of any age. What is read is what
+//! there is at that moment: Kubernetes promises that of a `get` without a resourceVersion, whatever
+//! kube-apiserver is asked.
 //!
 //! After each event, every leaf that is served must be believed by every kube-apiserver whose view is
 //! at most the trust delay old: that is, by each configuration that was the current one at any moment
@@ -17,20 +19,20 @@
 //! - A CA that a hand took out of a caBundle, until it is back in all of them; for a leaf that was
 //!   served or in the Secret when the hand came, or that came to be by what was seen just before.
 //! - A leaf that a hand put into the Secret, or that was made because a hand had damaged or deleted it
-//!   (or there was none yet), in a replica that had nothing else to serve that is believed: towards
-//!   configurations from before its CA was first published, and those from the half minute after a
-//!   hand put it there, when a leader may not have seen it yet.
+//!   (or there was none yet, or it had ended), in a replica that had nothing else to serve that is
+//!   believed, while no other process had served such a leaf for some seconds: towards configurations
+//!   from before its CA was first published, and those from the half minute after a hand put it there,
+//!   when a leader may not have seen it yet.
+//! - A leaf that ended while nobody did anything.
 //!
 //! In the end the hand rests, and it must end rotated and pruned.
 //!
 //! That it bites is shown by mutants, each of which is caught by a story that goes well without it,
 //! and that all is reached by counting the writes.
 //!
-//! What it does not show, and must be read with: a good Secret that a hand puts there counts as damage,
-//! which excuses the promotion that follows, and a fresh leader that makes a pair while others serve a
-//! good one; excuses have no end but the CA's return; no leaf ends; no write lands after its caller's
-//! death or next write; there are always three endpoints and two webhooks; `Mutation::PruneUnsettled`
-//! breaks two guards at once. `Driver::run` and what wires replicas are not in it.
+//! What it does not show, and must be read with: excuses have no end but the CA's return; so few CAs
+//! are about that none is left out for want of room (`tests` has that); `Driver::run` and what wires
+//! replicas are not in it.
 //!
 //! `IMAGESWAP_SEED=n` replays one seed and prints its story.
 
