@@ -13,7 +13,7 @@ use imageswap::pki;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use crate::replicas::leaves;
+use crate::replicas::{Process, kill, leader, leaves, replicas};
 use crate::world::{Installed, World, under_load};
 
 /// What asks for a rotation, and what says that it was begun.
@@ -93,6 +93,41 @@ pub(crate) fn secret_broken(world: &World) -> anyhow::Result<()> {
     say(format_args!("Secret deleted and broken: {report}"));
     ensure!(report.is_clean(), "{report}");
     // Written back from memory, not made anew.
+    ensure!(leaves(world)? == before, "another leaf is served");
+    Ok(())
+}
+
+/// The Secret goes just as all servers but one are killed. Those that take their places could only
+/// make another pair; the one that has it writes it back, whoever led.
+pub(crate) fn secret_lost_as_servers_are_killed(world: &World) -> anyhow::Result<()> {
+    quick(world)?;
+    let before = leaves(world)?;
+    let (leader, all) = (leader(world)?, replicas(world)?);
+    let names = all
+        .iter()
+        .filter_map(|pod| pod["metadata"]["name"].as_str());
+    let (led, others): (Vec<_>, Vec<_>) = names.partition(|name| leader.contains(*name));
+    world.kubectl(&["-n", NAMESPACE, "delete", "secret", "imageswap-tls"])?;
+    // It may have been put back already: then it goes again, and nobody is left who led.
+    for name in led.iter().chain(others.iter().skip(1)) {
+        kill(world, name, Process::Worker)?;
+    }
+    let gone = [
+        "-n",
+        NAMESPACE,
+        "delete",
+        "secret",
+        "imageswap-tls",
+        "--ignore-not-found",
+    ];
+    world.kubectl(&gone)?;
+    let lost = Instant::now();
+    eventually("the Secret again", PATIENCE, || secret(world).map(drop))?;
+    let took = lost.elapsed();
+    settled(world)?;
+    say(format_args!(
+        "the Secret lost as servers were killed: written back after {took:?}"
+    ));
     ensure!(leaves(world)? == before, "another leaf is served");
     Ok(())
 }
