@@ -19,7 +19,7 @@ td.n { text-align: right; font-variant-numeric: tabular-nums; }
 .ok { color: #17713a; font-weight: 600; } .bad { color: #b3191f; font-weight: 600; }
 section { margin: 2.2em 0; } h2 { margin: 0; font-size: 18px; } p { margin: .3em 0; }
 svg { width: 100%; height: auto; display: block; margin: .5em 0; background: #f7f9fb; }
-ol, ul { margin: .3em 0; font-size: 13px; columns: 2; } .small { font-size: 13px; color: #56616f; }
+ol, ul { margin: .3em 0; font-size: 13px; } ol { columns: 2; } .small { font-size: 13px; color: #56616f; }
 .key span { display: inline-block; width: 10px; height: 10px; margin: 0 4px 0 14px; }
 ";
 

@@ -144,18 +144,21 @@ fn facts(cluster: &Cluster) -> anyhow::Result<Vec<(String, String)>> {
     let versions: serde_json::Value =
         serde_json::from_str(&cluster.ask(&["version", "-o", "json"])?)?;
     let kubernetes = text_at(&versions, "/serverVersion/gitVersion");
+    let (_, version) = image::IMAGESWAP.split_at(image::IMAGESWAP.rfind(':').unwrap_or(0));
     let cores = std::thread::available_parallelism()?;
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    // What follows is the builder's own.
+    let kernel = kernel.split('-').next().unwrap_or_default().trim();
     // The name of the program would tell of the machine that it lies on.
     let words: Vec<_> = std::env::args().skip(1).collect();
     Ok([
         ("date", now.format(&Rfc3339)?),
         (
             "ImageSwap",
-            format!("{} at {}", env!("CARGO_PKG_VERSION"), commit()),
+            format!("{} at {}", version.trim_start_matches(':'), commit()),
         ),
         ("Kubernetes", kubernetes.to_owned()),
-        ("machine", format!("{cores} cores, Linux {}", kernel.trim())),
+        ("machine", format!("{cores} cores, Linux {kernel}")),
         (
             "command",
             format!("cargo run -p chaos -- {}", words.join(" ")),

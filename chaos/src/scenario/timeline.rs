@@ -41,7 +41,7 @@ pub struct Excuse {
     pub span: Span,
     /// Why.
     pub what: String,
-    /// How long that may be.
+    /// For how long calls may fail then.
     pub most: Option<Duration>,
     /// Whether Pods may go through unswapped, too: nobody asked for ImageSwap then.
     pub is_uninstalled: bool,

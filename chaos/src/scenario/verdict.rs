@@ -79,14 +79,24 @@ pub(super) fn part(call: &Call, diary: &Diary) -> Part {
 
 /// Whether a call was under way while what befell it was excused.
 pub(super) fn is_excused(call: &Call, excuses: &[Excuse]) -> bool {
-    excuses.iter().any(|excuse| {
-        let covers = match call.outcome {
-            Outcome::Swapped => false,
-            Outcome::Unswapped(_) => excuse.is_uninstalled,
-            Outcome::Failed(_) => true,
-        };
-        covers && call.answered >= excuse.span.from && call.due <= excuse.span.to
-    })
+    excuses.iter().any(|excuse| covers(excuse, call))
+}
+
+fn covers(excuse: &Excuse, call: &Call) -> bool {
+    let is_meant = match call.outcome {
+        Outcome::Swapped => false,
+        Outcome::Unswapped(_) => excuse.is_uninstalled,
+        Outcome::Failed(_) => true,
+    };
+    is_meant && call.answered >= excuse.span.from && call.due <= excuse.span.to
+}
+
+/// From when the first call was due that an excuse covers, to the answer of the last.
+fn failing(excuse: &Excuse, calls: &[Call]) -> Duration {
+    let covered = || calls.iter().filter(|call| covers(excuse, call));
+    let first = covered().map(|call| call.due).min().unwrap_or_default();
+    let last = covered().map(|call| call.answered).max();
+    last.unwrap_or_default().saturating_sub(first)
 }
 
 /// Judges all calls. `played` is what the scenario itself came to.
@@ -139,7 +149,7 @@ pub fn judge(
     }
     verdict.check_times(budget);
     for excuse in &diary.excuses {
-        verdict.check_excuse(excuse);
+        verdict.check_excuse(excuse, failing(excuse, calls));
     }
     verdict.is_passed = verdict.reasons.is_empty();
     verdict
@@ -169,13 +179,12 @@ impl Verdict {
         }
     }
 
-    fn check_excuse(&mut self, excuse: &Excuse) {
-        let took = excuse.span.to.saturating_sub(excuse.span.from);
+    fn check_excuse(&mut self, excuse: &Excuse, took: Duration) {
         if let Some(most) = excuse.most
             && took > most
         {
             self.fail(format!(
-                "{}: that took {:.1} s, and {most:?} may be",
+                "{}: calls failed for {:.1} s, and {most:?} may be",
                 excuse.what,
                 took.as_secs_f64()
             ));
@@ -289,7 +298,12 @@ mod tests {
 
     #[test]
     fn what_else_fails_a_scenario() {
-        let judge = |budget, diary: &Diary, played| judge(&budget, &calls(&[]), diary, played);
+        let wrong = [(13, failed()), (15, failed())];
+        let judge = |budget, diary: &Diary, played| judge(&budget, &calls(&wrong), diary, played);
+        let none = Diary {
+            fault: None,
+            ..diary()
+        };
         let mut long = diary();
         long.excuses[0].most = Some(at(2));
         let longest = Budget {
@@ -301,10 +315,7 @@ mod tests {
             ..Budget::NOTHING
         };
         for (what, verdict) in [
-            (
-                "no fault",
-                judge(Budget::NOTHING, &Diary::default(), Ok(())),
-            ),
+            ("no fault", judge(Budget::NOTHING, &none, Ok(()))),
             (
                 "the scenario's own word",
                 judge(Budget::NOTHING, &diary(), Err("no".to_owned())),

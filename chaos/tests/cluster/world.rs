@@ -342,20 +342,8 @@ pub(crate) fn under_load<T>(
     world: &World,
     work: impl FnOnce() -> anyhow::Result<T>,
 ) -> anyhow::Result<(Report, T)> {
-    under_load_of(world, RATE, work)
-}
-
-/// The same, with so many Pods a second.
-pub(crate) fn under_load_of<T>(
-    world: &World,
-    rate: u32,
-    work: impl FnOnce() -> anyhow::Result<T>,
-) -> anyhow::Result<(Report, T)> {
     let namespace = world.namespace()?;
-    let plan = Plan {
-        rate,
-        ..dry_runs(&namespace, Duration::from_secs(600))
-    };
+    let plan = dry_runs(&namespace, Duration::from_secs(600));
     let load = load::start(&world.cluster, &plan)?;
     std::thread::sleep(Duration::from_secs(2));
     let done = work();
