@@ -20,21 +20,46 @@ use crate::cluster::Cluster;
 use crate::handshake::{config, connect};
 use crate::install;
 
-/// Connections of one kind that are kept; the oldest goes for a new one, as its peer cuts it off in
-/// any case.
-const IDLE: usize = 1_000;
-const SILENT: usize = 1_000;
+/// How connections of one kind are opened.
+#[derive(Clone, Copy)]
+struct Pace {
+    /// So many are kept; the oldest goes for a new one, as its peer cuts it off in any case.
+    most: usize,
+    /// From one to the next until all are there, and from then on.
+    filling: Duration,
+    pause: Duration,
+}
 
-/// From one connection to the next, once all are there.
-const IDLE_PAUSE: Duration = Duration::from_millis(50);
-const SILENT_PAUSE: Duration = Duration::from_millis(5);
+impl Pace {
+    /// As fast as can be until all are there.
+    const fn new(most: usize, milliseconds: u64) -> Self {
+        Self {
+            most,
+            filling: Duration::ZERO,
+            pause: Duration::from_millis(milliseconds),
+        }
+    }
 
-/// Heads that come a byte at a time, bodies at once, and the pauses between two of a kind.
-const SLOW: usize = 100;
-const SLOW_PAUSE: Duration = Duration::from_millis(100);
+    /// Never faster than it has to be: where flood and flooded share a machine, a thousand
+    /// handshakes at once are a lack of CPU, and nothing else.
+    const fn measured(self) -> Self {
+        Self {
+            filling: Duration::from_millis(5),
+            ..self
+        }
+    }
+}
+
+const IDLE: Pace = Pace::new(1_000, 50);
+const SILENT: Pace = Pace::new(1_000, 5);
+
+/// Heads that never end, bodies, and what is no TLS.
+const SLOW: Pace = Pace::new(100, 100).measured();
+const BODIES: Pace = Pace::new(0, 500);
+const GARBAGE: Pace = Pace::new(0, 20);
+
+/// How large a body is.
 const BODY: usize = 10_000_000;
-const BODY_PAUSE: Duration = Duration::from_millis(500);
-const GARBAGE_PAUSE: Duration = Duration::from_millis(20);
 
 /// What is said on standard output when all idle connections are there.
 pub const READY: &str = "flooded";
@@ -107,14 +132,21 @@ pub fn run(
     let ended = AtomicBool::new(false);
     let mut flooded = Flooded::default();
     thread::scope(|scope| {
-        let idle = scope.spawn(|| keep(IDLE, IDLE_PAUSE, &ended, idle, ready));
-        let silent = scope.spawn(|| keep(SILENT, SILENT_PAUSE, &ended, silent, || ()));
+        let idle = scope.spawn(|| {
+            keep(
+                if is_hostile { IDLE.measured() } else { IDLE },
+                &ended,
+                idle,
+                ready,
+            )
+        });
+        let silent = scope.spawn(|| keep(SILENT, &ended, silent, || ()));
         let ended = &ended;
         let mut threads = vec![(idle, &mut flooded.idle), (silent, &mut flooded.silent)];
         if is_hostile {
-            let slow = scope.spawn(move || keep(SLOW, SLOW_PAUSE, ended, slow, || ()));
-            let bodies = scope.spawn(move || keep(0, BODY_PAUSE, ended, body, || ()));
-            let garbage = scope.spawn(move || keep(0, GARBAGE_PAUSE, ended, garbage, || ()));
+            let slow = scope.spawn(move || keep(SLOW, ended, slow, || ()));
+            let bodies = scope.spawn(move || keep(BODIES, ended, body, || ()));
+            let garbage = scope.spawn(move || keep(GARBAGE, ended, garbage, || ()));
             threads.push((slow, &mut flooded.slow));
             threads.push((bodies, &mut flooded.bodies));
             threads.push((garbage, &mut flooded.garbage));
@@ -132,8 +164,7 @@ pub fn run(
 
 /// Opens connections, and keeps so many. Gives how many came about, and how many did not.
 fn keep<T, E>(
-    most: usize,
-    pause: Duration,
+    pace: Pace,
     ended: &AtomicBool,
     open: impl Fn() -> Result<T, E>,
     when_full: impl Fn(),
@@ -148,13 +179,15 @@ fn keep<T, E>(
             }
             Err(_) => refused += 1,
         }
-        if opened == most {
+        if opened == pace.most {
             when_full();
         }
-        if opened >= most {
-            thread::sleep(pause);
-        }
-        if kept.len() > most {
+        thread::sleep(if opened < pace.most {
+            pace.filling
+        } else {
+            pace.pause
+        });
+        if kept.len() > pace.most {
             kept.pop_front();
         }
     }
