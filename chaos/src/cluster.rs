@@ -13,6 +13,7 @@
 mod control_plane;
 mod credentials;
 mod down;
+mod faults;
 mod layout;
 mod machine;
 mod network;
@@ -271,6 +272,23 @@ impl Cluster {
         // Not what the person who runs this has set.
         kubectl.env_remove("KUBECONFIG");
         kubectl
+    }
+
+    /// What `kubectl` prints.
+    ///
+    /// # Errors
+    /// It fails; the error holds what it said.
+    pub fn ask(&self, words: &[&str]) -> anyhow::Result<String> {
+        run(&mut self.kubectl(words))
+    }
+
+    /// An object, or a list of them, as JSON.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn get(&self, words: &[&str]) -> anyhow::Result<serde_json::Value> {
+        let words = [&["get", "-o", "json"], words].concat();
+        Ok(serde_json::from_str(&self.ask(&words)?)?)
     }
 
     /// This crate's program in node 1's network.

@@ -5,6 +5,7 @@
 //! parent stops what it was doing and stays until that is done, so that the prompt comes back when
 //! all is gone.
 
+use std::fs::File;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -113,6 +114,21 @@ pub fn interrupted() {
 fn is_guard(pid: i32) -> bool {
     let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     words.split(|byte| *byte == 0).nth(1) == Some(b"guard")
+}
+
+/// Tests and runs of scenarios on one machine take turns: they would disturb each other. Waits for the
+/// turn, which lasts until what is given is dropped.
+///
+/// # Errors
+/// The lock can't be made.
+pub fn turn() -> anyhow::Result<File> {
+    std::fs::create_dir_all(crate::cache())?;
+    let lock = File::create(crate::cache().join("tests.lock"))?;
+    if lock.try_lock().is_err() {
+        say("another run on a cluster is under way on this machine: waiting for its end");
+        lock.lock()?;
+    }
+    Ok(lock)
 }
 
 impl Drop for Guard {

@@ -1,6 +1,7 @@
 //! Container images, built without a registry: ImageSwap's own, and those that test Pods run.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -16,6 +17,9 @@ pub const WORKLOAD: &str = "mirror.example.com/chaos/busybox:1";
 
 /// ImageSwap's image, as `deploy/` names it and containerd completes it.
 pub const IMAGESWAP: &str = "docker.io/library/imageswap:2.0.0";
+
+/// Another build of it.
+pub const OTHER_BUILD: &str = "docker.io/library/imageswap:2.0.0-other";
 
 /// The largest that ImageSwap's image may be, in bytes.
 pub const MOST: u64 = 15_000_000;
@@ -46,23 +50,40 @@ pub fn workload(folder: &Path) -> anyhow::Result<PathBuf> {
 /// The build fails.
 pub fn imageswap(folder: &Path, binary: &Path) -> anyhow::Result<PathBuf> {
     let step = Step::begin("building ImageSwap's image");
-    let stage = folder.join("build");
-    fs::create_dir_all(&stage)?;
-    fs::copy(binary, stage.join("imageswap"))?;
-    let archive = folder.join("imageswap.tar");
-    let replaced = format!("build={}", stage.display());
-    let root = crate::repository();
-    build(
-        &root.join("Dockerfile"),
-        root,
-        &["--build-context", &replaced],
-        &archive,
-        IMAGESWAP,
-    )?;
+    fs::create_dir_all(staged(folder))?;
+    fs::copy(binary, staged(folder).join("imageswap"))?;
+    let archive = of_staged(folder, "imageswap.tar", IMAGESWAP)?;
     step.done(format_args!(
         "{:.1} MB",
         fs::metadata(&archive)?.len() as f64 / 1e6
     ));
+    Ok(archive)
+}
+
+/// [`OTHER_BUILD`], in a folder in which [`imageswap`] was: a binary that does the same.
+///
+/// # Errors
+/// The build fails.
+pub fn other_build(folder: &Path) -> anyhow::Result<PathBuf> {
+    let mut binary = fs::File::options()
+        .append(true)
+        .open(staged(folder).join("imageswap"))?;
+    // Behind its end a program may have anything.
+    binary.write_all(b"other")?;
+    drop(binary);
+    of_staged(folder, "other.tar", OTHER_BUILD)
+}
+
+fn staged(folder: &Path) -> PathBuf {
+    folder.join("build")
+}
+
+fn of_staged(folder: &Path, archive: &str, name: &str) -> anyhow::Result<PathBuf> {
+    let archive = folder.join(archive);
+    let replaced = format!("build={}", staged(folder).display());
+    let root = crate::repository();
+    let options = ["--build-context", &replaced];
+    build(&root.join("Dockerfile"), root, &options, &archive, name)?;
     Ok(archive)
 }
 

@@ -1,16 +1,20 @@
 //! ImageSwap on a cluster, from `deploy/`, as its README says.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
 
 use crate::cluster::Cluster;
 use crate::command::{eventually, output, run, run_with};
 use crate::image;
+use crate::json::at;
 use crate::progress::Step;
 
 /// ImageSwap's namespace.
@@ -27,6 +31,29 @@ pub const UNSWAPPED: &str = "chaos/busybox:1";
 
 /// Maps for test Pods: Docker Hub's images come from where busybox is known.
 pub const MAPS: &str = "docker.io::mirror.example.com\ndefault::\n";
+
+/// What there is to install.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Variant {
+    /// `deploy/install.yaml`, with two replicas.
+    Base,
+    /// `deploy/overlays/production`, with three.
+    Production,
+    /// `deploy/overlays/cluster-wide`: it holds all that the others do.
+    ClusterWide,
+}
+
+impl Variant {
+    /// The folder for `kubectl apply -k`.
+    pub fn folder(self) -> String {
+        let folder = match self {
+            Self::Base => "deploy/base",
+            Self::Production => "deploy/overlays/production",
+            Self::ClusterWide => "deploy/overlays/cluster-wide",
+        };
+        crate::repository().join(folder).display().to_string()
+    }
+}
 
 /// Builds ImageSwap's image of a static binary and loads it into every node.
 ///
@@ -110,6 +137,125 @@ pub fn install(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Installs a variant with [`MAPS`], and waits as [`install`] does.
+///
+/// # Errors
+/// It does not come up.
+pub fn apply_variant(cluster: &Cluster, variant: Variant) -> anyhow::Result<()> {
+    apply_maps(cluster, MAPS)?;
+    cluster.ask(&["apply", "-k", &variant.folder()])?;
+    wait(cluster)
+}
+
+/// Removes all that any variant brings.
+///
+/// # Errors
+/// Something does not go.
+pub fn remove(cluster: &Cluster) -> anyhow::Result<()> {
+    let all = Variant::ClusterWide.folder();
+    let words = ["delete", "-k", &all, "--ignore-not-found", "--timeout=60s"];
+    cluster.ask(&words).map(drop)
+}
+
+/// Sets these variables and no others in ConfigMap `imageswap-env`. Says whether that is a change,
+/// which replicas learn when they are started anew.
+///
+/// # Errors
+/// kubectl refuses it.
+pub fn set(cluster: &Cluster, settings: &BTreeMap<String, String>) -> anyhow::Result<bool> {
+    let words = ["-n", NAMESPACE, "get", "configmap", "imageswap-env"];
+    let words = [
+        &words[..],
+        &["--ignore-not-found", "-o", "jsonpath={.data}"],
+    ]
+    .concat();
+    let is = cluster.ask(&words)?;
+    if is == serde_json::to_string(settings)? || is.is_empty() && settings.is_empty() {
+        return Ok(false);
+    }
+    let manifest = serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "imageswap-env", "namespace": NAMESPACE},
+        "data": settings,
+    });
+    apply(cluster, &manifest.to_string())?;
+    Ok(true)
+}
+
+/// All replicas one after the other, as a person would do it; waits until the last one is there.
+///
+/// # Errors
+/// It does not come up.
+pub fn restart(cluster: &Cluster) -> anyhow::Result<()> {
+    cluster.ask(&[
+        "-n",
+        NAMESPACE,
+        "rollout",
+        "restart",
+        "deployment/imageswap",
+    ])?;
+    wait(cluster)
+}
+
+/// A series of a replica's metrics, 0 if it has none of that name.
+///
+/// # Errors
+/// The replica does not answer.
+pub fn metric<T: FromStr + Default>(
+    cluster: &Cluster,
+    pod: &str,
+    series: &str,
+) -> anyhow::Result<T> {
+    let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:9090/proxy/metrics");
+    let page = cluster.ask(&["get", "--raw", &path])?;
+    let value = |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok();
+    Ok(page.lines().find_map(value).unwrap_or_default())
+}
+
+/// Changes the Deployment by a patch in JSON or YAML; see `kubectl patch --type`.
+///
+/// # Errors
+/// kubectl refuses it.
+pub fn patch_deployment(cluster: &Cluster, kind: &str, patch: &str) -> anyhow::Result<()> {
+    let kind = format!("--type={kind}");
+    let words = ["patch", "deployment/imageswap", &kind, "-p", patch];
+    cluster
+        .ask(&[&["-n", NAMESPACE], &words[..]].concat())
+        .map(drop)
+}
+
+/// The Deployment.
+///
+/// # Errors
+/// There is none.
+pub fn deployment(cluster: &Cluster) -> anyhow::Result<Value> {
+    cluster.get(&["-n", NAMESPACE, "deployment/imageswap"])
+}
+
+/// What makes the Deployment again what it was: its replicas and their template.
+pub fn undoing(before: &Value) -> String {
+    let replace = ["replicas", "template"].map(|part| {
+        let value = at(before, &format!("/spec/{part}"));
+        serde_json::json!({"op": "replace", "path": format!("/spec/{part}"), "value": value})
+    });
+    Value::from(replace.to_vec()).to_string()
+}
+
+/// Waits until the replicas as they were before a rollout are gone: they serve on for a while.
+///
+/// # Errors
+/// They stay.
+pub fn old_ones_gone(cluster: &Cluster) -> anyhow::Result<()> {
+    let wanted = at(&deployment(cluster)?, "/spec/replicas").as_u64();
+    let wanted = usize::try_from(wanted.unwrap_or_default())?;
+    eventually("the old replicas go", Duration::from_secs(40), || {
+        let pods = cluster.ask(&["-n", NAMESPACE, "get", "pods", "-o", "name"])?;
+        ensure!(pods.lines().count() == wanted, "{pods}");
+        Ok(())
+    })
+}
+
 /// Waits until the Deployment is rolled out, the caBundle is set, and the Service answers
 /// kube-apiserver with a leaf that it trusts.
 ///
@@ -125,13 +271,21 @@ pub fn wait(cluster: &Cluster) -> anyhow::Result<()> {
         "--timeout=60s",
     ]))
     .context("ImageSwap does not become available")?;
-    let words = ["-n", NAMESPACE, "get", "service", "imageswap", "-o"];
-    let words = words.into_iter().chain(["jsonpath={.spec.clusterIP}"]);
-    let address = run(&mut cluster.kubectl(words))?;
+    let address = address(cluster)?;
     // Nodes learn a moment later where the replicas are.
     eventually("a trusted answer", Duration::from_secs(20), || {
-        leaf(cluster, &format!("{address}:443")).map(drop)
+        leaf(cluster, &address).map(drop)
     })
+}
+
+/// Where the Service answers, in the cluster's networks.
+///
+/// # Errors
+/// There is none.
+pub fn address(cluster: &Cluster) -> anyhow::Result<String> {
+    let words = ["-n", NAMESPACE, "get", "service", "imageswap"];
+    let words = [&words[..], &["-o", "jsonpath={.spec.clusterIP}"]].concat();
+    Ok(format!("{}:443", cluster.ask(&words)?))
 }
 
 /// The SHA-256 of the leaf that an address serves, verified against the live caBundle as
@@ -169,4 +323,32 @@ pub fn ca_bundle(cluster: &Cluster) -> anyhow::Result<String> {
         "-o",
         "jsonpath={.webhooks[0].clientConfig.caBundle}",
     ]))
+}
+
+/// Copies the logs of all programs, ImageSwap's, and what a person would look at first, to a folder
+/// of that name where they outlive the cluster.
+///
+/// # Errors
+/// The disk is full, or kube-apiserver does not answer.
+pub fn keep_logs(cluster: &Cluster, name: &str) -> anyhow::Result<PathBuf> {
+    let folder = cluster.keep_logs(name)?;
+    let write = |file: &str, words: &[&str]| {
+        let output = output(&mut cluster.kubectl(words))?;
+        let all = [output.stdout, output.stderr].concat();
+        fs::write(folder.join(file), all).context("can't write")
+    };
+    write("pods.txt", &["get", "pods", "-A", "-o", "wide"])?;
+    write("events.txt", &["get", "events", "-A"])?;
+    write(
+        "webhook.yaml",
+        &["get", "mutatingwebhookconfigurations", "-o", "yaml"],
+    )?;
+    let pods = cluster.ask(&["-n", NAMESPACE, "get", "pods", "-o", "name"])?;
+    for pod in pods.lines() {
+        let file = pod.replace("pod/", "");
+        write(&format!("{file}.log"), &["-n", NAMESPACE, "logs", pod])?;
+        let before = ["-n", NAMESPACE, "logs", "--previous", pod];
+        write(&format!("{file}-before.log"), &before)?;
+    }
+    Ok(folder)
 }

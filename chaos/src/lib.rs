@@ -3,10 +3,13 @@
 //! `binaries` builds Kubernetes and containerd; `cluster` runs them; `image` builds ImageSwap's
 //! container image; `install` applies `deploy/`; `load` creates Pods at a steady rate and counts;
 //! `flood` opens connections that want nothing.
+//! `replicas` and `rotation` look at what is installed; `scenario` runs one of `scenarios`: a load, a
+//! fault, and a verdict.
 //! `doctor` knows what all of that needs. The command line is in `main.rs`, the tests that need a
 //! cluster in `tests/cluster`.
 
 pub mod binaries;
+pub mod clock;
 pub mod cluster;
 pub mod command;
 pub mod doctor;
@@ -15,8 +18,13 @@ pub mod guard;
 pub mod handshake;
 pub mod image;
 pub mod install;
+pub mod json;
 pub mod load;
 pub mod progress;
+pub mod replicas;
+pub mod rotation;
+pub mod scenario;
+pub mod scenarios;
 pub mod sidecar;
 
 use std::path::{Path, PathBuf};

@@ -2,26 +2,39 @@
 //!
 //! The load is open: a call is made when its time has come, whether those before it are answered or
 //! not, and its latency counts from that time. So a stall is seen by all the calls that it would
-//! have met.
+//! have met. Every call is told as soon as it is answered, so that one can watch.
 
 use std::fmt;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, ChildStdin, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use http::header::CONTENT_TYPE;
+use hyper_rustls::HttpsConnectorBuilder;
+use hyper_util::client::legacy::Client as Pool;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use kube::client::ConfigExt;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
+use tower::{BoxError, ServiceBuilder};
 
+use crate::clock;
 use crate::cluster::Cluster;
 
 /// How long a call may take before it counts as failed: kube-apiserver's own limit, and a little.
 const PATIENCE: Duration = Duration::from_secs(40);
+
+/// How long a Pod that was really created is left alone: the nodes shall see it, and not fill up.
+const LIFE: Duration = Duration::from_secs(5);
 
 /// How many different failures are told.
 const TOLD: usize = 5;
@@ -33,21 +46,45 @@ pub struct Plan {
     pub rate: u32,
     /// For how long.
     pub duration: Duration,
-    /// Over how many connections' worth of clients.
+    /// Over how many connections' worth of clients: every second one speaks HTTP/2.
     pub clients: usize,
     /// In which namespace.
     pub namespace: String,
     /// Containers of each Pod: what makes it large.
     pub containers: usize,
-    /// Their image, and what must become of it.
+    /// Bytes that are added to each Pod: what makes it large without more to swap.
+    pub padding: usize,
+    /// The containers' image.
     pub image: String,
-    /// See `image`.
-    pub swapped: String,
-    /// Whether the Pods are stored, or only gone through admission.
-    pub is_real: bool,
+    /// What must become of it: one of these, and the same in all containers.
+    pub swapped: Vec<String>,
+    /// One Pod of so many is really created, all others only go through admission. 0 for none.
+    pub real: u32,
 }
 
-/// What came of it.
+/// One call. Times are those of [`clock::now`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Call {
+    /// When it was to be made.
+    pub due: Duration,
+    /// When its answer was there, or it was given up.
+    pub answered: Duration,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// What came of a call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Answered with the swapped image.
+    Swapped,
+    /// Answered with another image: this one.
+    Unswapped(String),
+    /// Refused, or not answered, and why.
+    Failed(String),
+}
+
+/// What came of many.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// Calls made.
@@ -70,17 +107,15 @@ pub struct Report {
     pub failures: Vec<String>,
 }
 
-/// One call, with times from the start of the load.
-#[derive(Debug)]
-struct Call {
-    due: Duration,
-    answered: Duration,
-    result: Result<bool, String>,
-}
-
 /// A load under way, in a process of its own in node 1's network.
 #[derive(Debug)]
-pub struct Load(Child);
+pub struct Load {
+    worker: Child,
+    /// It goes on as long as this is open.
+    input: Option<ChildStdin>,
+    calls: Arc<Mutex<Vec<Call>>>,
+    reader: JoinHandle<anyhow::Result<()>>,
+}
 
 /// Starts a load on a cluster.
 ///
@@ -94,65 +129,107 @@ pub fn start(cluster: &Cluster, plan: &Plan) -> anyhow::Result<Load> {
         .arg(serde_json::to_string(plan)?)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
-    Ok(Load(worker.spawn().context("can't start the load")?))
+    let mut worker = worker.spawn().context("can't start the load")?;
+    let input = worker.stdin.take();
+    let output = worker.stdout.take().context("a load without output")?;
+    let calls: Arc<Mutex<Vec<Call>>> = Arc::default();
+    let told = calls.clone();
+    let reader = std::thread::spawn(move || {
+        for line in BufReader::new(output).lines() {
+            let call = serde_json::from_str(&line?).context("the load tells what is no call")?;
+            told.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(call);
+        }
+        Ok(())
+    });
+    Ok(Load {
+        worker,
+        input,
+        calls,
+        reader,
+    })
 }
 
 impl Load {
+    /// What was answered so far.
+    pub fn so_far(&self) -> Vec<Call> {
+        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        calls.clone()
+    }
+
     /// Waits until its time is over.
     ///
     /// # Errors
-    /// It ends without a report.
+    /// It ends before that.
     pub fn wait(mut self) -> anyhow::Result<Report> {
-        // Its standard input stays open as long as it shall go on.
-        let pipe = self.0.stdin.take();
-        let output = self.0.wait_with_output()?;
-        drop(pipe);
-        let report = String::from_utf8_lossy(&output.stdout);
-        serde_json::from_str(&report).with_context(|| format!("no report: {report:?}"))
+        self.rest()?;
+        Ok(Report::of(&self.so_far()))
     }
 
     /// Makes no more calls, and waits for the answers to those that were made.
     ///
     /// # Errors
     /// As for [`Load::wait`].
-    pub fn end(mut self) -> anyhow::Result<Report> {
-        drop(self.0.stdin.take());
-        self.wait()
+    pub fn end(self) -> anyhow::Result<Report> {
+        Ok(Report::of(&self.finish()?))
+    }
+
+    /// The same, with every call.
+    ///
+    /// # Errors
+    /// As for [`Load::wait`].
+    pub fn finish(mut self) -> anyhow::Result<Vec<Call>> {
+        drop(self.input.take());
+        self.rest()?;
+        Ok(self.so_far())
+    }
+
+    /// To the end of what it tells.
+    fn rest(&mut self) -> anyhow::Result<()> {
+        while !self.reader.is_finished() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let ended = self.worker.wait()?;
+        ensure!(ended.success(), "the load ended early: {ended}");
+        Ok(())
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        // One that is not wanted any more; one that has ended does not mind.
+        let _ = self.worker.kill();
+        let _ = self.worker.wait();
     }
 }
 
 /// Runs a load to its end, or until standard input ends, against the cluster of a kubeconfig whose
-/// network this process is in.
+/// network this process is in. Every call is written to `told`, JSON, a line each.
 ///
 /// # Errors
-/// The kubeconfig is not one. Calls that fail are counted.
-pub fn run(plan: &Plan, kubeconfig: &Path) -> anyhow::Result<Report> {
+/// The kubeconfig is not one, or nobody is told any more. Calls that fail are told.
+pub fn run(plan: &Plan, kubeconfig: &Path, told: impl Write) -> anyhow::Result<()> {
     ensure!(plan.rate > 0 && plan.clients > 0, "a load of nothing");
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let calls = runtime.block_on(calls(plan, kubeconfig))?;
+    let done = runtime.block_on(calls(plan, kubeconfig, told));
     // Standard input may be open still.
     runtime.shutdown_background();
-    Ok(report(&calls))
+    done
 }
 
-async fn calls(plan: &Plan, kubeconfig: &Path) -> anyhow::Result<Vec<Call>> {
+async fn calls(plan: &Plan, kubeconfig: &Path, mut told: impl Write) -> anyhow::Result<()> {
     let mut clients = Vec::new();
-    for _ in 0..plan.clients {
-        let file = Kubeconfig::read_from(kubeconfig)?;
-        let mut config =
-            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
-        // What fails is to be seen.
-        config.default_retry = false;
-        clients.push(Client::try_from(config)?);
+    for n in 0..plan.clients {
+        clients.push(client(kubeconfig, n % 2 == 1).await?);
     }
     // Before the first call, so that none waits for it.
     let mut ended = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
-    let started = Instant::now();
+    let (started, began) = (Instant::now(), clock::now());
     let pause = Duration::from_secs(1) / plan.rate;
     let mut running = JoinSet::new();
-    let mut done = Vec::new();
     for (n, client) in (0u32..).zip(clients.iter().cycle()) {
         let due = pause * n;
         let is_over = tokio::select! {
@@ -164,63 +241,126 @@ async fn calls(plan: &Plan, kubeconfig: &Path) -> anyhow::Result<Vec<Call>> {
         }
         let (client, plan) = (client.clone(), plan.clone());
         running.spawn(async move {
-            let result = match timeout(PATIENCE, create(&client, &plan, n)).await {
-                Ok(result) => result.map_err(|error| told(&error)),
-                Err(_) => Err(format!("no answer within {PATIENCE:?}")),
+            let outcome = match timeout(PATIENCE, create(client, &plan, n)).await {
+                Ok(Ok(outcome)) => outcome,
+                Ok(Err(error)) => Outcome::Failed(sentence(&error)),
+                Err(_) => Outcome::Failed(format!("no answer within {PATIENCE:?}")),
             };
-            let answered = started.elapsed();
             Call {
-                due,
-                answered,
-                result,
+                due: began + due,
+                answered: began + started.elapsed(),
+                outcome,
             }
         });
         while let Some(Ok(call)) = running.try_join_next() {
-            done.push(call);
+            tell(&mut told, &call)?;
         }
     }
     while let Some(call) = running.join_next().await {
-        done.push(call.context("a call panicked")?);
+        tell(&mut told, &call.context("a call panicked")?)?;
     }
-    Ok(done)
+    Ok(())
+}
+
+fn tell(told: &mut impl Write, call: &Call) -> anyhow::Result<()> {
+    let line = serde_json::to_string(call)?;
+    writeln!(told, "{line}").context("nobody listens")
+}
+
+/// One with connections of its own. Not kube's, which speaks HTTP/1.1 alone, and without
+/// `TCP_NODELAY`: each call waited 40 ms for an acknowledgement.
+async fn client(kubeconfig: &Path, is_http2: bool) -> anyhow::Result<Client> {
+    let file = Kubeconfig::read_from(kubeconfig)?;
+    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
+    let mut tcp = HttpConnector::new();
+    tcp.set_nodelay(true);
+    tcp.enforce_http(false);
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config(config.rustls_client_config()?)
+        .https_only();
+    let connector = match is_http2 {
+        true => connector.enable_http2().wrap_connector(tcp),
+        false => connector.enable_http1().wrap_connector(tcp),
+    };
+    let pool = Pool::builder(TokioExecutor::new())
+        .http2_only(is_http2)
+        // What fails is to be seen.
+        .retry_canceled_requests(false)
+        .build(connector);
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer()?)
+        .map_err(BoxError::from)
+        .service(pool);
+    Ok(Client::new(service, config.default_namespace))
 }
 
 /// kube-apiserver's own sentence where there is one: kube tells it three times.
-fn told(error: &anyhow::Error) -> String {
+fn sentence(error: &anyhow::Error) -> String {
     match error.downcast_ref() {
         Some(kube::Error::Api(status)) => status.message.clone(),
         _ => format!("{error:#}"),
     }
 }
 
-/// Whether the Pod's images were swapped.
-async fn create(client: &Client, plan: &Plan, n: u32) -> anyhow::Result<bool> {
-    let containers: Vec<_> = (0..plan.containers)
-        .map(|n| json!({"name": format!("c{n}"), "image": plan.image}))
-        .collect();
-    let pod = json!({
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"generateName": format!("load-{n}-"), "labels": {"of": "load"}},
-        "spec": {"terminationGracePeriodSeconds": 0, "containers": containers},
-    });
-    let dry = if plan.is_real { "" } else { "?dryRun=All" };
-    let request = http::Request::post(format!("/api/v1/namespaces/{}/pods{dry}", plan.namespace))
-        .header("content-type", "application/json")
-        .body(pod.to_string().into_bytes())?;
+/// Makes a Pod and looks at its images.
+async fn create(client: Client, plan: &Plan, n: u32) -> anyhow::Result<Outcome> {
+    let is_real = plan.real > 0 && n.is_multiple_of(plan.real);
+    let pods = format!("/api/v1/namespaces/{}/pods", plan.namespace);
+    let dry = if is_real { "" } else { "?dryRun=All" };
+    let request = http::Request::post(format!("{pods}{dry}"))
+        .header(CONTENT_TYPE, "application/json")
+        .body(pod(plan, n).to_string().into_bytes())?;
     let made: Value = client.request(request).await?;
+    if is_real && let Some(name) = made.pointer("/metadata/name").and_then(Value::as_str) {
+        let delete = http::Request::delete(format!("{pods}/{name}")).body(Vec::new())?;
+        tokio::spawn(async move {
+            sleep(LIFE).await;
+            // If not, it goes with its namespace.
+            let _ = client.request_text(delete).await;
+        });
+    }
     let made = made
         .pointer("/spec/containers")
         .and_then(Value::as_array)
         .context("a Pod without containers")?;
-    let is_swapped = |container: &Value| container["image"] == plan.swapped;
-    Ok(made.len() == plan.containers && made.iter().all(is_swapped))
+    ensure!(made.len() == plan.containers, "{} containers", made.len());
+    let all_are = |image: &String| made.iter().all(|one| one["image"] == *image);
+    if plan.swapped.iter().any(all_are) {
+        return Ok(Outcome::Swapped);
+    }
+    let image = made.first().and_then(|one| one["image"].as_str());
+    Ok(Outcome::Unswapped(image.unwrap_or_default().to_owned()))
 }
 
-fn report(calls: &[Call]) -> Report {
-    let count = |wanted: fn(&Call) -> bool| calls.iter().filter(|call| wanted(call)).count();
-    let milliseconds = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
-    let mut latencies: Vec<_> = calls.iter().map(|call| call.answered - call.due).collect();
+fn pod(plan: &Plan, n: u32) -> Value {
+    let mut containers: Vec<_> = (0..plan.containers)
+        .map(|n| json!({"name": format!("c{n}"), "image": plan.image}))
+        .collect();
+    if plan.padding > 0
+        && let Some(first) = containers.first_mut()
+    {
+        first["env"] = json!([{"name": "PADDING", "value": "x".repeat(plan.padding)}]);
+    }
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"generateName": format!("load-{n}-"), "labels": {"of": "load"}},
+        "spec": {"terminationGracePeriodSeconds": 0, "containers": containers},
+    })
+}
+
+/// To the microsecond.
+pub(crate) fn milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
+}
+
+fn report(calls: &[&Call]) -> Report {
+    let count = |wanted: fn(&Outcome) -> bool| {
+        let outcomes = calls.iter().map(|call| &call.outcome);
+        outcomes.filter(|outcome| wanted(outcome)).count()
+    };
+    let mut latencies: Vec<_> = calls.iter().map(|call| call.latency()).collect();
     latencies.sort();
     let share = |hundredths: usize| {
         let at = (latencies.len() * hundredths)
@@ -230,16 +370,19 @@ fn report(calls: &[Call]) -> Report {
     };
     let mut failures: Vec<_> = calls
         .iter()
-        .filter_map(|call| call.result.clone().err())
+        .filter_map(|call| match &call.outcome {
+            Outcome::Failed(why) => Some(why.clone()),
+            _ => None,
+        })
         .collect();
     failures.sort();
     failures.dedup();
     failures.truncate(TOLD);
     Report {
         calls: calls.len(),
-        swapped: count(|call| call.result == Ok(true)),
-        unswapped: count(|call| call.result == Ok(false)),
-        failed: count(|call| call.result.is_err()),
+        swapped: count(Outcome::is_swapped),
+        unswapped: count(|outcome| matches!(outcome, Outcome::Unswapped(_))),
+        failed: count(|outcome| matches!(outcome, Outcome::Failed(_))),
         p50: share(50),
         p99: share(99),
         max: share(100),
@@ -249,29 +392,44 @@ fn report(calls: &[Call]) -> Report {
 }
 
 /// From the first call's time to the last answer.
-fn gap(calls: &[Call]) -> Duration {
-    let succeeded = |call: &&Call| call.result == Ok(true);
+fn gap(calls: &[&Call]) -> Duration {
+    let begin = calls.iter().map(|call| call.due).min();
+    let end = calls.iter().map(|call| call.answered).max();
     let mut successes: Vec<_> = calls
         .iter()
-        .filter(succeeded)
+        .filter(|call| call.outcome.is_swapped())
         .map(|call| call.answered)
         .collect();
     successes.sort();
-    let end = calls
-        .iter()
-        .map(|call| call.answered)
-        .max()
-        .unwrap_or_default();
-    let mut last = Duration::ZERO;
+    let mut last = begin.unwrap_or_default();
     let mut longest = Duration::ZERO;
-    for at in successes.into_iter().chain([end]) {
+    for at in successes.into_iter().chain(end) {
         longest = longest.max(at.saturating_sub(last));
         last = at;
     }
     longest
 }
 
+impl Call {
+    /// From when it was due to its answer.
+    pub fn latency(&self) -> Duration {
+        self.answered.saturating_sub(self.due)
+    }
+}
+
+impl Outcome {
+    /// Whether all is well.
+    pub fn is_swapped(&self) -> bool {
+        *self == Self::Swapped
+    }
+}
+
 impl Report {
+    /// Of these calls.
+    pub fn of<'a>(calls: impl IntoIterator<Item = &'a Call>) -> Self {
+        report(&calls.into_iter().collect::<Vec<_>>())
+    }
+
     /// Whether every Pod was let in, with the swapped image.
     pub fn is_clean(&self) -> bool {
         self.calls > 0 && self.swapped == self.calls
@@ -301,24 +459,28 @@ impl fmt::Display for Report {
 mod tests {
     use super::*;
 
-    fn call(due: u64, answered: u64, result: Result<bool, &str>) -> Call {
+    fn call(due: u64, answered: u64, outcome: Outcome) -> Call {
         Call {
-            due: Duration::from_millis(due),
-            answered: Duration::from_millis(answered),
-            result: result.map_err(str::to_owned),
+            due: Duration::from_millis(1_000 + due),
+            answered: Duration::from_millis(1_000 + answered),
+            outcome,
         }
+    }
+
+    fn failed(why: &str) -> Outcome {
+        Outcome::Failed(why.to_owned())
     }
 
     #[test]
     fn every_call_is_counted_once_and_latencies_count_from_when_it_was_due() {
         let calls = [
-            call(0, 10, Ok(true)),
-            call(100, 130, Ok(true)),
-            call(200, 700, Err("refused")),
-            call(300, 710, Ok(false)),
-            call(400, 720, Ok(true)),
+            call(0, 10, Outcome::Swapped),
+            call(100, 130, Outcome::Swapped),
+            call(200, 700, failed("refused")),
+            call(300, 710, Outcome::Unswapped(String::new())),
+            call(400, 720, Outcome::Swapped),
         ];
-        let report = report(&calls);
+        let report = Report::of(&calls);
         assert_eq!(
             (
                 report.calls,
@@ -337,10 +499,10 @@ mod tests {
 
     #[test]
     fn a_load_that_failed_from_the_start_is_one_gap() {
-        let failed = report(&[call(0, 5, Err("x")), call(10, 900, Err("x"))]);
-        assert_eq!(failed.gap, 900.0);
-        assert!(!failed.is_clean());
-        assert!(!report(&[]).is_clean());
-        assert!(report(&[call(0, 5, Ok(true))]).is_clean());
+        let all_failed = Report::of(&[call(0, 5, failed("x")), call(10, 900, failed("x"))]);
+        assert_eq!(all_failed.gap, 900.0);
+        assert!(!all_failed.is_clean());
+        assert!(!Report::of(&[]).is_clean());
+        assert!(Report::of(&[call(0, 5, Outcome::Swapped)]).is_clean());
     }
 }

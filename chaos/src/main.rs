@@ -12,8 +12,12 @@ use chaos::cluster::{self, Cluster};
 use chaos::guard::{self, Guard};
 use chaos::load::{self, Plan};
 use chaos::progress::{Step, say};
-use chaos::{binaries, doctor, flood, handshake, image, install, sidecar};
-use clap::{Parser, Subcommand};
+use chaos::scenario::Scenario;
+use chaos::scenario::run::Run;
+use chaos::scenario::runner::Options;
+use chaos::scenario::stage::Extent;
+use chaos::{binaries, doctor, flood, handshake, image, install, scenarios, sidecar};
+use clap::{Args, Parser, Subcommand};
 
 /// A real Kubernetes on this machine, in network namespaces of its own, and ImageSwap on it.
 ///
@@ -71,6 +75,10 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// List the scenarios
+    List,
+    /// Play scenarios, on a cluster of their own: exits with 1 if one costs more than it may
+    Run(RunArgs),
     /// Say where the logs are, or show one
     Logs {
         /// A program, such as kube-apiserver or node1-kubelet
@@ -102,6 +110,9 @@ enum Command {
         /// The name that the leaf must be for
         #[arg(long)]
         name: String,
+        /// Slow heads, large bodies and garbage, too
+        #[arg(long)]
+        hostile: bool,
         /// Upon whom
         address: SocketAddr,
     },
@@ -147,6 +158,44 @@ enum Command {
         /// Which
         name: String,
     },
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// Which; `list` shows them
+    #[arg(value_name = "SCENARIO", required_unless_present = "all", value_parser = scenario)]
+    scenarios: Vec<&'static Scenario>,
+    /// All, one after the other
+    #[arg(long, conflicts_with = "scenarios")]
+    all: bool,
+    /// Where to write report.html, report.json and report.md to
+    #[arg(long, value_name = "DIR", default_value = "target/chaos-report")]
+    report: PathBuf,
+    /// Pods a second
+    #[arg(long, value_name = "N", default_value = "40", value_parser = clap::value_parser!(u32).range(1..=2000))]
+    rate: u32,
+    /// By how many clients; every second one speaks HTTP/2
+    #[arg(long, value_name = "N", default_value = "4", value_parser = clap::value_parser!(u8).range(1..=64))]
+    clients: u8,
+    /// Play as little of each as the test suite does
+    #[arg(long)]
+    short: bool,
+    /// Set a variable of ImageSwap's, such as IMAGESWAP_DRAIN_DELAY=0s: to see what it is good for
+    #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
+    set: Vec<(String, String)>,
+    /// A static binary to put into ImageSwap's image, in place of one of these sources
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
+}
+
+fn scenario(name: &str) -> Result<&'static Scenario, String> {
+    scenarios::find(name)
+        .ok_or_else(|| "there is none of that name; `chaos list` shows them".into())
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("it is not NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 fn main() -> ExitCode {
@@ -196,17 +245,20 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 duration: Duration::from_secs(seconds),
                 clients: clients.into(),
                 containers: containers.into(),
-                is_real: real,
                 namespace: format!("load-{}", std::process::id()),
+                padding: 0,
                 image: install::UNSWAPPED.to_owned(),
-                swapped: image::WORKLOAD.to_owned(),
+                swapped: vec![image::WORKLOAD.to_owned()],
+                real: u32::from(real),
             };
             return load(&Cluster::open(&cli.cluster)?, &plan, json);
         }
         Command::LoadWorker { kubeconfig, plan } => {
-            let report = load::run(&serde_json::from_str(&plan)?, &kubeconfig)?;
-            println(&serde_json::to_string(&report)?);
+            let out = std::io::stdout();
+            load::run(&serde_json::from_str(&plan)?, &kubeconfig, out.lock())?;
         }
+        Command::List => list(),
+        Command::Run(args) => return run_scenarios(args),
         Command::Logs { program } => logs(&cli.cluster, program.as_deref())?,
         Command::Doctor { yes } => doctor::report(yes)?,
         Command::Init => init()?,
@@ -221,8 +273,13 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let own = read(cert)?.zip(read(key)?);
             println(&handshake::leaf(address, &name, &std::fs::read(ca)?, own)?);
         }
-        Command::Flood { ca, name, address } => {
-            let flooded = flood::run(address, &name, &std::fs::read(ca)?)?;
+        Command::Flood {
+            ca,
+            name,
+            hostile,
+            address,
+        } => {
+            let flooded = flood::run(address, &name, &std::fs::read(ca)?, hostile)?;
             println(&serde_json::to_string(&flooded)?);
         }
         Command::Sidecar { ca, image, address } => sidecar::serve(address, &image, &ca)?,
@@ -272,6 +329,48 @@ fn load(cluster: &Cluster, plan: &Plan, json: bool) -> anyhow::Result<ExitCode> 
         println(&report.to_string());
     }
     Ok(ExitCode::from(u8::from(!report.is_clean())))
+}
+
+fn list() {
+    let longest = scenarios::ALL.iter().map(|scenario| scenario.name.len());
+    let width = longest.max().unwrap_or(0);
+    for Scenario {
+        name,
+        about,
+        budget,
+        ..
+    } in scenarios::ALL
+    {
+        println(&format!(
+            "{name:<width$}  {about}; may cost: {}",
+            budget.words
+        ));
+    }
+}
+
+fn run_scenarios(args: RunArgs) -> anyhow::Result<ExitCode> {
+    let scenarios = match args.all {
+        true => scenarios::ALL.to_vec(),
+        false => args.scenarios,
+    };
+    let extent = if args.short {
+        Extent::Short
+    } else {
+        Extent::Full
+    };
+    let run = Run {
+        scenarios,
+        options: Options {
+            rate: args.rate,
+            clients: args.clients.into(),
+            set: args.set.into_iter().collect(),
+            extent,
+        },
+        folder: args.report,
+        binary: args.binary,
+        chaos: std::env::current_exe()?,
+    };
+    Ok(ExitCode::from(u8::from(!run.go()?)))
 }
 
 fn logs(name: &str, program: Option<&str>) -> anyhow::Result<()> {

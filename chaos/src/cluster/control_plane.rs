@@ -14,7 +14,10 @@ use crate::command::{eventually, run};
 /// kube-apiserver's audit log keeps what ImageSwap's service account asked for, and nothing else.
 const AUDITED: &str = "system:serviceaccount:imageswap-system:imageswap-sa";
 
-/// What etcd and kube-apiserver need; they find each other.
+const POLICY: &str = "control/audit-policy.json";
+const ADMISSION: &str = "control/admission.json";
+
+/// etcd and kube-apiserver; they find each other.
 pub(super) fn start(layout: &Layout, control: &Machine) -> anyhow::Result<()> {
     write_kubectl(layout)?;
     let data = layout.state.join("control/etcd");
@@ -29,7 +32,13 @@ pub(super) fn start(layout: &Layout, control: &Machine) -> anyhow::Result<()> {
             flag("log-level", "warn"),
         ],
     )?;
-    let policy = layout.state.join("control/audit-policy.json");
+    write_settings(layout)?;
+    start_apiserver(layout, control)
+}
+
+/// What kube-apiserver reads: whom it audits, and what it shows to webhooks.
+fn write_settings(layout: &Layout) -> anyhow::Result<()> {
+    let policy = layout.state.join(POLICY);
     fs::write(
         &policy,
         json!({
@@ -41,11 +50,10 @@ pub(super) fn start(layout: &Layout, control: &Machine) -> anyhow::Result<()> {
         .to_string(),
     )?;
     let secret = |name: &str| layout.secrets().join(name).display().to_string();
-    let admission = layout.state.join("control/admission.json");
     let callers = layout.state.join("control/webhooks.json");
     let plugin = "MutatingAdmissionWebhook";
     fs::write(
-        &admission,
+        layout.state.join(ADMISSION),
         json!({
             "apiVersion": "apiserver.config.k8s.io/v1",
             "kind": "AdmissionConfiguration",
@@ -70,6 +78,13 @@ pub(super) fn start(layout: &Layout, control: &Machine) -> anyhow::Result<()> {
         })
         .to_string(),
     )?;
+    Ok(())
+}
+
+/// kube-apiserver alone, as often as it has ended.
+pub(super) fn start_apiserver(layout: &Layout, control: &Machine) -> anyhow::Result<()> {
+    let secret = |name: &str| layout.secrets().join(name).display().to_string();
+    let own = |name: &str| layout.state.join(name).display().to_string();
     control.spawn(
         "kube-apiserver",
         &[
@@ -88,8 +103,8 @@ pub(super) fn start(layout: &Layout, control: &Machine) -> anyhow::Result<()> {
             flag("service-account-issuer", "https://kubernetes.default.svc"),
             flag("service-account-key-file", secret("accounts.crt")),
             flag("service-account-signing-key-file", secret("accounts.key")),
-            flag("admission-control-config-file", admission.display()),
-            flag("audit-policy-file", policy.display()),
+            flag("admission-control-config-file", own(ADMISSION)),
+            flag("audit-policy-file", own(POLICY)),
             flag("audit-log-path", layout.audit_log().display()),
         ],
     )

@@ -14,10 +14,10 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
 
-use crate::replicas::{leaves, replicas};
-use crate::rotation::{PATIENCE, TRUST_DELAY, foreign, patch_secret, secret, settled};
 use crate::status::Status;
 use crate::world::{Installed, World, under_load};
+use chaos::replicas::{leaves, replicas};
+use chaos::rotation::{PATIENCE, TRUST_DELAY, foreign, patch_secret, secret, settled};
 
 const SETTINGS: [(&str, &str); 1] = [("IMAGESWAP_TRUST_DELAY", TRUST_DELAY)];
 
@@ -26,7 +26,7 @@ const SYNC: Duration = Duration::from_secs(60);
 
 pub(crate) fn files(world: &World) -> anyhow::Result<()> {
     world.need_with(Installed::Production, &SETTINGS)?;
-    settled(world)?;
+    settled(&world.cluster)?;
     let (one, two) = (foreign()?, foreign()?);
     let mixed = Pem {
         key: one.key.clone(),
@@ -40,7 +40,7 @@ pub(crate) fn files(world: &World) -> anyhow::Result<()> {
         serves(world, &one)?;
         let patched = world.patched(&patch)?;
         // From here on the Secret means nothing.
-        patch_secret(world, &data(&mixed))?;
+        patch_secret(&world.cluster, &data(&mixed))?;
         serves(world, &one)?;
         let pods = names(world)?;
         let status = |ids: &[&str]| {
@@ -59,21 +59,21 @@ pub(crate) fn files(world: &World) -> anyhow::Result<()> {
     })?;
     say(format_args!("files mounted, broken, replaced: {report}"));
     ensure!(report.is_clean(), "{report}");
-    for pod in replicas(world)? {
+    for pod in replicas(&world.cluster)? {
         let status = &pod["status"]["containerStatuses"][0];
         ensure!(status["restartCount"] == 0, "{status}");
     }
     ensure!(names(world)? == pods, "other Pods");
     holds(world, &mixed)?;
     // What those without files will serve.
-    patch_secret(world, &data(&one))?;
+    patch_secret(&world.cluster, &data(&one))?;
     drop(patched);
     own_again(world)
 }
 
 pub(crate) fn annotated(world: &World) -> anyhow::Result<()> {
     world.need_with(Installed::Production, &SETTINGS)?;
-    settled(world)?;
+    settled(&world.cluster)?;
     let (one, two) = (foreign()?, foreign()?);
     let (report, ()) = under_load(world, || {
         annotate(world, &one)?;
@@ -87,14 +87,14 @@ pub(crate) fn annotated(world: &World) -> anyhow::Result<()> {
         let words = ["-n", NAMESPACE, "patch", "secret", "imageswap-tls-ca", "-p"];
         world.kubectl(&[&words[..], &[&patch]].concat())?;
         eventually("both CAs", PATIENCE, || believes(world, &two))?;
-        patch_secret(world, &data(&two))?;
+        patch_secret(&world.cluster, &data(&two))?;
         serves(world, &two)?;
 
         let broken = Pem {
             key: one.key.clone(),
             ..two.clone()
         };
-        patch_secret(world, &data(&broken))?;
+        patch_secret(&world.cluster, &data(&broken))?;
         refused(world)?;
         Status::outside(world)?.ensure(&["secret-unusable"])?;
         serves(world, &two)?;
@@ -126,19 +126,19 @@ fn annotate(world: &World, pem: &Pem) -> anyhow::Result<()> {
 
 /// Makes the Secret ImageSwap's own, with nothing in it that can be served.
 fn own_again(world: &World) -> anyhow::Result<()> {
-    let brought = secret(world)?["data"]["tls.crt"].clone();
+    let brought = secret(&world.cluster)?["data"]["tls.crt"].clone();
     let patch = json!({
         "metadata": {"annotations": {"imageswap-byoc": null}},
         "data": {"tls.key": STANDARD.encode("none")},
     });
-    patch_secret(world, &patch)?;
+    patch_secret(&world.cluster, &patch)?;
     world.kubectl(&["-n", NAMESPACE, "delete", "secret", "imageswap-tls-ca"])?;
     eventually("a pair of its own", PATIENCE, || {
-        let is = secret(world)?["data"]["tls.crt"].clone();
+        let is = secret(&world.cluster)?["data"]["tls.crt"].clone();
         ensure!(is != brought, "it is still the one that was brought");
         Ok(())
     })?;
-    settled(world)
+    settled(&world.cluster)
 }
 
 /// What docs/install.md has in the first block after these words.
@@ -173,7 +173,7 @@ fn serves(world: &World, pem: &Pem) -> anyhow::Result<()> {
     let chain = chain.collect::<Result<_, _>>()?;
     let wanted = Served::read(chain).context("no leaf")?.fingerprint();
     eventually("its leaf", SYNC, || {
-        let leaves = leaves(world)?;
+        let leaves = leaves(&world.cluster)?;
         let is_it = |leaf: &String| leaf.trim() == wanted;
         ensure!(leaves.len() == 3, "{} replicas", leaves.len());
         ensure!(leaves.iter().all(is_it), "{leaves:?}, not {wanted}");
@@ -202,7 +202,7 @@ fn refused(world: &World) -> anyhow::Result<()> {
 
 /// Whether the Secret has this pair, and nothing that ImageSwap put there.
 fn holds(world: &World, pem: &Pem) -> anyhow::Result<()> {
-    let is = secret(world)?;
+    let is = secret(&world.cluster)?;
     for (name, value) in data(pem)["data"].as_object().context("no data")? {
         ensure!(is["data"][name] == *value, "{name} was written");
     }
@@ -211,7 +211,7 @@ fn holds(world: &World, pem: &Pem) -> anyhow::Result<()> {
 }
 
 fn names(world: &World) -> anyhow::Result<Vec<String>> {
-    let pods = replicas(world)?;
+    let pods = replicas(&world.cluster)?;
     let name = |pod: &Value| pod["metadata"]["name"].as_str().map(str::to_owned);
     pods.iter()
         .map(|pod| name(pod).context("no name"))

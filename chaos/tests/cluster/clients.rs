@@ -11,17 +11,17 @@ use chaos::install::{self, NAMESPACE};
 use chaos::progress::say;
 use serde_json::json;
 
-use crate::replicas::replicas;
-use crate::rotation::{TRUST_DELAY, ask, finished, settled};
 use crate::status::Status;
 use crate::world::{Installed, World, text, under_load};
+use chaos::replicas::replicas;
+use chaos::rotation::{TRUST_DELAY, ask, finished, settled};
 
 pub(crate) fn only_kube_apiserver(world: &World) -> anyhow::Result<()> {
     world.need_with(
         Installed::Production,
         &[("IMAGESWAP_TRUST_DELAY", TRUST_DELAY)],
     )?;
-    settled(world)?;
+    settled(&world.cluster)?;
     let [_, _, ca] = world.cluster.caller();
     world.apply(&json!({
         "apiVersion": "v1",
@@ -44,15 +44,15 @@ pub(crate) fn only_kube_apiserver(world: &World) -> anyhow::Result<()> {
         let patched = world.patched(&patch.to_string())?;
         refused(world)?;
         // The leader has none to present, and sees what the others serve all the same.
-        ask(world, "clients")?;
-        finished(world, "clients")?;
+        ask(&world.cluster, "clients")?;
+        finished(&world.cluster, "clients")?;
         Status::outside(world)?.ensure(&[])?;
         Ok(patched)
     })?;
     say(format_args!("with a certificate: {report}"));
     ensure!(report.is_clean(), "{report}");
     // Probes ask for none: these have been alive all along.
-    for pod in replicas(world)? {
+    for pod in replicas(&world.cluster)? {
         let status = &pod["status"]["containerStatuses"][0];
         ensure!(status["ready"] == true, "{status}");
         ensure!(status["restartCount"] == 0, "{status}");
@@ -64,7 +64,7 @@ pub(crate) fn only_kube_apiserver(world: &World) -> anyhow::Result<()> {
 fn refused(world: &World) -> anyhow::Result<()> {
     let ca = world.cluster.folder().join("clients-ca.crt");
     fs::write(&ca, STANDARD.decode(install::ca_bundle(&world.cluster)?)?)?;
-    for pod in replicas(world)? {
+    for pod in replicas(&world.cluster)? {
         let name = pod["metadata"]["name"].as_str().context("no name")?;
         let ip = pod["status"]["podIP"].as_str().context("no address")?;
         let missing = r#"imageswap_clients_refused_total{reason="missing"}"#;

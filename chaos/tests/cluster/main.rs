@@ -14,8 +14,8 @@ mod install;
 mod overload;
 mod pods;
 mod replicas;
-mod restarts;
 mod rotation;
+mod scenarios;
 mod sidecars;
 mod status;
 mod steps;
@@ -114,9 +114,19 @@ const TESTS: &[(&str, Test)] = &[
         rotation::bundle_broken,
     ),
     (
-        "restarts::three_rollouts_under_load_lose_nothing",
-        restarts::rollouts,
+        "scenarios::rollouts_under_a_busy_load_lose_nothing",
+        |world| scenarios::play_at(world, "rollout-update", 280),
     ),
+    ("scenarios::scale", |world| scenarios::play(world, "scale")),
+    ("scenarios::drain_nodes", |world| {
+        scenarios::play(world, "drain-nodes")
+    }),
+    ("scenarios::apiserver_killed", |world| {
+        scenarios::play(world, "apiserver-killed")
+    }),
+    ("scenarios::etcd_frozen", |world| {
+        scenarios::play(world, "etcd-frozen")
+    }),
     (
         "steps::leaders_killed_in_every_step_of_a_rotation",
         steps::leaders_killed,

@@ -1,19 +1,14 @@
 //! More than one replica can do, of what is wanted and of what is not: nobody is refused.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, ChildStdout, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use chaos::flood::{Flooded, READY};
-use chaos::install;
+use chaos::flood::Upon;
 use chaos::load::{self, Plan, Report};
 use chaos::progress::say;
+use chaos::replicas::{find, replicas};
 use serde_json::{Value, json};
 
-use crate::replicas::replicas;
 use crate::world::{Installed, Namespace, Patched, World, dry_runs};
 
 /// Reviews under way at once, and clients that come at once.
@@ -68,7 +63,7 @@ pub(crate) fn flood(world: &World) -> anyhow::Result<()> {
     let (mut quiet, mut flooded): (f64, f64) = (0.0, f64::INFINITY);
     for _ in 0..2 {
         quiet = quiet.max(calm(world, &namespace)?.p99);
-        let flood = Flood::start(world, &pod)?;
+        let flood = Upon::start(&world.cluster, &address(world, &pod)?, &[])?;
         let report = calm(world, &namespace);
         let open = world.metric(&pod, "imageswap_connections")?;
         let wanted = flood.end()?;
@@ -93,7 +88,7 @@ fn alone<'a>(world: &'a World, container: &Value) -> anyhow::Result<(Patched<'a>
         "spec": {"replicas": 1, "template": {"spec": {"containers": [container]}}},
     });
     let patched = world.patched(&patch.to_string())?;
-    let pods = replicas(world)?;
+    let pods = replicas(&world.cluster)?;
     let name = pods[0]["metadata"]["name"].as_str().context("no name")?;
     Ok((patched, name.to_owned()))
 }
@@ -109,41 +104,9 @@ fn calm(world: &World, namespace: &Namespace<'_>) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-/// A flood upon one replica, from node 1's network.
-struct Flood {
-    child: Child,
-    output: BufReader<ChildStdout>,
-}
-
-impl Flood {
-    /// Returns when it is full.
-    fn start(world: &World, pod: &str) -> anyhow::Result<Self> {
-        let pods = replicas(world)?;
-        let pod = pods.iter().find(|it| it["metadata"]["name"] == pod);
-        let ip = pod.context("no such Pod")?["status"]["podIP"].clone();
-        let ip = ip.as_str().context("no address")?;
-        let ca = world.cluster.folder().join("flood-ca.crt");
-        std::fs::write(&ca, STANDARD.decode(install::ca_bundle(&world.cluster)?)?)?;
-        let mut command = world.cluster.chaos();
-        command
-            .args(["flood", "--name", install::HOST, "--ca"])
-            .arg(&ca)
-            .arg(format!("{ip}:5000"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
-        let mut child = command.spawn()?;
-        let mut output = BufReader::new(child.stdout.take().context("no output")?);
-        let mut line = String::new();
-        output.read_line(&mut line)?;
-        ensure!(line.trim() == READY, "it says {line:?}");
-        Ok(Self { child, output })
-    }
-
-    fn end(mut self) -> anyhow::Result<Flooded> {
-        // It goes on as long as this is open.
-        drop(self.child.stdin.take());
-        let flooded = serde_json::from_reader(self.output)?;
-        self.child.wait()?;
-        Ok(flooded)
-    }
+/// Where one replica answers.
+fn address(world: &World, pod: &str) -> anyhow::Result<String> {
+    let pod = find(&world.cluster, pod)?;
+    let ip = pod["status"]["podIP"].as_str().context("no address")?;
+    Ok(format!("{ip}:5000"))
 }

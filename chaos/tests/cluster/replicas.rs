@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use chaos::cluster::Machine;
-use chaos::command::{eventually, run};
+use chaos::command::eventually;
 use chaos::install::{self, NAMESPACE};
 use chaos::load::{self, Report};
 use chaos::progress::say;
+use chaos::replicas::{Process, leader, leaves, replicas, signal};
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -16,11 +16,11 @@ use crate::world::{Installed, World, dry_runs};
 
 pub(crate) fn one_leaf(world: &World) -> anyhow::Result<()> {
     world.need(Installed::Production)?;
-    let leaves = leaves(world)?;
+    let leaves = leaves(&world.cluster)?;
     ensure!(leaves.len() == 3, "{} replicas", leaves.len());
     ensure!(leaves.iter().all(|leaf| *leaf == leaves[0]), "{leaves:?}");
     // Spread over nodes: a wish to the scheduler, for a replica beside another is better than none.
-    let pods = replicas(world)?;
+    let pods = replicas(&world.cluster)?;
     let mut nodes: Vec<_> = pods
         .iter()
         .map(|pod| pod["spec"]["nodeName"].to_string())
@@ -33,11 +33,13 @@ pub(crate) fn one_leaf(world: &World) -> anyhow::Result<()> {
 
 pub(crate) fn killed_leader(world: &World) -> anyhow::Result<()> {
     world.need(Installed::Production)?;
-    let leader = eventually("a leader", Duration::from_secs(20), || leader(world))?;
+    let leader_before = eventually("a leader", Duration::from_secs(20), || {
+        leader(&world.cluster)
+    })?;
     let (secret, bundle, leaves_before) = (
         secret(world)?,
         install::ca_bundle(&world.cluster)?,
-        leaves(world)?,
+        leaves(&world.cluster)?,
     );
 
     // Meanwhile Pods are created, none of which may be let through as it is.
@@ -45,12 +47,12 @@ pub(crate) fn killed_leader(world: &World) -> anyhow::Result<()> {
     let plan = dry_runs(&namespace, Duration::from_secs(60));
     let load = load::start(&world.cluster, &plan)?;
     std::thread::sleep(Duration::from_secs(2));
-    kill(world, &leader, Process::First)?;
+    signal(&world.cluster, &leader_before, Process::First, "KILL")?;
     let killed = Instant::now();
     // The lease's time and a few polls.
     eventually("another leader", Duration::from_secs(25), || {
-        let now = self::leader(world)?;
-        ensure!(now != leader, "it is {now} still");
+        let now = leader(&world.cluster)?;
+        ensure!(now != leader_before, "it is {now} still");
         Ok(())
     })?;
     let took = killed.elapsed();
@@ -68,7 +70,10 @@ pub(crate) fn killed_leader(world: &World) -> anyhow::Result<()> {
         install::ca_bundle(&world.cluster)? == bundle,
         "the caBundle was written"
     );
-    ensure!(leaves(world)? == leaves_before, "another leaf is served");
+    ensure!(
+        leaves(&world.cluster)? == leaves_before,
+        "another leaf is served"
+    );
     Ok(())
 }
 
@@ -83,9 +88,9 @@ pub(crate) fn killed_workers(world: &World) -> anyhow::Result<()> {
     std::thread::sleep(Duration::from_secs(2));
     for _ in 0..ROUNDS {
         for name in &names {
-            kill(world, name, Process::Worker)?;
+            signal(&world.cluster, name, Process::Worker, "KILL")?;
             // At once, and on new connections: whoever comes early waits.
-            leaves(world)?;
+            leaves(&world.cluster)?;
         }
     }
     std::thread::sleep(Duration::from_secs(2));
@@ -146,31 +151,6 @@ fn lost_only(report: &Report, excuses: &[&str], most: usize) -> anyhow::Result<(
     Ok(())
 }
 
-/// One of a replica's two processes.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Process {
-    /// The container's first one, with which all others end: the keeper.
-    First,
-    /// The server, its child.
-    Worker,
-}
-
-/// Kills a process of a replica, which is named by its Pod or as the Lease does, as a fault of its own
-/// would: nothing is said or given up.
-pub(crate) fn kill(world: &World, replica: &str, process: Process) -> anyhow::Result<()> {
-    let pods = replicas(world)?;
-    let is_it = |pod: &&Value| {
-        let name = pod["metadata"]["name"].as_str();
-        name.is_some_and(|name| replica.contains(name))
-    };
-    let pod = pods
-        .iter()
-        .find(is_it)
-        .with_context(|| format!("no Pod is the replica {replica}"))?;
-    let (node, process) = self::process(world, pod, process)?;
-    run(node.command("kill").args(["-s", "KILL", &process])).map(drop)
-}
-
 /// Each replica with its container, the times it was started anew, and whether it is ready.
 fn containers(world: &World) -> anyhow::Result<Vec<(String, String, u64, bool)>> {
     let one = |pod: &Value| {
@@ -182,69 +162,15 @@ fn containers(world: &World) -> anyhow::Result<Vec<(String, String, u64, bool)>>
             status["ready"].as_bool()?,
         ))
     };
-    let pods = replicas(world)?;
+    let pods = replicas(&world.cluster)?;
     let all = pods
         .iter()
         .map(|pod| one(pod).context("a Pod without a status"));
     all.collect()
 }
 
-/// The node of a Pod, and the number that one of its container's processes has there.
-pub(crate) fn process<'w>(
-    world: &'w World,
-    pod: &Value,
-    process: Process,
-) -> anyhow::Result<(&'w Machine, String)> {
-    let nodes = world.cluster.nodes().iter();
-    let mut own = nodes.filter(|node| pod["spec"]["nodeName"] == node.name);
-    let node = own.next().context("no such node")?;
-    let id = pod["status"]["containerStatuses"][0]["containerID"].as_str();
-    let id = id
-        .context("no container")?
-        .trim_start_matches("containerd://");
-    // A table of container, process and state.
-    let tasks = run(&mut node.ctr(&["tasks", "ls"]))?;
-    let line = tasks.lines().find(|line| line.starts_with(id));
-    let first = line.and_then(|line| line.split_whitespace().nth(1));
-    let first = first.context("no such process")?;
-    let number = match process {
-        Process::First => first.to_owned(),
-        // It is the first one's only child.
-        Process::Worker => eventually("a worker", Duration::from_secs(10), || {
-            let children = format!("/proc/{first}/task/{first}/children");
-            let found = run(node.command("cat").arg(children))?.trim().to_owned();
-            ensure!(!found.is_empty(), "{first} has no child");
-            Ok(found)
-        })?,
-    };
-    Ok((node, number))
-}
-
 /// The Secret's version: any write changes it.
 fn secret(world: &World) -> anyhow::Result<String> {
     let secret = world.get(&["-n", NAMESPACE, "secret/imageswap-tls"])?;
     Ok(secret["metadata"]["resourceVersion"].to_string())
-}
-
-pub(crate) fn leader(world: &World) -> anyhow::Result<String> {
-    let lease = world.get(&["-n", NAMESPACE, "lease/imageswap-leader"])?;
-    let holder = lease["spec"]["holderIdentity"].as_str().unwrap_or_default();
-    ensure!(!holder.is_empty(), "nobody leads");
-    Ok(holder.to_owned())
-}
-
-pub(crate) fn replicas(world: &World) -> anyhow::Result<Vec<Value>> {
-    let list = world.get(&["-n", NAMESPACE, "pods", "-l", "app=imageswap"])?;
-    let pods = list["items"].as_array().context("no list")?;
-    let lives = |pod: &&Value| pod["metadata"]["deletionTimestamp"].is_null();
-    Ok(pods.iter().filter(lives).cloned().collect())
-}
-
-/// The leaf of each replica as a handshake sees it, each verified against the live caBundle.
-pub(crate) fn leaves(world: &World) -> anyhow::Result<Vec<String>> {
-    let leaf = |pod: &Value| {
-        let ip = pod["status"]["podIP"].as_str().context("no address")?;
-        install::leaf(&world.cluster, &format!("{ip}:5000"))
-    };
-    replicas(world)?.iter().map(leaf).collect()
 }

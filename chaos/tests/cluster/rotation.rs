@@ -1,45 +1,36 @@
 //! The certificate rotated, and everything about it broken, while Pods are created all along: none
 //! may be refused, and none let through as it is.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chaos::command::eventually;
-use chaos::install::{self, CONFIGURATION, NAMESPACE};
+use chaos::install::{CONFIGURATION, NAMESPACE};
 use chaos::progress::say;
-use imageswap::pki;
-use serde_json::{Value, json};
-use time::OffsetDateTime;
+use chaos::replicas::{Process, leader, leaves, names, signal};
+use chaos::rotation::{
+    PATIENCE, TRUST_DELAY, ask, data_of, finished, foreign, patch_secret, secret, served, settled,
+};
+use serde_json::json;
 
-use crate::replicas::{Process, kill, leader, leaves, replicas};
 use crate::world::{Installed, World, under_load};
-
-/// What asks for a rotation, and what says that it was begun.
-const ROTATE: &str = "k8s.twr.io/imageswap-rotate";
-const ROTATED: &str = "k8s.twr.io/imageswap-rotated";
-
-/// Shorter than any person would set it: one kube-apiserver learns at once.
-pub(crate) const TRUST_DELAY: &str = "1s";
-
-/// How long one rotation may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn ten_forced(world: &World) -> anyhow::Result<()> {
     quick(world)?;
-    let mut seen = vec![leaves(world)?];
+    let mut seen = vec![leaves(&world.cluster)?];
     let (report, ()) = under_load(world, || {
         for n in 1..=10 {
             // Most are asked for before the last one's CA is pruned.
             let (token, is_last) = (format!("test-{n}"), n % 5 == 0);
-            ask(world, &token)?;
+            ask(&world.cluster, &token)?;
             if is_last {
-                finished(world, &token)?;
+                finished(&world.cluster, &token)?;
             } else {
-                served(world, seen.last().context("none")?)?;
+                served(&world.cluster, seen.last().context("none")?)?;
             }
-            seen.push(leaves(world)?);
+            seen.push(leaves(&world.cluster)?);
         }
         Ok(())
     })?;
@@ -76,24 +67,26 @@ fn told(world: &World) -> anyhow::Result<()> {
 
 pub(crate) fn secret_broken(world: &World) -> anyhow::Result<()> {
     quick(world)?;
-    let before = leaves(world)?;
+    let before = leaves(&world.cluster)?;
     let (report, ()) = under_load(world, || {
         world.kubectl(&["-n", NAMESPACE, "delete", "secret", "imageswap-tls"])?;
-        eventually("the Secret again", PATIENCE, || secret(world).map(drop))?;
-        settled(world)?;
+        eventually("the Secret again", PATIENCE, || {
+            secret(&world.cluster).map(drop)
+        })?;
+        settled(&world.cluster)?;
         for broken in [
             json!({"tls.key": STANDARD.encode("rubbish")}),
             json!({"tls.crt": "", "ca.crt": null}),
         ] {
-            patch_secret(world, &json!({"data": broken}))?;
-            settled(world)?;
+            patch_secret(&world.cluster, &json!({"data": broken}))?;
+            settled(&world.cluster)?;
         }
         Ok(())
     })?;
     say(format_args!("Secret deleted and broken: {report}"));
     ensure!(report.is_clean(), "{report}");
     // Written back from memory, not made anew.
-    ensure!(leaves(world)? == before, "another leaf is served");
+    ensure!(leaves(&world.cluster)? == before, "another leaf is served");
     Ok(())
 }
 
@@ -101,16 +94,14 @@ pub(crate) fn secret_broken(world: &World) -> anyhow::Result<()> {
 /// make another pair; the one that has it writes it back, whoever led.
 pub(crate) fn secret_lost_as_servers_are_killed(world: &World) -> anyhow::Result<()> {
     quick(world)?;
-    let before = leaves(world)?;
-    let (leader, all) = (leader(world)?, replicas(world)?);
-    let names = all
-        .iter()
-        .filter_map(|pod| pod["metadata"]["name"].as_str());
-    let (led, others): (Vec<_>, Vec<_>) = names.partition(|name| leader.contains(*name));
+    let before = leaves(&world.cluster)?;
+    let (leader, names) = (leader(&world.cluster)?, names(&world.cluster)?);
+    let is_leader = |name: &&String| leader.contains(name.as_str());
+    let (led, others): (Vec<_>, Vec<_>) = names.iter().partition(is_leader);
     world.kubectl(&["-n", NAMESPACE, "delete", "secret", "imageswap-tls"])?;
     // It may have been put back already: then it goes again, and nobody is left who led.
     for name in led.iter().chain(others.iter().skip(1)) {
-        kill(world, name, Process::Worker)?;
+        signal(&world.cluster, name, Process::Worker, "KILL")?;
     }
     let gone = [
         "-n",
@@ -122,13 +113,15 @@ pub(crate) fn secret_lost_as_servers_are_killed(world: &World) -> anyhow::Result
     ];
     world.kubectl(&gone)?;
     let lost = Instant::now();
-    eventually("the Secret again", PATIENCE, || secret(world).map(drop))?;
+    eventually("the Secret again", PATIENCE, || {
+        secret(&world.cluster).map(drop)
+    })?;
     let took = lost.elapsed();
-    settled(world)?;
+    settled(&world.cluster)?;
     say(format_args!(
         "the Secret lost as servers were killed: written back after {took:?}"
     ));
-    ensure!(leaves(world)? == before, "another leaf is served");
+    ensure!(leaves(&world.cluster)? == before, "another leaf is served");
     Ok(())
 }
 
@@ -136,13 +129,8 @@ pub(crate) fn foreign_pair(world: &World) -> anyhow::Result<()> {
     quick(world)?;
     let pair = foreign()?;
     let (report, ()) = under_load(world, || {
-        let data = json!({"data": {
-            "tls.crt": STANDARD.encode(&pair.chain),
-            "tls.key": STANDARD.encode(&pair.key),
-            "ca.crt": STANDARD.encode(&pair.ca),
-        }});
-        patch_secret(world, &data)?;
-        settled(world)
+        patch_secret(&world.cluster, &data_of(&pair))?;
+        settled(&world.cluster)
     })?;
     say(format_args!(
         "Secret replaced by a pair of another CA: {report}"
@@ -171,7 +159,9 @@ pub(crate) fn bundle_broken(world: &World) -> anyhow::Result<()> {
         let (report, took) = under_load(world, || {
             let broken = Instant::now();
             world.kubectl(&words)?;
-            eventually("a bundle that trusts", PATIENCE, || leaves(world).map(drop))?;
+            eventually("a bundle that trusts", PATIENCE, || {
+                leaves(&world.cluster).map(drop)
+            })?;
             Ok(broken.elapsed())
         })?;
         say(format_args!(
@@ -185,7 +175,7 @@ pub(crate) fn bundle_broken(world: &World) -> anyhow::Result<()> {
         // Until it is repaired nothing can be done, and that must not be long.
         ensure!(report.unswapped == 0, "{report}");
         ensure!(report.gap < 2_000.0, "{report}");
-        settled(world)?;
+        settled(&world.cluster)?;
     }
     Ok(())
 }
@@ -198,98 +188,5 @@ fn quick(world: &World) -> anyhow::Result<()> {
         Installed::Production,
         &[("IMAGESWAP_TRUST_DELAY", TRUST_DELAY)],
     )?;
-    settled(world)
-}
-
-/// Waits until every replica serves one leaf, and another than before.
-fn served(world: &World, before: &[String]) -> anyhow::Result<()> {
-    eventually("another leaf", PATIENCE, || {
-        let now = leaves(world)?;
-        ensure!(now.iter().all(|leaf| *leaf == now[0]), "{now:?}");
-        ensure!(!before.contains(&now[0]), "it is the old one");
-        Ok(())
-    })
-}
-
-pub(crate) fn ask(world: &World, token: &str) -> anyhow::Result<()> {
-    let annotation = format!("{ROTATE}={token}");
-    let words = [
-        "-n",
-        NAMESPACE,
-        "annotate",
-        "--overwrite",
-        "secret",
-        "imageswap-tls",
-        &annotation,
-    ];
-    world.kubectl(&words).map(drop)
-}
-
-/// Waits until the rotation that was asked for is done, and all is at rest.
-pub(crate) fn finished(world: &World, token: &str) -> anyhow::Result<()> {
-    eventually("the rotation is begun", PATIENCE, || {
-        let done = secret(world)?["metadata"]["annotations"][ROTATED].clone();
-        ensure!(done == token, "the last one was {done}");
-        Ok(())
-    })?;
-    settled(world)
-}
-
-/// Waits until nothing is staged, one CA is believed, and every replica serves the Secret's leaf.
-pub(crate) fn settled(world: &World) -> anyhow::Result<()> {
-    eventually("all is at rest", PATIENCE, || {
-        let secret = secret(world)?;
-        let data = secret["data"].as_object().context("an empty Secret")?;
-        let is_staged = data.contains_key("next.crt") || data.contains_key("next.key");
-        ensure!(!is_staged, "a pair is staged");
-        let ca = data
-            .get("ca.crt")
-            .and_then(Value::as_str)
-            .context("no ca.crt")?;
-        let (ca, bundle) = (
-            STANDARD.decode(ca)?,
-            STANDARD.decode(install::ca_bundle(&world.cluster)?)?,
-        );
-        for (name, pem) in [("ca.crt", &ca), ("the caBundle", &bundle)] {
-            let count = String::from_utf8_lossy(pem)
-                .matches("BEGIN CERTIFICATE")
-                .count();
-            ensure!(count == 1, "{name} holds {count} CAs");
-        }
-        ensure!(bundle == ca, "the caBundle is another than ca.crt");
-        let leaves = leaves(world)?;
-        ensure!(leaves.len() == 3, "{} replicas", leaves.len());
-        ensure!(leaves.iter().all(|leaf| *leaf == leaves[0]), "{leaves:?}");
-        Ok(())
-    })
-}
-
-/// As an administrator would, or a tool that thinks the Secret its own.
-pub(crate) fn patch_secret(world: &World, patch: &Value) -> anyhow::Result<()> {
-    let patch = patch.to_string();
-    let words = [
-        "-n",
-        NAMESPACE,
-        "patch",
-        "secret",
-        "imageswap-tls",
-        "--type=merge",
-        "-p",
-        &patch,
-    ];
-    world.kubectl(&words).map(drop)
-}
-
-pub(crate) fn secret(world: &World) -> anyhow::Result<Value> {
-    world.get(&["-n", NAMESPACE, "secret/imageswap-tls"])
-}
-
-/// A good pair for our Service, of a CA that nobody knows.
-pub(crate) fn foreign() -> anyhow::Result<pki::Pem> {
-    let names = [install::HOST.to_owned()];
-    Ok(pki::mint(
-        &names,
-        time::Duration::days(300),
-        OffsetDateTime::now_utc(),
-    )?)
+    settled(&world.cluster)
 }

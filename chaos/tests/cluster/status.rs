@@ -9,9 +9,9 @@ use chaos::command::{eventually, output, run};
 use chaos::install::{self, CONFIGURATION, NAMESPACE};
 use serde_json::{Value, json};
 
-use crate::replicas::{Process, leader, process, replicas};
-use crate::rotation::{PATIENCE, TRUST_DELAY, ask, finished, settled};
 use crate::world::{Installed, World, text};
+use chaos::replicas::{Process, leader, process, replicas};
+use chaos::rotation::{PATIENCE, TRUST_DELAY, ask, finished, settled};
 
 /// A handshake that nobody answers takes five seconds, and probes must notice first.
 const SOON: Duration = Duration::from_secs(30);
@@ -77,11 +77,11 @@ fn finds(world: &World, ids: &[&str]) -> anyhow::Result<()> {
 pub(crate) fn in_every_state(world: &World) -> anyhow::Result<()> {
     const TRUST: (&str, &str) = ("IMAGESWAP_TRUST_DELAY", TRUST_DELAY);
     world.need_with(Installed::Production, &[TRUST])?;
-    settled(world)?;
+    settled(&world.cluster)?;
     healthy(world)?;
     in_a_rotation(world).context("in a rotation")?;
     with_one_down(world).context("with one down")?;
-    settled(world)?;
+    settled(&world.cluster)?;
 
     // Nobody is there, and those who come then leave the caBundle to somebody who does not care.
     world.set(&[TRUST, ("IMAGESWAP_PATCH_CA_BUNDLE", "false")])?;
@@ -101,13 +101,13 @@ pub(crate) fn in_every_state(world: &World) -> anyhow::Result<()> {
     );
 
     world.need_with(Installed::Production, &[TRUST])?;
-    settled(world)?;
+    settled(&world.cluster)?;
     finds(world, &[])
 }
 
 fn healthy(world: &World) -> anyhow::Result<()> {
     finds(world, &[])?;
-    let pods = replicas(world)?;
+    let pods = replicas(&world.cluster)?;
     let name = pods[0]["metadata"]["name"].as_str().context("no name")?;
     let inside = Status::inside(world, name)?;
     inside.ensure(&[])?;
@@ -118,13 +118,17 @@ fn healthy(world: &World) -> anyhow::Result<()> {
     let is_well = |replica: &Value| replica["trusted"] == true && replica["ready"] == true;
     ensure!(seen.iter().all(is_well), "{}", inside.report);
     let holder = inside.report["leader"]["holder"].as_str();
-    ensure!(holder == Some(&leader(world)?), "{}", inside.report);
+    ensure!(
+        holder == Some(&leader(&world.cluster)?),
+        "{}",
+        inside.report
+    );
     Ok(())
 }
 
 /// Nothing is wrong, and both CAs are shown.
 fn in_a_rotation(world: &World) -> anyhow::Result<()> {
-    ask(world, "status")?;
+    ask(&world.cluster, "status")?;
     let status = eventually("both CAs", PATIENCE, || {
         let status = Status::outside(world)?;
         ensure!(
@@ -141,19 +145,19 @@ fn in_a_rotation(world: &World) -> anyhow::Result<()> {
         status.report
     );
     ensure!(status.code == Some(0), "{:?}", status.code);
-    finished(world, "status")
+    finished(&world.cluster, "status")
 }
 
 /// One that does not lead stands still.
 fn with_one_down(world: &World) -> anyhow::Result<()> {
-    let holder = leader(world)?;
-    let pods = replicas(world)?;
+    let holder = leader(&world.cluster)?;
+    let pods = replicas(&world.cluster)?;
     let leads = |pod: &&Value| {
         let name = pod["metadata"]["name"].as_str();
         name.is_some_and(|name| holder.contains(name))
     };
     let pod = pods.iter().find(|pod| !leads(pod)).context("no Pod")?;
-    let (node, process) = process(world, pod, Process::Worker)?;
+    let (node, process) = process(&world.cluster, pod, Process::Worker)?;
     let signal = |signal: &str| run(node.command("kill").args(["-s", signal, &process]));
     signal("STOP")?;
     let found = finds(

@@ -14,9 +14,10 @@ use chaos::install::{self, CONFIGURATION, NAMESPACE};
 use chaos::progress::say;
 use serde_json::{Value, json};
 
-use crate::replicas::{Process, leader, lost_own_calls_only, process, replicas};
-use crate::rotation::{PATIENCE, TRUST_DELAY, ask, finished, secret, settled};
+use crate::replicas::lost_own_calls_only;
 use crate::world::{Installed, World, under_load};
+use chaos::replicas::{Process, leader, process, replicas};
+use chaos::rotation::{PATIENCE, TRUST_DELAY, ask, finished, secret, settled};
 
 /// Short, so that the next leader comes soon: what is at stake here is what it does then.
 const SETTINGS: [(&str, &str); 2] = [
@@ -104,7 +105,7 @@ pub(crate) fn leaders_deleted(world: &World) -> anyhow::Result<()> {
 
 fn in_every_step(world: &World, end: End) -> anyhow::Result<chaos::load::Report> {
     world.need_with(Installed::Production, &SETTINGS)?;
-    settled(world)?;
+    settled(&world.cluster)?;
     let (report, ()) = under_load(world, || {
         for step in &STEPS {
             let started = Instant::now();
@@ -125,28 +126,28 @@ fn in_every_step(world: &World, end: End) -> anyhow::Result<chaos::load::Report>
 /// One rotation. Says what the leader that went left behind.
 fn one(world: &World, step: &Step, end: End) -> anyhow::Result<String> {
     let token = format!("{end:?}-{}", step.name);
-    let holder = eventually("a leader", PATIENCE, || leader(world))?;
+    let holder = eventually("a leader", PATIENCE, || leader(&world.cluster))?;
     let armed = Armed::new(world, &holder, end)?;
     let mut watch = Watch::start(world, step)?;
-    ask(world, &token)?;
+    ask(&world.cluster, &token)?;
     watch.reached(step)?;
     if step.name == "wait" {
         waits(world, &armed.pod)?;
     }
     armed.fire()?;
-    let secret_left = secret(world)?;
+    let secret_left = secret(&world.cluster)?;
     let bundle_left = install::ca_bundle(&world.cluster)?;
     // It led to the end, and was not put aside for another one before.
     let to_come = match &secret_left["data"]["next.crt"] {
         Value::Null => &secret_left["data"]["tls.crt"],
         next => next,
     };
-    finished(world, &token)?;
+    finished(&world.cluster, &token)?;
     ensure!(
-        secret(world)?["data"]["tls.crt"] == *to_come,
+        secret(&world.cluster)?["data"]["tls.crt"] == *to_come,
         "another pair was made"
     );
-    let now = leader(world)?;
+    let now = leader(&world.cluster)?;
     ensure!(now != holder, "{holder} leads still");
     install::wait(&world.cluster)?;
     let ca = secret_left["data"]["ca.crt"].as_str().unwrap_or_default();
@@ -232,7 +233,7 @@ struct Armed {
 
 impl Armed {
     fn new(world: &World, holder: &str, end: End) -> anyhow::Result<Self> {
-        let pods = replicas(world)?;
+        let pods = replicas(&world.cluster)?;
         let name = |pod: &Value| pod["metadata"]["name"].as_str().map(str::to_owned);
         let pod = pods
             .iter()
@@ -241,7 +242,7 @@ impl Armed {
         let name = name(pod).unwrap_or_default();
         let (mut command, told) = match end {
             End::Killed => {
-                let (node, process) = process(world, pod, Process::Worker)?;
+                let (node, process) = process(&world.cluster, pod, Process::Worker)?;
                 let mut sh = node.command("sh");
                 sh.args(["-c", "read go && kill -s KILL \"$1\"", "sh", &process]);
                 (sh, "go".to_owned())

@@ -1,20 +1,18 @@
 //! The cluster that all tests share, what is installed on it, and what a test asks of it.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use chaos::cluster::Cluster;
-use chaos::command::{eventually, output, run};
-use chaos::guard::Guard;
+use chaos::command::{eventually, output};
+use chaos::guard::{self, Guard};
 use chaos::install::{self, NAMESPACE};
 use chaos::load::{self, Plan, Report};
-use chaos::progress::say;
 use chaos::{binaries, doctor};
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -73,7 +71,7 @@ impl World {
         let binaries = binaries::ready()?;
         // Before the cluster, which would only be in its way.
         let binary = chaos::image::binary()?;
-        let lock = lock()?;
+        let lock = guard::turn()?;
         let chaos = Path::new(CHAOS);
         let guard = Guard::start(chaos, NAME)?;
         let cluster = Cluster::up(NAME, 3, binaries, chaos)?;
@@ -99,7 +97,7 @@ impl World {
 
     /// What `kubectl` prints.
     pub(crate) fn kubectl(&self, words: &[&str]) -> anyhow::Result<String> {
-        run(&mut self.cluster.kubectl(words))
+        self.cluster.ask(words)
     }
 
     /// What `kubectl` says as it refuses.
@@ -112,10 +110,7 @@ impl World {
 
     /// A series of a replica's metrics, 0 if it has none of that name.
     pub(crate) fn metric(&self, pod: &str, series: &str) -> anyhow::Result<f64> {
-        let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:9090/proxy/metrics");
-        let page = self.kubectl(&["get", "--raw", &path])?;
-        let value = |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok();
-        Ok(page.lines().find_map(value).unwrap_or_default())
+        install::metric(&self.cluster, pod, series)
     }
 
     pub(crate) fn apply(&self, manifest: &Value) -> anyhow::Result<String> {
@@ -124,8 +119,7 @@ impl World {
 
     /// An object, as JSON.
     pub(crate) fn get(&self, words: &[&str]) -> anyhow::Result<Value> {
-        let words = [&["get", "-o", "json"], words].concat();
-        Ok(serde_json::from_str(&self.kubectl(&words)?)?)
+        self.cluster.get(words)
     }
 
     // === installing ===
@@ -163,63 +157,27 @@ impl World {
 
     /// Says whether that is a change, which replicas learn when they are started anew.
     pub(crate) fn set(&self, settings: &[(&str, &str)]) -> anyhow::Result<bool> {
-        let settings: BTreeMap<_, _> = settings.iter().copied().collect();
-        let words = ["-n", NAMESPACE, "get", "configmap", "imageswap-env"];
-        let words = [
-            &words[..],
-            &["--ignore-not-found", "-o", "jsonpath={.data}"],
-        ]
-        .concat();
-        let is = self.kubectl(&words)?;
-        if is == serde_json::to_string(&settings)? || is.is_empty() && settings.is_empty() {
-            return Ok(false);
-        }
-        self.apply(&serde_json::json!({
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"name": "imageswap-env", "namespace": NAMESPACE},
-            "data": settings,
-        }))?;
-        Ok(true)
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        install::set(&self.cluster, &settings.iter().map(owned).collect())
     }
 
     /// All replicas one after the other, as a person would do it; waits until the last one is there.
     pub(crate) fn restart(&self) -> anyhow::Result<()> {
-        self.kubectl(&[
-            "-n",
-            NAMESPACE,
-            "rollout",
-            "restart",
-            "deployment/imageswap",
-        ])?;
-        install::wait(&self.cluster)
+        install::restart(&self.cluster)
     }
 
-    /// Changes the Deployment as a person's kustomize patch would (YAML or JSON), until what is given
-    /// is dropped. Returns when the replicas as they were are gone, who serve on for a while.
+    /// Changes the Deployment as a person's kustomize patch would, until what is given is dropped.
+    /// Returns when the replicas as they were are gone, who serve on for a while.
     pub(crate) fn patched(&self, patch: &str) -> anyhow::Result<Patched<'_>> {
-        let before = self.get(&["-n", NAMESPACE, "deployment/imageswap"])?;
+        let before = install::deployment(&self.cluster)?;
         let patched = Patched {
             world: self,
             before,
         };
-        self.patch_deployment("--type=strategic", patch)?;
+        install::patch_deployment(&self.cluster, "strategic", patch)?;
         install::wait(&self.cluster)?;
-        let words = ["-n", NAMESPACE, "get", "deployment/imageswap", "-o"];
-        let words = [&words[..], &["jsonpath={.spec.replicas}"]].concat();
-        let wanted: usize = self.kubectl(&words)?.parse()?;
-        eventually("the old replicas go", Duration::from_secs(40), || {
-            let pods = self.kubectl(&["-n", NAMESPACE, "get", "pods", "-o", "name"])?;
-            ensure!(pods.lines().count() == wanted, "{pods}");
-            Ok(())
-        })?;
+        install::old_ones_gone(&self.cluster)?;
         Ok(patched)
-    }
-
-    fn patch_deployment(&self, kind: &str, patch: &str) -> anyhow::Result<()> {
-        let words = ["patch", "deployment/imageswap", kind, "-p", patch];
-        self.kubectl(&[&["-n", NAMESPACE], &words[..]].concat())
-            .map(drop)
     }
 
     pub(crate) fn installed(&self) -> Installed {
@@ -232,15 +190,16 @@ impl World {
 
     /// Removes all that any installation brings.
     pub(crate) fn uninstall(&self) -> anyhow::Result<()> {
-        // The widest one holds all that the others do.
-        let all = overlay(Installed::ClusterWide);
-        self.removing(&["delete", "-k", &all, "--ignore-not-found", "--timeout=60s"])
+        self.removing(|| install::remove(&self.cluster))
     }
 
-    /// Removes an installation with this command.
-    pub(crate) fn removing(&self, words: &[&str]) -> anyhow::Result<()> {
+    /// Removes an installation in this way.
+    pub(crate) fn removing(
+        &self,
+        remove: impl FnOnce() -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         let started = OffsetDateTime::now_utc();
-        self.kubectl(words)?;
+        remove()?;
         self.set_installed(Installed::Nothing);
         self.removals
             .lock()
@@ -299,26 +258,7 @@ impl World {
     /// Copies all logs to where they outlive the cluster.
     pub(crate) fn keep_logs(&self, test: &str) -> anyhow::Result<PathBuf> {
         let name = format!("{}-{}", std::process::id(), test.replace("::", "-"));
-        let folder = self.cluster.keep_logs(&name)?;
-        let write = |file: &str, words: &[&str]| {
-            let output = output(&mut self.cluster.kubectl(words))?;
-            let all = [output.stdout, output.stderr].concat();
-            fs::write(folder.join(file), all).context("can't write")
-        };
-        write("pods.txt", &["get", "pods", "-A", "-o", "wide"])?;
-        write("events.txt", &["get", "events", "-A"])?;
-        write(
-            "webhook.yaml",
-            &["get", "mutatingwebhookconfigurations", "-o", "yaml"],
-        )?;
-        let pods = self.kubectl(&["-n", NAMESPACE, "get", "pods", "-o", "name"])?;
-        for pod in pods.lines() {
-            let file = pod.replace("pod/", "");
-            write(&format!("{file}.log"), &["-n", NAMESPACE, "logs", pod])?;
-            let before = ["-n", NAMESPACE, "logs", "--previous", pod];
-            write(&format!("{file}-before.log"), &before)?;
-        }
-        Ok(folder)
+        install::keep_logs(&self.cluster, &name)
     }
 }
 
@@ -354,15 +294,10 @@ impl Namespace<'_> {
 
 impl Drop for Patched<'_> {
     fn drop(&mut self) {
-        let replace = ["replicas", "template"].map(|part| {
-            let value = &self.before["spec"][part];
-            serde_json::json!({"op": "replace", "path": format!("/spec/{part}"), "value": value})
-        });
+        let cluster = &self.world.cluster;
         // A test that failed has more to say; another one that needs it says so.
-        let _ = self
-            .world
-            .patch_deployment("--type=json", &Value::from(replace.to_vec()).to_string())
-            .and_then(|()| install::wait(&self.world.cluster));
+        let _ = install::patch_deployment(cluster, "json", &install::undoing(&self.before))
+            .and_then(|()| install::wait(cluster));
     }
 }
 
@@ -375,25 +310,14 @@ impl Drop for Namespace<'_> {
     }
 }
 
-/// Two runs on one machine take turns: their clusters would have one name.
-fn lock() -> anyhow::Result<File> {
-    fs::create_dir_all(chaos::cache())?;
-    let lock = File::create(chaos::cache().join("tests.lock"))?;
-    if lock.try_lock().is_err() {
-        say("another run of these tests is under way on this machine: waiting for its end");
-        lock.lock()?;
-    }
-    Ok(lock)
-}
-
 /// The folder of an installation.
 pub(crate) fn overlay(installed: Installed) -> String {
-    let folder = match installed {
-        Installed::Nothing | Installed::Base => "deploy/base",
-        Installed::Production => "deploy/overlays/production",
-        Installed::ClusterWide => "deploy/overlays/cluster-wide",
+    let variant = match installed {
+        Installed::Nothing | Installed::Base => install::Variant::Base,
+        Installed::Production => install::Variant::Production,
+        Installed::ClusterWide => install::Variant::ClusterWide,
     };
-    chaos::repository().join(folder).display().to_string()
+    variant.folder()
 }
 
 /// A Pod with one container, of an image that must be swapped to run.
@@ -418,20 +342,8 @@ pub(crate) fn under_load<T>(
     world: &World,
     work: impl FnOnce() -> anyhow::Result<T>,
 ) -> anyhow::Result<(Report, T)> {
-    under_load_of(world, RATE, work)
-}
-
-/// The same, with so many Pods a second.
-pub(crate) fn under_load_of<T>(
-    world: &World,
-    rate: u32,
-    work: impl FnOnce() -> anyhow::Result<T>,
-) -> anyhow::Result<(Report, T)> {
     let namespace = world.namespace()?;
-    let plan = Plan {
-        rate,
-        ..dry_runs(&namespace, Duration::from_secs(600))
-    };
+    let plan = dry_runs(&namespace, Duration::from_secs(600));
     let load = load::start(&world.cluster, &plan)?;
     std::thread::sleep(Duration::from_secs(2));
     let done = work();
@@ -451,9 +363,10 @@ pub(crate) fn dry_runs(namespace: &Namespace<'_>, duration: Duration) -> Plan {
         clients: 4,
         containers: 1,
         namespace: namespace.name.clone(),
+        padding: 0,
         image: UNSWAPPED.to_owned(),
-        swapped: SWAPPED.to_owned(),
-        is_real: false,
+        swapped: vec![SWAPPED.to_owned()],
+        real: 0,
     }
 }
 

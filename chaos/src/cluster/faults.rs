@@ -1,0 +1,90 @@
+//! What can be broken of a cluster, and mended again.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+
+use super::network::ip;
+use super::{Cluster, Machine, control_plane, node};
+use crate::command::{eventually, run};
+
+impl Cluster {
+    /// Cuts a node off from all others: its processes go on, no packet comes or goes.
+    ///
+    /// # Errors
+    /// There is no such node.
+    pub fn cut_off(&self, node: &Machine) -> anyhow::Result<()> {
+        self.link(node, "down")
+    }
+
+    /// Ends [`Cluster::cut_off`].
+    ///
+    /// # Errors
+    /// There is no such node.
+    pub fn join_again(&self, node: &Machine) -> anyhow::Result<()> {
+        self.link(node, "up")
+    }
+
+    fn link(&self, node: &Machine, state: &str) -> anyhow::Result<()> {
+        let bridge = self.layout.network(0);
+        ip(&["-n", &bridge, "link", "set", &node.name, state]).map(drop)
+    }
+
+    /// Kills all that runs on a node, at once: containerd, kubelet, kube-proxy, and every container.
+    ///
+    /// # Errors
+    /// No process can be started there to do it.
+    pub fn kill_node(&self, node: &Machine) -> anyhow::Result<()> {
+        // -1: all that may be signalled but the namespace's first process.
+        run(node.command("sh").args(["-c", "kill -s KILL -- -1"])).map(drop)
+    }
+
+    /// Starts on a node what [`Cluster::kill_node`] has killed, but for the containers.
+    ///
+    /// # Errors
+    /// containerd does not come up.
+    pub fn start_node(&self, node: &Machine) -> anyhow::Result<()> {
+        let mut numbered = self.numbered();
+        let found = numbered.find(|(_, machine)| machine.name == node.name);
+        let (n, machine) = found.with_context(|| format!("there is no {}", node.name))?;
+        node::start_runtime(&self.layout, n, machine)?;
+        node::start(&self.layout, n, machine)
+    }
+
+    /// Waits until kube-apiserver is told by a node that it is ready.
+    ///
+    /// # Errors
+    /// It is not in time.
+    pub fn node_ready(&self, node: &Machine) -> anyhow::Result<()> {
+        let name = format!("node/{}", node.name);
+        let words = ["wait", "--for=condition=Ready", &name, "--timeout=90s"];
+        self.ask(&words).map(drop)
+    }
+
+    /// Sends a signal, such as `STOP`, to a program of the control plane.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn signal(&self, program: &str, signal: &str) -> anyhow::Result<()> {
+        let script = "kill -s \"$2\" $(pidof \"$1\")";
+        let mut sh = self.parts.control.command("sh");
+        run(sh.args(["-c", script, "sh", program, signal])).map(drop)
+    }
+
+    /// Whether a program of the control plane runs.
+    pub fn runs(&self, program: &str) -> bool {
+        run(self.parts.control.command("pidof").arg(program)).is_ok()
+    }
+
+    /// Starts kube-apiserver, which has ended, and waits until it answers.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub fn start_apiserver(&self) -> anyhow::Result<()> {
+        ensure!(!self.runs("kube-apiserver"), "kube-apiserver runs still");
+        control_plane::start_apiserver(&self.layout, &self.parts.control)?;
+        eventually("kube-apiserver", Duration::from_secs(60), || {
+            self.ask(&["get", "--raw", "/readyz"]).map(drop)
+        })
+    }
+}

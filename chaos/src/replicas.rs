@@ -1,0 +1,135 @@
+//! ImageSwap's replicas, seen from outside: who they are, who leads, what they serve; and their
+//! processes, to be killed or stopped.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use serde_json::Value;
+
+use crate::cluster::{Cluster, Machine};
+use crate::command::{eventually, run};
+use crate::install::{self, NAMESPACE};
+use crate::json::{at, text_at};
+
+/// One of a replica's two processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Process {
+    /// The container's first one, with which all others end: the keeper.
+    First,
+    /// The server, its child.
+    Worker,
+}
+
+/// The Pods that are not about to go.
+///
+/// # Errors
+/// kube-apiserver does not answer.
+pub fn replicas(cluster: &Cluster) -> anyhow::Result<Vec<Value>> {
+    let list = cluster.get(&["-n", NAMESPACE, "pods", "-l", "app=imageswap"])?;
+    let pods = at(&list, "/items").as_array().context("no list")?;
+    let lives = |pod: &&Value| at(pod, "/metadata/deletionTimestamp").is_null();
+    Ok(pods.iter().filter(lives).cloned().collect())
+}
+
+/// Their names.
+///
+/// # Errors
+/// As for [`replicas`].
+pub fn names(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
+    let pods = replicas(cluster)?;
+    Ok(pods.iter().map(|pod| name(pod).to_owned()).collect())
+}
+
+/// A Pod's name.
+pub fn name(pod: &Value) -> &str {
+    text_at(pod, "/metadata/name")
+}
+
+/// The Lease's holder.
+///
+/// # Errors
+/// Nobody leads.
+pub fn leader(cluster: &Cluster) -> anyhow::Result<String> {
+    let lease = cluster.get(&["-n", NAMESPACE, "lease/imageswap-leader"])?;
+    let holder = text_at(&lease, "/spec/holderIdentity");
+    ensure!(!holder.is_empty(), "nobody leads");
+    Ok(holder.to_owned())
+}
+
+/// The Pod of a replica that is named by its Pod, or as the Lease does.
+///
+/// # Errors
+/// There is none.
+pub fn find(cluster: &Cluster, replica: &str) -> anyhow::Result<Value> {
+    let pods = replicas(cluster)?;
+    let is_it = |pod: &Value| !name(pod).is_empty() && replica.contains(name(pod));
+    let found = pods.into_iter().find(is_it);
+    found.with_context(|| format!("no Pod is the replica {replica}"))
+}
+
+/// The leaf of each replica as a handshake sees it, each verified against the live caBundle.
+///
+/// # Errors
+/// One does not answer, or is not believed.
+pub fn leaves(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
+    let leaf =
+        |pod: &Value| install::leaf(cluster, &format!("{}:5000", text_at(pod, "/status/podIP")));
+    replicas(cluster)?.iter().map(leaf).collect()
+}
+
+/// The node on which a Pod is.
+///
+/// # Errors
+/// It is on none.
+pub fn node<'c>(cluster: &'c Cluster, pod: &Value) -> anyhow::Result<&'c Machine> {
+    let mut nodes = cluster.nodes().iter();
+    nodes
+        .find(|node| text_at(pod, "/spec/nodeName") == node.name)
+        .with_context(|| format!("{} is on no node", name(pod)))
+}
+
+/// The node of a Pod, and the number that one of its container's processes has there.
+///
+/// # Errors
+/// It has none.
+pub fn process<'c>(
+    cluster: &'c Cluster,
+    pod: &Value,
+    process: Process,
+) -> anyhow::Result<(&'c Machine, String)> {
+    let node = node(cluster, pod)?;
+    let id = text_at(pod, "/status/containerStatuses/0/containerID");
+    let id = id.trim_start_matches("containerd://");
+    ensure!(!id.is_empty(), "{} has no container", name(pod));
+    // A table of container, process and state.
+    let tasks = run(&mut node.ctr(&["tasks", "ls"]))?;
+    let line = tasks.lines().find(|line| line.starts_with(id));
+    let first = line.and_then(|line| line.split_whitespace().nth(1));
+    let first = first.context("no such process")?;
+    let number = match process {
+        Process::First => first.to_owned(),
+        // It is the first one's only child.
+        Process::Worker => eventually("a worker", Duration::from_secs(10), || {
+            let children = format!("/proc/{first}/task/{first}/children");
+            let found = run(node.command("cat").arg(children))?.trim().to_owned();
+            ensure!(!found.is_empty(), "{first} has no child");
+            Ok(found)
+        })?,
+    };
+    Ok((node, number))
+}
+
+/// Sends a signal, such as `KILL`, to a process of a replica, which is named as for [`find`].
+///
+/// # Errors
+/// There is no such replica or process.
+pub fn signal(
+    cluster: &Cluster,
+    replica: &str,
+    process: Process,
+    signal: &str,
+) -> anyhow::Result<()> {
+    let pod = find(cluster, replica)?;
+    let (node, process) = self::process(cluster, &pod, process)?;
+    run(node.command("kill").args(["-s", signal, &process])).map(drop)
+}

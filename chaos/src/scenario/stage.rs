@@ -1,0 +1,275 @@
+//! What a scenario may do: the cluster, and a diary of what it did there.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::timeline::{Diary, Excuse, Span};
+use crate::clock;
+use crate::cluster::{Cluster, Machine};
+use crate::command::eventually;
+use crate::install::{self, NAMESPACE};
+use crate::json::{at, text_at};
+use crate::replicas;
+
+/// How often something is done that is done for a minute.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// How much of a scenario is played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// All of it.
+    Full,
+    /// As little as still shows something: for the test suite.
+    Short,
+}
+
+/// Where a scenario plays.
+#[derive(Debug)]
+pub struct Stage<'c> {
+    /// On which ImageSwap is installed.
+    pub cluster: &'c Cluster,
+    /// In which the load's Pods are made.
+    pub namespace: String,
+    /// How much is played.
+    pub extent: Extent,
+    diary: Mutex<Diary>,
+}
+
+impl<'c> Stage<'c> {
+    pub(super) fn new(cluster: &'c Cluster, namespace: String, extent: Extent) -> Self {
+        Self {
+            cluster,
+            namespace,
+            extent,
+            diary: Mutex::default(),
+        }
+    }
+
+    pub(super) fn diary(&self) -> MutexGuard<'_, Diary> {
+        self.diary.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The one or the other, by how much is played.
+    pub fn by_extent<T>(&self, full: T, short: T) -> T {
+        match self.extent {
+            Extent::Full => full,
+            Extent::Short => short,
+        }
+    }
+
+    // === the diary ===
+
+    /// The fault, with its healing: before it and after it all calls must be well.
+    ///
+    /// # Errors
+    /// Those of the work.
+    pub fn fault<T>(&self, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let (span, done) = spanned(work);
+        self.diary().fault = Some(span);
+        done
+    }
+
+    /// A time within the fault in which a call that fails is not ImageSwap's.
+    ///
+    /// # Errors
+    /// Those of the work.
+    pub fn excused<T>(
+        &self,
+        what: &str,
+        most: Option<Duration>,
+        work: impl FnOnce() -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let (span, done) = spanned(work);
+        self.excuse(span, what, most, false);
+        done
+    }
+
+    /// A time in which nobody asked for ImageSwap: Pods may also go through as they are.
+    ///
+    /// # Errors
+    /// Those of the work.
+    pub fn uninstalled<T>(
+        &self,
+        what: &str,
+        work: impl FnOnce() -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let (span, done) = spanned(work);
+        self.excuse(span, what, None, true);
+        done
+    }
+
+    fn excuse(&self, span: Span, what: &str, most: Option<Duration>, is_uninstalled: bool) {
+        self.diary().excuses.push(Excuse {
+            span,
+            what: what.to_owned(),
+            most,
+            is_uninstalled,
+        });
+    }
+
+    /// Something was done.
+    pub fn event(&self, what: impl Into<String>) {
+        self.diary().events.push((clock::now(), what.into()));
+    }
+
+    /// Something was found out.
+    pub fn note(&self, what: impl Into<String>) {
+        self.diary().notes.push(what.into());
+    }
+
+    /// Does something every two seconds for a minute, or four times where that is enough. Gives how
+    /// often that was.
+    ///
+    /// # Errors
+    /// Those of the work.
+    pub fn for_a_minute(
+        &self,
+        mut work: impl FnMut(usize) -> anyhow::Result<()>,
+    ) -> anyhow::Result<usize> {
+        let times = self.by_extent(30, 4);
+        let began = clock::now();
+        for n in 0..times {
+            let due = began + EVERY * u32::try_from(n)?;
+            std::thread::sleep(due.saturating_sub(clock::now()));
+            work(n)?;
+        }
+        Ok(times)
+    }
+
+    /// So many calls may be lost, as was seen just before the fault.
+    pub fn may_lose(&self, most: usize, why: impl Into<String>) {
+        self.diary().may_lose = Some(most);
+        self.note(why);
+    }
+
+    // === the cluster ===
+
+    /// `kubectl` in ImageSwap's namespace.
+    ///
+    /// # Errors
+    /// It fails.
+    pub fn kubectl(&self, words: &[&str]) -> anyhow::Result<String> {
+        self.cluster.ask(&[&["-n", NAMESPACE], words].concat())
+    }
+
+    /// The replica that leads, waited for.
+    ///
+    /// # Errors
+    /// None does within half a minute.
+    pub fn leader(&self) -> anyhow::Result<String> {
+        eventually("a leader", Duration::from_secs(30), || {
+            replicas::leader(self.cluster)
+        })
+    }
+
+    /// A replica whose turn it is: the leader in every third, else the one that has been there longest,
+    /// of those that are ready.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn next_victim(&self, n: usize) -> anyhow::Result<String> {
+        let mut pods = eventually("a replica that is ready", Duration::from_secs(30), || {
+            let mut pods = replicas::replicas(self.cluster)?;
+            pods.retain(|pod| *at(pod, "/status/containerStatuses/0/ready") == true);
+            anyhow::ensure!(!pods.is_empty(), "none is");
+            Ok(pods)
+        })?;
+        pods.sort_by_key(|pod| text_at(pod, "/metadata/creationTimestamp").to_owned());
+        let leader = replicas::leader(self.cluster).unwrap_or_default();
+        let names: Vec<_> = pods.iter().map(replicas::name).collect();
+        let leads = names.iter().find(|name| leader.contains(**name));
+        let one = leads.filter(|_| n.is_multiple_of(3)).or(names.first());
+        Ok((*one.context("no replica")?).to_owned())
+    }
+
+    /// What becomes of an image at the moment.
+    ///
+    /// # Errors
+    /// The Pod is refused.
+    pub fn swapped(&self, image: &str) -> anyhow::Result<String> {
+        let image = format!("--image={image}");
+        let words = [
+            "-n",
+            &self.namespace,
+            "run",
+            "probe",
+            &image,
+            "--dry-run=server",
+        ];
+        let shown = ["-o", "jsonpath={.spec.containers[0].image}"];
+        self.cluster.ask(&[&words[..], &shown].concat())
+    }
+
+    /// Waits for another leader than this one, and says how long that took.
+    ///
+    /// # Errors
+    /// There is none in time.
+    pub fn another_leads(&self, than: &str, within: Duration) -> anyhow::Result<()> {
+        let began = clock::now();
+        let now = eventually("another leader", within, || {
+            let now = replicas::leader(self.cluster)?;
+            anyhow::ensure!(now != than, "it is {now} still");
+            Ok(now)
+        })?;
+        self.event(format!("{now} leads"));
+        let took = clock::now().saturating_sub(began).as_secs_f64();
+        self.note(format!("another leader after {took:.1} s"));
+        Ok(())
+    }
+
+    /// A node that the control plane is not on, with the Pod of a replica there.
+    ///
+    /// # Errors
+    /// All replicas are beside the control plane.
+    pub fn node_with_replica(&self) -> anyhow::Result<(&'c Machine, String)> {
+        let pods = replicas::replicas(self.cluster)?;
+        let mut on_nodes = pods.iter().filter_map(|pod| {
+            let node = replicas::node(self.cluster, pod).ok()?;
+            Some((node, replicas::name(pod).to_owned()))
+        });
+        let first = self.cluster.nodes().first().map(|node| node.name.as_str());
+        on_nodes
+            .find(|(node, _)| Some(node.name.as_str()) != first)
+            .context("all replicas are on node 1")
+    }
+
+    /// Waits until ImageSwap is rolled out, and no replica of before is left.
+    ///
+    /// # Errors
+    /// It is not in time.
+    pub fn rolled_out(&self) -> anyhow::Result<()> {
+        install::wait(self.cluster)?;
+        install::old_ones_gone(self.cluster)
+    }
+
+    /// Replicas with this change to their container (a strategic patch) while something is done.
+    ///
+    /// # Errors
+    /// They do not come up, or those of the work.
+    pub fn with_container(
+        &self,
+        container: &serde_json::Value,
+        work: impl FnOnce() -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let before = install::deployment(self.cluster)?;
+        let mut container = container.clone();
+        if let Some(container) = container.as_object_mut() {
+            container.insert("name".to_owned(), "imageswap".into());
+        }
+        let template = serde_json::json!({"spec": {"containers": [container]}});
+        let patch = serde_json::json!({"spec": {"template": template}}).to_string();
+        install::patch_deployment(self.cluster, "strategic", &patch)?;
+        let done = self.rolled_out().and_then(|()| work());
+        install::patch_deployment(self.cluster, "json", &install::undoing(&before))?;
+        done.and_then(|()| self.rolled_out())
+    }
+}
+
+fn spanned<T>(work: impl FnOnce() -> T) -> (Span, T) {
+    let from = clock::now();
+    let done = work();
+    let to = clock::now();
+    (Span { from, to }, done)
+}

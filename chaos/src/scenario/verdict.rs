@@ -1,0 +1,331 @@
+//! What a scenario cost, against what it may cost. Nothing here does anything.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::timeline::{Diary, Excuse};
+use crate::load::{Call, Outcome, Report};
+
+/// What a scenario may cost.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Budget {
+    /// Calls that may be lost during the fault: failed, and not excused. None may be let through
+    /// unswapped.
+    pub lost: usize,
+    /// How many times longer than before the fault the 99 of 100 fastest may take during it.
+    pub slower: Option<u32>,
+    /// The longest that any call may take.
+    pub longest: Option<Duration>,
+    /// All that, and what is excused, for a person.
+    pub words: &'static str,
+}
+
+/// The judgement.
+#[derive(Debug, Clone, Serialize)]
+pub struct Verdict {
+    /// Within the budget, and green before and after.
+    pub is_passed: bool,
+    /// If not, why not.
+    pub reasons: Vec<String>,
+    /// Calls that failed, or were let through unswapped, and are not excused.
+    pub lost: usize,
+    /// Calls for which nobody can answer: the time was excused.
+    pub excused: usize,
+    /// Calls answered before the fault.
+    pub before: Report,
+    /// Calls under way during it.
+    pub during: Report,
+    /// Calls made after it.
+    pub after: Report,
+    /// All.
+    pub all: Report,
+}
+
+impl Budget {
+    /// Nothing is lost, nothing unswapped.
+    pub const NOTHING: Self = Self {
+        lost: 0,
+        slower: None,
+        longest: None,
+        words: "0",
+    };
+
+    /// Nothing but what is excused; the words say what that is.
+    pub const fn nothing_but(words: &'static str) -> Self {
+        Self {
+            words,
+            ..Self::NOTHING
+        }
+    }
+}
+
+/// In which part of a scenario a call was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Before,
+    During,
+    After,
+}
+
+/// Without a fault all is before it.
+pub(super) fn part(call: &Call, diary: &Diary) -> Part {
+    match diary.fault {
+        Some(fault) if call.due >= fault.to => Part::After,
+        Some(fault) if call.answered >= fault.from => Part::During,
+        _ => Part::Before,
+    }
+}
+
+/// Whether a call was under way while what befell it was excused.
+pub(super) fn is_excused(call: &Call, excuses: &[Excuse]) -> bool {
+    excuses.iter().any(|excuse| covers(excuse, call))
+}
+
+fn covers(excuse: &Excuse, call: &Call) -> bool {
+    let is_meant = match call.outcome {
+        Outcome::Swapped => false,
+        Outcome::Unswapped(_) => excuse.is_uninstalled,
+        Outcome::Failed(_) => true,
+    };
+    is_meant && call.answered >= excuse.span.from && call.due <= excuse.span.to
+}
+
+/// From when the first call was due that an excuse covers, to the answer of the last.
+fn failing(excuse: &Excuse, calls: &[Call]) -> Duration {
+    let covered = || calls.iter().filter(|call| covers(excuse, call));
+    let first = covered().map(|call| call.due).min().unwrap_or_default();
+    let last = covered().map(|call| call.answered).max();
+    last.unwrap_or_default().saturating_sub(first)
+}
+
+/// Judges all calls. `played` is what the scenario itself came to.
+pub fn judge(
+    budget: &Budget,
+    calls: &[Call],
+    diary: &Diary,
+    played: Result<(), String>,
+) -> Verdict {
+    let of = |wanted: Part| {
+        let own = calls.iter().filter(|call| part(call, diary) == wanted);
+        own.collect::<Vec<_>>()
+    };
+    let lost = |calls: &[&Call]| {
+        let bad = calls.iter().filter(|call| !call.outcome.is_swapped());
+        bad.filter(|call| !is_excused(call, &diary.excuses)).count()
+    };
+    let [before, during, after] = [Part::Before, Part::During, Part::After].map(of);
+    let all: Vec<_> = calls.iter().collect();
+    let report = |calls: &[&Call]| Report::of(calls.iter().copied());
+    let bad = all.iter().filter(|call| !call.outcome.is_swapped()).count();
+    let mut verdict = Verdict {
+        is_passed: true,
+        reasons: played.err().into_iter().collect(),
+        lost: lost(&all),
+        excused: bad - lost(&all),
+        before: report(&before),
+        during: report(&during),
+        after: report(&after),
+        all: report(&all),
+    };
+    for (when, calls) in [("before", &before), ("after", &after)] {
+        match lost(calls) {
+            _ if calls.is_empty() => verdict.fail(format!("no call {when} the fault")),
+            0 => {}
+            lost => verdict.fail(format!(
+                "{lost} lost {when} the fault, where all must be well"
+            )),
+        }
+    }
+    let in_fault = lost(&during);
+    let most = diary.may_lose.unwrap_or(budget.lost);
+    if in_fault > most {
+        verdict.fail(format!("{in_fault} lost, and {most} may be"));
+    }
+    let through = |call: &&Call| matches!(call.outcome, Outcome::Unswapped(_));
+    let through: Vec<_> = all.iter().copied().filter(through).collect();
+    if lost(&through) > 0 {
+        verdict.fail(format!("{} let through unswapped", lost(&through)));
+    }
+    verdict.check_times(budget);
+    for excuse in &diary.excuses {
+        verdict.check_excuse(excuse, failing(excuse, calls));
+    }
+    verdict.is_passed = verdict.reasons.is_empty();
+    verdict
+}
+
+impl Verdict {
+    fn fail(&mut self, reason: String) {
+        self.reasons.push(reason);
+    }
+
+    fn check_times(&mut self, budget: &Budget) {
+        let (quiet, busy) = (self.before.p99, self.during.p99);
+        if let Some(slower) = budget.slower
+            && busy > quiet * f64::from(slower)
+        {
+            self.fail(format!(
+                "p99 {busy} ms during the fault, {quiet} ms before it; {slower} times as long may be"
+            ));
+        }
+        if let Some(longest) = budget.longest
+            && self.all.max > longest.as_secs_f64() * 1e3
+        {
+            self.fail(format!(
+                "a call took {} ms, and {longest:?} may be",
+                self.all.max
+            ));
+        }
+    }
+
+    fn check_excuse(&mut self, excuse: &Excuse, took: Duration) {
+        if let Some(most) = excuse.most
+            && took > most
+        {
+            self.fail(format!(
+                "{}: calls failed for {:.1} s, and {most:?} may be",
+                excuse.what,
+                took.as_secs_f64()
+            ));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::timeline::Span;
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn span(from: u64, to: u64) -> Span {
+        Span {
+            from: at(from),
+            to: at(to),
+        }
+    }
+
+    /// A call a second for 30 seconds, answered in a tenth; these go wrong.
+    fn calls(wrong: &[(u64, Outcome)]) -> Vec<Call> {
+        let outcome = |n| wrong.iter().find(|(at, _)| *at == n);
+        let one = |n| Call {
+            due: at(n),
+            answered: at(n) + Duration::from_millis(100),
+            outcome: outcome(n).map_or(Outcome::Swapped, |(_, outcome)| outcome.clone()),
+        };
+        (0..30).map(one).collect()
+    }
+
+    fn failed() -> Outcome {
+        Outcome::Failed("EOF".to_owned())
+    }
+
+    fn unswapped() -> Outcome {
+        Outcome::Unswapped("nginx".to_owned())
+    }
+
+    /// A fault from 10 to 20, with 12 to 15 excused.
+    fn diary() -> Diary {
+        let excuse = Excuse {
+            span: span(12, 15),
+            what: "away".to_owned(),
+            most: Some(at(5)),
+            is_uninstalled: false,
+        };
+        Diary {
+            fault: Some(span(10, 20)),
+            excuses: vec![excuse],
+            ..Diary::default()
+        }
+    }
+
+    #[test]
+    fn a_verdict_by_what_went_wrong_and_when() {
+        let two = Budget {
+            lost: 2,
+            ..Budget::NOTHING
+        };
+        for (what, wrong, budget, passed, lost, excused) in [
+            ("all well", vec![], Budget::NOTHING, true, 0, 0),
+            ("over", vec![(11, failed())], Budget::NOTHING, false, 1, 0),
+            (
+                "within",
+                vec![(11, failed()), (18, failed())],
+                two,
+                true,
+                2,
+                0,
+            ),
+            ("before", vec![(3, failed())], two, false, 1, 0),
+            ("after", vec![(20, failed())], two, false, 1, 0),
+            ("excused", vec![(13, failed())], Budget::NOTHING, true, 0, 1),
+            ("let through", vec![(11, unswapped())], two, false, 1, 0),
+            (
+                "let through while away",
+                vec![(13, unswapped())],
+                two,
+                false,
+                1,
+                0,
+            ),
+        ] {
+            let verdict = judge(&budget, &calls(&wrong), &diary(), Ok(()));
+            let seen = (verdict.is_passed, verdict.lost, verdict.excused);
+            assert_eq!(
+                seen,
+                (passed, lost, excused),
+                "{what}: {:?}",
+                verdict.reasons
+            );
+        }
+    }
+
+    #[test]
+    fn while_it_is_uninstalled_pods_may_go_through() {
+        let mut diary = diary();
+        diary.excuses[0].is_uninstalled = true;
+        let verdict = judge(
+            &Budget::NOTHING,
+            &calls(&[(13, unswapped())]),
+            &diary,
+            Ok(()),
+        );
+        assert!(verdict.is_passed, "{:?}", verdict.reasons);
+    }
+
+    #[test]
+    fn what_else_fails_a_scenario() {
+        let wrong = [(13, failed()), (15, failed())];
+        let judge = |budget, diary: &Diary, played| judge(&budget, &calls(&wrong), diary, played);
+        let none = Diary {
+            fault: None,
+            ..diary()
+        };
+        let mut long = diary();
+        long.excuses[0].most = Some(at(2));
+        let longest = Budget {
+            longest: Some(Duration::from_millis(50)),
+            ..Budget::NOTHING
+        };
+        let slower = Budget {
+            slower: Some(0),
+            ..Budget::NOTHING
+        };
+        for (what, verdict) in [
+            ("no fault", judge(Budget::NOTHING, &none, Ok(()))),
+            (
+                "the scenario's own word",
+                judge(Budget::NOTHING, &diary(), Err("no".to_owned())),
+            ),
+            ("an excuse too long", judge(Budget::NOTHING, &long, Ok(()))),
+            ("a call too long", judge(longest, &diary(), Ok(()))),
+            ("slower than before", judge(slower, &diary(), Ok(()))),
+        ] {
+            assert!(!verdict.is_passed, "{what}");
+            assert_eq!(verdict.reasons.len(), 1, "{what}: {:?}", verdict.reasons);
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Servers die as by a fault of their own. Meant is the process that answers, the keeper's child:
+//! the keeper starts another, and the container lives on.
+
+use anyhow::ensure;
+use serde_json::Value;
+
+use crate::json::at;
+use crate::replicas::{Process, replicas, signal};
+use crate::scenario::{Scenario, Stage};
+
+pub(super) const SCENARIO: Scenario = Scenario::new(
+    "kill-workers",
+    "kill -9 of a replica's server every 2 s for a minute, the leader's turn in every third",
+    play,
+);
+
+fn play(stage: &Stage<'_>) -> anyhow::Result<()> {
+    let before = restarts(stage)?;
+    stage.fault(|| {
+        let names = crate::replicas::names(stage.cluster)?;
+        let times = stage.for_a_minute(|n| {
+            let leader = stage.next_victim(0)?;
+            let turn = names.iter().cycle().nth(n);
+            let pod = turn.filter(|_| !n.is_multiple_of(3)).unwrap_or(&leader);
+            stage.event(format!("killed the server of {pod}"));
+            signal(stage.cluster, pod, Process::Worker, "KILL")
+        })?;
+        stage.note(format!("{times} servers killed"));
+        stage.rolled_out()
+    })?;
+    let now = restarts(stage)?;
+    ensure!(
+        now == before,
+        "containers were started anew: {before:?} then, {now:?} now"
+    );
+    Ok(())
+}
+
+/// To Kubernetes nothing has happened.
+fn restarts(stage: &Stage<'_>) -> anyhow::Result<Vec<Value>> {
+    let pods = replicas(stage.cluster)?;
+    let count = |pod: &Value| at(pod, "/status/containerStatuses/0/restartCount").clone();
+    Ok(pods.iter().map(count).collect())
+}

@@ -1,0 +1,70 @@
+//! A node is lost with the replica on it: cut off for a minute, or all that runs on it killed.
+//!
+//! kube-apiserver goes on to use the connections that it has to that replica, and learns of each by a
+//! call that is not answered. A new connection may go there, too, until Kubernetes takes the endpoint
+//! out, which it does when it has not heard of the node for some 40 s.
+
+use std::time::Duration;
+
+use crate::cluster::Machine;
+use crate::install;
+use crate::scenario::{Budget, Scenario, Stage};
+
+const LOST: Duration = Duration::from_secs(60);
+
+/// `timeoutSeconds` of the webhook is 5, and a call may have waited for another's connection.
+const LONGEST: Duration = Duration::from_secs(6);
+
+const BUDGET: Budget = Budget {
+    longest: Some(LONGEST),
+    ..Budget::nothing_but("one for each connection to it, within timeoutSeconds")
+};
+
+pub(super) const CUT: Scenario = Scenario {
+    budget: BUDGET,
+    ..Scenario::new(
+        "node-cut",
+        "a node with a replica cut off for a minute",
+        |stage| {
+            lost(
+                stage,
+                |node| stage.cluster.cut_off(node),
+                |node| stage.cluster.join_again(node),
+            )
+        },
+    )
+};
+
+pub(super) const KILLED: Scenario = Scenario {
+    budget: BUDGET,
+    ..Scenario::new(
+        "node-killed",
+        "a node's kubelet, containerd, kube-proxy and Pods killed at once, started a minute later",
+        |stage| {
+            lost(
+                stage,
+                |node| stage.cluster.kill_node(node),
+                |node| stage.cluster.start_node(node),
+            )
+        },
+    )
+};
+
+fn lost(
+    stage: &Stage<'_>,
+    lose: impl FnOnce(&Machine) -> anyhow::Result<()>,
+    mend: impl FnOnce(&Machine) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let (node, pod) = stage.node_with_replica()?;
+    let open: usize = install::metric(stage.cluster, &pod, "imageswap_connections")?;
+    stage.may_lose(open, format!("{open} connections to {pod} were open"));
+    stage.fault(|| {
+        lose(node)?;
+        stage.event(format!("lost {}, and {pod} on it", node.name));
+        std::thread::sleep(stage.by_extent(LOST, Duration::from_secs(15)));
+        mend(node)?;
+        stage.event("mended");
+        stage.cluster.node_ready(node)?;
+        stage.rolled_out()
+    })
+}
