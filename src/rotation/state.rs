@@ -149,7 +149,10 @@ impl Secret {
 }
 
 fn text(part: &Option<Vec<u8>>) -> String {
-    String::from_utf8_lossy(part.as_deref().unwrap_or_default()).into_owned()
+    let bytes = part.as_deref().unwrap_or_default();
+    // It is text, but for what somebody broke.
+    let text = std::str::from_utf8(bytes).map(str::to_owned);
+    text.unwrap_or_else(|_| String::from_utf8_lossy(bytes).into_owned())
 }
 
 impl Observed {
