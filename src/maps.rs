@@ -280,6 +280,12 @@ impl Maps {
         self.len() == 0
     }
 
+    /// Whether some rule could ever apply to an image: some text that is no map has lines that read
+    /// as rules.
+    pub fn has_live_rule(&self) -> bool {
+        lint::has_live_rule(self)
+    }
+
     /// How many lines were skipped because they are in error.
     pub fn skipped(&self) -> usize {
         self.skipped

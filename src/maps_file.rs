@@ -39,7 +39,7 @@ enum Why {
     Special,
     #[error("{0}")]
     Unreadable(Unreadable),
-    #[error("not one of its {0} lines with text is a rule")]
+    #[error("not one of its {0} lines with text is a rule that could ever apply")]
     NoRule(usize),
     #[error("there is no rule in it, and there were some; to swap nothing, write \"default::\"")]
     Emptied,
@@ -84,7 +84,9 @@ fn load_to_serve(path: &Path, strict: bool, had_rules: bool) -> Result<Loaded, W
     let loaded = Loaded::parse(&read(path)?).map_err(Why::Unreadable)?;
     match loaded.maps.skipped() {
         0 if loaded.maps.is_empty() && had_rules => Err(Why::Emptied),
-        errors @ 1.. if loaded.maps.is_empty() => Err(Why::NoRule(errors)),
+        errors @ 1.. if !loaded.maps.has_live_rule() => {
+            Err(Why::NoRule(errors + loaded.maps.len()))
+        }
         errors @ 1.. if strict => Err(Why::Strict(errors)),
         _ => Ok(loaded),
     }
@@ -381,6 +383,19 @@ mod tests {
             "{}",
             refused(false)
         );
+        // An error page, of which one line reads as a rule, and another.
+        let page = "<!DOCTYPE html>\n<html><body>\n<p>::[\n</body></html>\n";
+        for (page, lines) in [(page, 4), ("rubbish\n<b>::a.io\n[EXACT]a::%\n", 3)] {
+            fs::write(&path, page).unwrap();
+            let why = refused(false);
+            assert!(
+                why.contains(&format!("not one of its {lines} lines")),
+                "{why}"
+            );
+        }
+        // All are rules, so it is meant, if badly.
+        fs::write(&path, "<p>::a.io\n").unwrap();
+        assert!(Follower::start(path.clone(), false).is_ok());
         fs::write(&path, "default::a.io\nrubbish").unwrap();
         assert_eq!(Follower::start(path.clone(), false).unwrap().1.errors(), 1);
         assert!(refused(true).contains("--strict-maps"), "{}", refused(true));

@@ -13,6 +13,7 @@ use super::names::NameArgs;
 use super::status::whereabouts;
 use super::terminal;
 use crate::cluster::kubernetes::Kubernetes;
+use crate::rotation::clock::Clock;
 use crate::rotation::driver::Store;
 use crate::rotation::progress::Progress;
 use crate::rotation::source::Source;
@@ -52,7 +53,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 async fn rotate(args: &Args) -> anyhow::Result<()> {
     let (place, _) = whereabouts()?;
     let names = args.names.names(place);
-    let cluster = Kubernetes::new(place, names, "imageswap-rotate".to_owned(), Metrics::new()?);
+    let (who, metrics, clock) = (
+        "imageswap-rotate".to_owned(),
+        Metrics::new()?,
+        Clock::system(),
+    );
+    let cluster = Kubernetes::new(place, names, who, metrics, &clock);
     let cluster = cluster.await?;
     let observed = cluster.observe().await;
     let observed = observed.map_err(|why| anyhow!("can't read the Secret: {why}"))?;

@@ -6,13 +6,13 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow, bail};
 use clap::builder::FalseyValueParser;
-use time::OffsetDateTime;
 
 use super::args::{Output, OutputArgs};
 use super::names::NameArgs;
 use super::terminal::{self, BOLD, DIM, ERROR, GOOD, WARNING};
 use crate::cluster::kubernetes::{Kubernetes, Reach};
 use crate::cluster::place::{Place, Surroundings, Wish, place};
+use crate::rotation::clock::Clock;
 use crate::status::{Finding, Report, Severity, pre, report};
 use crate::telemetry::metrics::Metrics;
 
@@ -66,15 +66,19 @@ async fn look(args: &Args) -> anyhow::Result<Found> {
     let (place, reach) = whereabouts()?;
     let names = args.names.names(place);
     // Nothing is written, so nobody needs to know who asks; and nobody reads the metrics.
-    let cluster = Kubernetes::new(place, names, "imageswap-status".to_owned(), Metrics::new()?);
-    let (cluster, now) = (cluster.await?, OffsetDateTime::now_utc());
+    let (who, metrics, clock) = (
+        "imageswap-status".to_owned(),
+        Metrics::new()?,
+        Clock::system(),
+    );
+    let cluster = Kubernetes::new(place, names, who, metrics, &clock).await?;
     let found = match args.pre {
         true => cluster
-            .preview(now)
+            .preview()
             .await
             .map(|facts| Found::Before(pre::report(&facts))),
         false => cluster
-            .survey(reach, now)
+            .survey(reach)
             .await
             .map(|facts| Found::Live(report(&facts))),
     };

@@ -6,6 +6,7 @@
 //! another.) Every call has a deadline, and none is on the way of a review.
 
 mod brought;
+mod date;
 mod endpoints;
 mod events;
 mod handshake;
@@ -23,15 +24,20 @@ use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
+use http::Response;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::client::ClientBuilder;
 use kube::{Api, Client, Config};
 use tokio::sync::watch as watch_channel;
+use tower::util::MapResponseLayer;
 
+use self::date::Listener;
 pub use self::secret::{ROTATE, ROTATED};
 pub use self::survey::Reach;
 use super::place::Place;
+use crate::rotation::clock::Clock;
 use crate::rotation::driver::Store;
 use crate::rotation::plan::Endpoint;
 use crate::rotation::state::{self, Observed};
@@ -41,8 +47,8 @@ use crate::telemetry::metrics::Metrics;
 /// The longest a call may take.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// The longest name of a field manager that Kubernetes takes.
-const MAX_IDENTITY: usize = 128;
+/// Kubernetes takes names of field managers of up to 128 bytes. Some have a number behind.
+const MAX_IDENTITY: usize = 128 - 16;
 
 /// The names of the objects that are ours.
 #[derive(Debug, Clone)]
@@ -84,7 +90,7 @@ impl Names {
 }
 
 /// Who this process is to the cluster: the holder of the Lease and the manager of fields. Unlike
-/// any other process, and at most 128 bytes long.
+/// any other process, and at most 112 bytes long.
 pub fn identity(pod: &str, nonce: u64) -> String {
     // What Kubernetes takes there is printable; a Pod's name is, a machine's may be anything.
     let is_plain = |c: &char| c.is_ascii_alphanumeric() || "-.".contains(*c);
@@ -105,10 +111,13 @@ pub struct Kubernetes {
     configurations: Api<MutatingWebhookConfiguration>,
     slices: Api<EndpointSlice>,
     config: Config,
+    clock: Clock,
     names: Names,
     identity: String,
     metrics: Metrics,
     deadline: Duration,
+    /// The Pod that this is, if that is known.
+    pod: Option<String>,
     /// What is served in place of the Secret, if something is.
     files: Option<watch_channel::Receiver<state::Secret>>,
 }
@@ -123,7 +132,7 @@ impl fmt::Debug for Kubernetes {
 }
 
 impl Kubernetes {
-    /// Reads how to reach the API. Nothing is called yet.
+    /// Reads how to reach the API. Nothing is called yet. Each answer will set the clock.
     ///
     /// # Errors
     /// What the Pod or the kubeconfig says can't be used.
@@ -132,6 +141,7 @@ impl Kubernetes {
         names: Names,
         identity: String,
         metrics: Metrics,
+        clock: &Clock,
     ) -> Result<Self, Unreachable> {
         let unreachable = |error: &dyn fmt::Display| Unreachable(error.to_string());
         let config = match place {
@@ -140,7 +150,7 @@ impl Kubernetes {
                 Config::infer().await.map_err(|error| unreachable(&error))?
             }
         };
-        Self::with(config, names, identity, metrics)
+        Self::with(config, names, identity, metrics, clock)
     }
 
     fn with(
@@ -148,22 +158,31 @@ impl Kubernetes {
         names: Names,
         identity: String,
         metrics: Metrics,
+        clock: &Clock,
     ) -> Result<Self, Unreachable> {
         // Whoever calls tries again, with fresh data: a write that lands late is a wrong one.
         config.default_retry = false;
         config.connect_timeout = Some(DEADLINE);
-        let client = client(&config)?;
+        let client = client(&config, clock)?;
         Ok(Self {
             secrets: Api::namespaced(client.clone(), &names.namespace),
             slices: Api::namespaced(client.clone(), &names.namespace),
             configurations: Api::all(client),
             config,
+            clock: clock.clone(),
             names,
             identity,
             metrics,
             deadline: DEADLINE,
+            pod: None,
             files: None,
         })
+    }
+
+    /// The same in this Pod: its endpoints are not among the others.
+    #[must_use]
+    pub fn with_pod(self, pod: Option<String>) -> Self {
+        Self { pod, ..self }
     }
 
     /// The same with a pair that files bring: the Secret is neither read nor written.
@@ -213,8 +232,15 @@ impl Kubernetes {
 }
 
 /// A connection pool of its own.
-fn client(config: &Config) -> Result<Client, Unreachable> {
-    Client::try_from(config.clone()).map_err(|error| Unreachable(error.to_string()))
+fn client(config: &Config, clock: &Clock) -> Result<Client, Unreachable> {
+    let listener = Listener::new(clock.clone());
+    let hear = MapResponseLayer::new(move |answer: Response<_>| {
+        listener.hear(answer.headers());
+        answer
+    });
+    let builder = ClientBuilder::try_from(config.clone());
+    let builder = builder.map_err(|error| Unreachable(error.to_string()))?;
+    Ok(builder.with_layer(&hear).build())
 }
 
 impl Store for Kubernetes {
@@ -239,7 +265,11 @@ impl Store for Kubernetes {
     }
 
     async fn endpoints(&self) -> Result<Vec<Endpoint>, Failure> {
-        self.look_at_endpoints().await
+        self.look_at_endpoints(None).await
+    }
+
+    async fn others(&self) -> Result<Vec<Endpoint>, Failure> {
+        self.look_at_endpoints(self.pod.as_deref()).await
     }
 }
 

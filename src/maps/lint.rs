@@ -26,6 +26,12 @@ pub(super) fn lint(maps: &Maps) -> Vec<Diagnostic> {
     diagnostics
 }
 
+/// Whether some rule could ever apply to an image.
+pub(super) fn has_live_rule(maps: &Maps) -> bool {
+    let is_live = |id| key(maps, id).is_none() && value(maps, id).is_none();
+    maps.book.ids().any(is_live)
+}
+
 /// A key that no image can match.
 fn key(maps: &Maps, id: RuleId) -> Option<Diagnostic> {
     let key = maps.book.key(id);

@@ -12,7 +12,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use time::OffsetDateTime;
 
-use super::judge::not_after;
+use super::judge::{is_minted_ca, not_after};
 
 /// Bytes that make a line of 64 columns of base64 (RFC 7468, section 2).
 const LINE: usize = 48;
@@ -109,6 +109,18 @@ impl Bundle {
     pub fn ended(mut self, now: OffsetDateTime) -> Self {
         self.cas.retain(|ca| ca.not_after <= now);
         self
+    }
+
+    /// Those that have not ended.
+    #[must_use]
+    pub fn valid(mut self, now: OffsetDateTime) -> Self {
+        self.cas.retain(|ca| ca.not_after > now);
+        self
+    }
+
+    /// Whether one of them is a CA that ImageSwap minted.
+    pub fn has_minted(&self) -> bool {
+        self.cas.iter().any(|ca| is_minted_ca(&ca.der))
     }
 
     /// Each certificate as a bundle of its own.

@@ -8,7 +8,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use time::OffsetDateTime;
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 
 #[cfg(test)]
 use super::memo;
@@ -195,10 +195,18 @@ fn certificates(pem: &str) -> Option<Vec<CertificateDer<'static>>> {
 /// Whether the issuer is a CA of ours.
 fn is_minted(leaf: &CertificateDer<'_>) -> bool {
     let parsed = X509Certificate::from_der(leaf);
-    parsed.is_ok_and(|(_, leaf)| {
-        let mut names = leaf.issuer().iter_common_name();
-        names.any(|name| name.as_str().is_ok_and(|name| name.starts_with(CA_NAME)))
-    })
+    parsed.is_ok_and(|(_, leaf)| is_ours(leaf.issuer()))
+}
+
+/// Whether it is a CA of ours.
+pub(super) fn is_minted_ca(ca: &CertificateDer<'_>) -> bool {
+    let parsed = X509Certificate::from_der(ca);
+    parsed.is_ok_and(|(_, ca)| is_ours(ca.subject()))
+}
+
+fn is_ours(name: &X509Name<'_>) -> bool {
+    let mut names = name.iter_common_name();
+    names.any(|name| name.as_str().is_ok_and(|name| name.starts_with(CA_NAME)))
 }
 
 pub(super) fn not_after(certificate: &CertificateDer<'_>) -> Option<OffsetDateTime> {

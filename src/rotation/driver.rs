@@ -34,6 +34,11 @@ pub trait Store: Sync {
     /// Looks which leaf every endpoint serves, ready or not.
     fn endpoints(&self) -> impl Future<Output = Result<Vec<Endpoint>, Failure>> + Send;
 
+    /// As [`Store::endpoints`], but without this process, as far as it can be told apart.
+    fn others(&self) -> impl Future<Output = Result<Vec<Endpoint>, Failure>> + Send {
+        self.endpoints()
+    }
+
     /// Makes a pair. Tests have some at hand.
     ///
     /// # Errors
@@ -73,6 +78,8 @@ pub struct Driver<S> {
     pub policy: Policy,
     /// The pair that this replica serves.
     pub served: watch::Receiver<Option<Pem>>,
+    /// What this replica has seen so far, whoever led.
+    pub believed: watch::Receiver<Belief>,
     /// What time it is.
     pub clock: Clock,
     /// Where to count.
@@ -81,7 +88,7 @@ pub struct Driver<S> {
     pub notices: Notices,
 }
 
-/// What a leader remembers from step to step. A new one begins with nothing.
+/// What a leader remembers from step to step. A new one begins with what its replica has seen.
 #[derive(Debug, Default)]
 pub struct Memory {
     belief: Belief,
@@ -95,7 +102,7 @@ impl<S: Store> Driver<S> {
     /// minute.
     pub async fn run(&self, changed: &Notify) {
         let sparingly = Sparingly::new(SAY_AGAIN);
-        let mut memory = Memory::default();
+        let mut memory = self.memory();
         let mut pause = Duration::ZERO;
         loop {
             match self.step(&mut memory).await {
@@ -123,6 +130,15 @@ impl<S: Store> Driver<S> {
                     let _ = timeout(pause, changed.notified()).await;
                 }
             }
+        }
+    }
+
+    /// What a new leader knows. A trust delay that had to be waited for by each anew would never be
+    /// over where leaders change often.
+    pub fn memory(&self) -> Memory {
+        Memory {
+            belief: self.believed.borrow().clone(),
+            ..Memory::default()
         }
     }
 
@@ -195,6 +211,7 @@ impl<S: Store> Driver<S> {
             served: served.as_ref(),
             belief,
             endpoints: None,
+            is_told: now.is_told,
         };
         let first = plan(observed, &known, &self.policy, now.wall);
         let Step::Wait {
@@ -210,6 +227,7 @@ impl<S: Store> Driver<S> {
             served: served.as_ref(),
             belief,
             endpoints: Some(&endpoints),
+            is_told: now.is_told,
         };
         Ok(plan(observed, &known, &self.policy, now.wall))
     }
@@ -219,13 +237,17 @@ impl<S: Store> Driver<S> {
     fn write_of(&self, step: Step, now: OffsetDateTime) -> Result<Write, Failure> {
         Ok(match step {
             Step::Bootstrap { keep } => Write::Create(self.mint(&keep, now)?),
-            Step::Replace { version, keep } => {
+            Step::Replace {
+                version,
+                keep,
+                answered,
+            } => {
                 let Pem { chain, key, ca } = self.mint(&keep, now)?;
                 let change = Change {
                     pair: Some(KeyPem { chain, key }),
                     next: Some(Next::Clear),
                     ca: Some(ca),
-                    answered: None,
+                    answered,
                 };
                 Write::Change { version, change }
             }

@@ -3,8 +3,8 @@
 //! 1. There is no Secret → *Restore* the pair that this replica serves, if it can be served; else
 //!    *Bootstrap*: create one with a new pair.
 //! 2. There is one that can't be served (unreadable, not its key, no chain, other names, ended; or
-//!    1.5.3's, whose keys have other names) → *Restore*; or *Promote* the pair that is staged; or
-//!    *Replace* the pair in it by a new one.
+//!    1.5.3's, whose keys have other names) → *Restore*; or *Promote* the pair that is staged, once a
+//!    caBundle has its CA; or *Replace* the pair in it by a new one.
 //! 3. A caBundle of ours lacks a CA of `ca.crt`, or holds something that is no certificate →
 //!    *Trust*: add it.
 //! 4. A pair is staged (`next.*`), and its CA has been seen in every caBundle for the trust delay →
@@ -19,8 +19,8 @@
 //!
 //! What makes it safe:
 //! - Only 6 takes a CA away, and only one that no replica's leaf needs, as seen by a handshake with
-//!   each. All other steps add. More than 32 besides those that are needed are not kept: somebody
-//!   may replace the Secret again and again.
+//!   each. All other steps add. More than 32 in `ca.crt` besides those that are needed, and 256 in a
+//!   caBundle, are not kept: somebody may replace the Secret again and again.
 //! - A caBundle loses a CA only after the Secret was the same for longer than any replica acts on
 //!   what it saw ([`FRESH`]): one that saw another leaf before can't begin to serve that any more.
 //! - What was planned on what was seen long ago is not written (`driver`).
@@ -29,9 +29,13 @@
 //!   that another leader has widened since.
 //! - A webhook configuration that is not there is not made: to delete it is the way to switch
 //!   ImageSwap off.
-//! - Clocks may be wrong by a day (a tenth of the life of a pair, if that is shorter): so much later
-//!   does a pair count as ended. By a clock that is slow by more, a good pair has not begun yet:
-//!   that is no reason to replace it, but to wait.
+//! - Who has nothing to serve does not lead while others may (`replica::may_lead`): what it could only
+//!   replace, they have in memory.
+//! - The time is kube-apiserver's (`clock`), which may be wrong by an hour; where nobody tells it, this
+//!   machine's, which may be wrong by a day (both: by a tenth of the life of a pair, if that is
+//!   shorter). So much later does a pair count as ended. One that has not begun is waited for: by
+//!   our own clock, until somebody asks for another; by kube-apiserver's, if it begins within the
+//!   hour, for else nobody will believe it for long, and it counts as one that can't be served.
 //!
 //! A pair that somebody else brings is never replaced: `brought` has that plan.
 //!
@@ -54,8 +58,10 @@ use super::state::{Observed, Secret};
 use super::write::Write;
 use crate::pki::{self, Bundle, Flaw, Pair, Pem};
 
-/// How long the Secret must have been as it is before a CA goes from a caBundle.
+/// How long the Secret must have been as it is, and every endpoint must have been seen serving the leaf
+/// that needs it no more, before a CA goes from a caBundle.
 pub const SETTLED: Steady = FRESH.saturating_add(Steady::from_secs(1));
+const _: () = assert!(SETTLED.as_secs() > FRESH.as_secs());
 
 /// How old at most is what a step is planned on when it is written: a write that names the version
 /// of one object says nothing of the other. Handshakes with many endpoints take some of it. With a
@@ -63,11 +69,18 @@ pub const SETTLED: Steady = FRESH.saturating_add(Steady::from_secs(1));
 /// that somebody put into the Secret.
 pub const OLDEST: Steady = Steady::from_secs(20);
 
-/// How many CAs are kept besides those that are needed. A Secret holds 1 MiB.
+/// How many CAs are kept in `ca.crt` besides those that are needed. A Secret holds 1 MiB.
 const KEPT: usize = 32;
 
-/// How wrong a clock may be.
+/// How many are left in a caBundle. A CA that somebody put there may be needed by a leaf that is
+/// served still: there is room for many.
+const LEFT: usize = 256;
+
+/// How wrong this machine's clock may be.
 const DOUBT: Duration = Duration::DAY;
+
+/// How wrong kube-apiserver's may be.
+const DOUBT_IF_TOLD: Duration = Duration::HOUR;
 
 /// When to look again at what changes without a word.
 const SOON: Duration = Duration::seconds(10);
@@ -89,6 +102,8 @@ pub struct Policy {
     pub writes_bundles: bool,
     /// How long the Secret must have been as it is before a CA goes from a caBundle: [`SETTLED`].
     pub settled: Steady,
+    /// For how long every endpoint must have been seen serving the leaf before one does: [`SETTLED`].
+    pub shown: Steady,
     /// How old at most is what a step is planned on when it is written: [`OLDEST`].
     pub oldest: Steady,
 }
@@ -102,6 +117,8 @@ pub struct Known<'a> {
     pub belief: &'a Belief,
     /// What the endpoints of the Service were just seen serving, if they were looked at.
     pub endpoints: Option<&'a [Endpoint]>,
+    /// Whether the time is kube-apiserver's, and not this machine's.
+    pub is_told: bool,
 }
 
 /// An endpoint of the Service, as a handshake showed it.
@@ -138,6 +155,8 @@ pub enum Step {
         version: String,
         /// CAs that stay believed.
         keep: Bundle,
+        /// The request that is carried out by this, too.
+        answered: Option<String>,
     },
     /// Add to the caBundles.
     Trust(Write),
@@ -221,7 +240,7 @@ pub fn plan(observed: &Observed, known: &Known<'_>, policy: &Policy, now: Offset
             .or_else(|| rotate::plan(&eyes, secret, &pair))
             .or_else(|| prune::plan(&eyes, secret, &pair))
             .unwrap_or_else(|| rest(&eyes, &pair)),
-        Err(flaw @ Flaw::NotYet(begins)) => {
+        Err(flaw @ Flaw::NotYet(begins)) if eyes.is_worth_waiting(secret, begins) => {
             let wait = || attention(begins, format!("the Secret is left as it is: {flaw}"));
             trust::plan(&eyes, secret).unwrap_or_else(wait)
         }
@@ -246,9 +265,27 @@ impl Eyes<'_> {
         judged.or_else(|flaw| pki::judge(&pem, required, self.surely()).map_err(|_| flaw))
     }
 
-    /// A moment that is past, however fast this machine's clock is.
+    /// How wrong the clock may be.
+    fn doubt(&self) -> Duration {
+        let doubt = if self.known.is_told {
+            DOUBT_IF_TOLD
+        } else {
+            DOUBT
+        };
+        doubt.min(self.policy.life / 10)
+    }
+
+    /// A moment that is past, however fast the clock is.
     fn surely(&self) -> OffsetDateTime {
-        self.now - DOUBT.min(self.policy.life / 10)
+        self.now - self.doubt()
+    }
+
+    /// Whether a pair that begins then is waited for.
+    fn is_worth_waiting(&self, secret: &Secret, begins: OffsetDateTime) -> bool {
+        match self.known.is_told {
+            true => begins <= self.now + self.doubt(),
+            false => secret.open_request().is_none(),
+        }
     }
 
     /// When the pair is to be renewed. What somebody else brought is theirs to renew, until there is
@@ -259,6 +296,15 @@ impl Eyes<'_> {
         pair.not_after - self.policy.renew_before.min(life / share)
     }
 
+    /// So many of these CAs stay believed: first those that this replica's own leaf needs.
+    fn kept(&self, bundle: Bundle, most: usize) -> Bundle {
+        let served = self.known.served.and_then(|pem| {
+            let judged = pki::judge(pem, &self.policy.required, self.now);
+            judged.ok().map(|pair| pair.needs(&bundle, self.now))
+        });
+        served.unwrap_or_default().and(&bundle).first(most)
+    }
+
     /// Whether the pair lacks a name that is wanted now. What somebody else brought is right as it
     /// is.
     fn lacks_name(&self, pair: &Pair) -> Option<&str> {
@@ -266,11 +312,6 @@ impl Eyes<'_> {
         let lacks = names.find(|name| pair.is_minted && !pair.is_valid_for(name));
         lacks.map(String::as_str)
     }
-}
-
-/// What stays believed beside what is needed: as much as there is room for.
-fn kept(bundle: Bundle) -> Bundle {
-    bundle.first(KEPT)
 }
 
 fn rest(eyes: &Eyes<'_>, pair: &Pair) -> Plan {

@@ -3,8 +3,14 @@
 //! A leaf is published once it is right *and* the live caBundle has been seen to believe it for the
 //! trust delay, so that all kube-apiservers do; until then the one in memory goes on, and neither a
 //! rotation nor a Secret replaced by hand makes a gap. It is not waited for if the one in memory is
-//! of no use: it has ended, or the caBundle believes the new one alone. A replica that has none
-//! serves the one it finds. A Secret that can't be served changes nothing.
+//! of no use: it has ended, or the caBundle believes the new one alone. A Secret that can't be served
+//! changes nothing.
+//!
+//! A replica that has none serves the one it finds, unless that may be a newcomer beside one that has
+//! been believed for longer: the caBundles do not believe it alone, and one of the other endpoints
+//! serves another leaf that is believed. Until all have gone over, or the one that was found has been
+//! believed for the trust delay, calls are better answered by those. It also does not stand for leader
+//! where others may have in memory what it could only replace.
 //!
 //! What was seen too long ago changes nothing either: a process that was stopped for an hour between
 //! its look and this would serve a leaf whose CA is gone. The leader counts on it, see `plan::prune`.
@@ -15,11 +21,16 @@ use time::OffsetDateTime;
 
 use super::belief::Belief;
 use super::clock::{Moment, Span};
-use super::state::Observed;
-use crate::pki::{Flaw, Pair};
+use super::plan::Endpoint;
+use super::state::{Observed, Secret};
+use crate::pki::{self, Flaw, Pair};
 
 /// Nobody acts on what was read longer ago.
 pub const FRESH: Steady = Steady::from_secs(5);
+
+/// For how long endpoints that can't be seen are looked at again, before it is taken that they serve
+/// nobody.
+pub const UNSEEN: Steady = Steady::from_secs(6);
 
 /// What to do with what was observed.
 #[derive(Debug)]
@@ -37,6 +48,8 @@ pub enum Choice {
         /// For how long still, if every caBundle believes it.
         rest: Option<Steady>,
     },
+    /// There is nothing in memory, and it must be known first what the other endpoints serve.
+    AskOthers,
     /// Go on with what is in memory, if there is something, and look again.
     TooOld,
 }
@@ -54,6 +67,43 @@ pub struct View<'a> {
     pub required: &'a [String],
     /// How late kube-apiservers may learn a caBundle.
     pub trust_delay: Steady,
+    /// What the other endpoints of the Service serve, if they were looked at.
+    pub others: Option<&'a Others>,
+}
+
+/// What the other endpoints of the Service were seen serving.
+#[derive(Debug, Clone)]
+pub struct Others {
+    /// Each of them, this one perhaps among them: it serves nothing.
+    pub endpoints: Vec<Endpoint>,
+    /// When that was.
+    pub read: Span,
+    /// For how long they have been looked at again and again.
+    pub since: Steady,
+    /// How often.
+    pub times: u32,
+}
+
+impl Others {
+    /// What was seen now, after what was seen before.
+    pub fn after(before: Option<&Self>, endpoints: Vec<Endpoint>, read: Span) -> Self {
+        // What was not seen long ago may have been there since.
+        let soon = |before: &&Self| read.from.saturating_sub(before.read.to) <= UNSEEN;
+        let before = before.filter(soon);
+        let gap = |before: &Self| read.from.saturating_sub(before.read.from);
+        Self {
+            endpoints,
+            read,
+            since: before.map_or(Steady::ZERO, |before| before.since + gap(before)),
+            times: before.map_or(0, |before| before.times) + 1,
+        }
+    }
+
+    /// Whether those that were not seen may be taken to serve nobody.
+    fn is_enough(&self) -> bool {
+        let is_seen = self.endpoints.iter().all(|one| one.leaf.is_ok());
+        is_seen || self.since >= UNSEEN && self.times >= 3
+    }
 }
 
 /// Chooses. `serving` is what is in memory.
@@ -61,7 +111,7 @@ pub fn choose(view: &View<'_>, serving: Option<&Pair>, now: Moment) -> Choice {
     if view.read.age(now) > FRESH {
         return Choice::TooOld;
     }
-    let now = now.wall;
+    let (moment, now) = (now, now.wall);
     let Some(secret) = &view.observed.secret else {
         return Choice::Absent;
     };
@@ -74,8 +124,46 @@ pub fn choose(view: &View<'_>, serving: Option<&Pair>, now: Moment) -> Choice {
         Some(served) if must_wait(view, served, &pair, now) => Choice::NotTrustedYet {
             rest: rest(view, &pair, now),
         },
-        _ => Choice::Publish(pair),
+        Some(_) => Choice::Publish(pair),
+        None => first(view, pair, moment),
     }
+}
+
+/// Whether to serve this pair where there is nothing in memory.
+fn first(view: &View<'_>, pair: Pair, moment: Moment) -> Choice {
+    let now = moment.wall;
+    // A caBundle that was emptied by somebody will be as `ca.crt` says.
+    let named = view.observed.secret.as_ref().map(Secret::bundle);
+    let known = view.observed.live_bundle().and(&named.unwrap_or_default());
+    let rivals = known.clone().without(&pair.needs(&known, now)).valid(now);
+    let is_alone = rivals.is_empty() && is_trusted(view.observed, &pair, now);
+    let rest = rest(view, &pair, now);
+    if rest == Some(Steady::ZERO) || is_alone {
+        return Choice::Publish(pair);
+    }
+    let fresh = |others: &&Others| others.read.age(moment) <= FRESH;
+    let Some(others) = view.others.filter(fresh) else {
+        return Choice::AskOthers;
+    };
+    let leaves = || others.endpoints.iter().flat_map(|one| &one.leaf);
+    let is_rival = |leaf: &Vec<u8>| pki::is_trusted(leaf, &rivals, now);
+    match leaves().any(is_rival) {
+        true => Choice::NotTrustedYet { rest },
+        false if others.is_enough() || leaves().any(|leaf| leaf == pair.leaf()) => {
+            Choice::Publish(pair)
+        }
+        false => Choice::AskOthers,
+    }
+}
+
+/// Whether a replica that has nothing to serve may stand for leader: if no caBundle holds a CA of ours,
+/// or nobody else serves anything. Else there is one who can put the Secret right.
+pub fn may_lead(observed: &Observed, others: Option<&Others>) -> bool {
+    let is_silent = |others: &Others| {
+        let mut endpoints = others.endpoints.iter();
+        others.is_enough() && endpoints.all(|one| one.leaf.is_err())
+    };
+    !observed.live_bundle().has_minted() || others.is_some_and(is_silent)
 }
 
 fn must_wait(view: &View<'_>, served: &Pair, pair: &Pair, now: OffsetDateTime) -> bool {

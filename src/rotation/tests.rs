@@ -12,7 +12,7 @@ use super::belief::Belief;
 use super::clock::{Clock, Moment, Span};
 use super::driver::{Driver, Memory as Leader, Store};
 use super::plan::{Endpoint, Known, OLDEST, Plan, Policy, SETTLED, Step, plan};
-use super::replica::{Choice, View, choose, is_trusted};
+use super::replica::{Choice, Others, View, choose, is_trusted, may_lead};
 use super::source::Source;
 use super::state::{Configuration, Hook, Observed, Secret};
 use super::write::{Change, Failure, Next, Write};
@@ -36,6 +36,7 @@ fn policy() -> Policy {
         trust_delay: DELAY,
         writes_bundles: true,
         settled: SETTLED,
+        shown: SETTLED,
         oldest: OLDEST,
     }
 }
@@ -203,8 +204,10 @@ fn driver(memory: &Memory, fate: Fate, metrics: Metrics) -> Driver<Fated<'_>> {
         store: Fated(memory, fate),
         policy: policy(),
         served: watch::channel(None).1,
+        believed: watch::channel(Belief::default()).1,
         clock: Clock::of(|| Moment {
             wall: NOW,
+            is_told: false,
             steady: LONG,
         }),
         metrics,
@@ -226,6 +229,7 @@ fn plan_for(observed: &Observed) -> Plan {
         served: None,
         belief: &belief,
         endpoints: None,
+        is_told: false,
     };
     plan(observed, &known, &policy(), NOW)
 }
@@ -237,6 +241,7 @@ fn view<'a>(observed: &'a Observed, belief: &'a Belief, required: &'a [String]) 
         read: at(Steady::ZERO),
         required,
         trust_delay: DELAY,
+        others: None,
     }
 }
 
@@ -250,7 +255,11 @@ fn at(moment: Steady) -> Span {
 
 fn wall(wall: OffsetDateTime) -> Moment {
     let steady = Steady::ZERO;
-    Moment { wall, steady }
+    Moment {
+        wall,
+        steady,
+        is_told: false,
+    }
 }
 
 fn metrics() -> &'static Metrics {
@@ -375,6 +384,258 @@ fn no_step_but_prune_takes_a_ca_away() {
     assert!(hooks[0].bundle().holds(&read(&[good, other, ended])));
 }
 
+/// Plans a step of a leader that has looked at this again and again, for so long.
+fn plan_after(
+    observed: &Observed,
+    served: Option<&Pem>,
+    endpoints: &[Endpoint],
+    (wall, is_told, passed): (OffsetDateTime, bool, Steady),
+) -> Plan {
+    let mut belief = Belief::default();
+    for moment in [Steady::ZERO, passed] {
+        belief.look(observed, at(moment));
+        belief.saw(endpoints, moment);
+    }
+    let known = Known {
+        served,
+        belief: &belief,
+        endpoints: Some(endpoints),
+        is_told,
+    };
+    plan(observed, &known, &policy(), wall)
+}
+
+fn endpoint(leaf: Result<&Pem, &str>) -> Endpoint {
+    Endpoint {
+        address: "there".to_owned(),
+        leaf: leaf.map(|pem| pem.leaf().unwrap()).map_err(str::to_owned),
+    }
+}
+
+/// Neither from `ca.crt`, from which it would be put back if a caBundle lost it, nor from a caBundle.
+#[test]
+fn no_ca_goes_that_an_endpoint_may_need() {
+    let [good, other, ended, _] = pairs();
+    let wide = Secret {
+        ca: Some(bundle(&[good, other, ended])),
+        ..secret(good)
+    };
+    let (ours, theirs, unseen) = (
+        endpoint(Ok(good)),
+        endpoint(Ok(other)),
+        endpoint(Err("gone")),
+    );
+    let left = |pems: &[&Pem]| Some(Bundle::read(&bundle(pems)).pem());
+    // Who serves what; what is left in `ca.crt`, if something is taken.
+    for (endpoints, expected) in [
+        (vec![ours.clone()], left(&[good])),
+        (vec![ours.clone(), theirs.clone()], None),
+        (vec![theirs], None),
+        (vec![ours.clone(), unseen.clone()], left(&[good, other])),
+        (vec![unseen], left(&[good, other])),
+        (vec![], None),
+    ] {
+        let seen = observed(Some(wide.clone()), Some(&[bundle(&[good, other, ended])]));
+        let step = plan_after(&seen, Some(good), &endpoints, (NOW, true, LONG)).step;
+        let taken = match step {
+            Step::Prune(Write::Change { change, .. }) => change.ca,
+            Step::Wait { .. } => None,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(taken, expected, "{endpoints:?}");
+    }
+    // From a caBundle only after the Secret, and what is served, were so for longer than anybody
+    // acts on what was otherwise.
+    let seen = observed(Some(secret(good)), Some(&[bundle(&[good, other])]));
+    for (passed, name) in [(0, "wait"), (5, "wait"), (6, "prune")] {
+        let passed = (NOW, true, Steady::from_secs(passed));
+        let Plan { step, reason } =
+            plan_after(&seen, Some(good), std::slice::from_ref(&ours), passed);
+        assert_eq!(step.name(), name, "{reason}");
+    }
+    // A CA counts as ended when it surely is.
+    let soon = mint(&[HOST.to_owned()], Duration::days(9), NOW).unwrap();
+    let wide = [bundle(&[good, &soon])];
+    let seen = observed(Some(secret(good)), Some(&wide));
+    for (hours, is_told, name) in [
+        (0, true, "wait"),
+        (2, true, "prune"),
+        (2, false, "wait"),
+        (25, false, "prune"),
+    ] {
+        let wall = NOW + Duration::days(9) + Duration::hours(hours);
+        let unseen = [endpoint(Err("gone"))];
+        let plan = plan_after(&seen, Some(good), &unseen, (wall, is_told, LONG));
+        assert_eq!(plan.step.name(), name, "{hours} {is_told}: {}", plan.reason);
+    }
+}
+
+/// All that is believed stays, whatever is made anew.
+#[test]
+fn every_new_pair_keeps_what_is_believed() {
+    let [good, other, ..] = pairs();
+    let holds = |keep: &Bundle, pems: &[&Pem]| {
+        assert!(keep.holds(&Bundle::read(&bundle(pems))), "{keep:?}");
+    };
+    let live = [bundle(&[good, other])];
+    let at = (NOW, true, LONG);
+    match plan_after(&observed(None, Some(&live)), None, &[], at).step {
+        Step::Bootstrap { keep } => holds(&keep, &[good, other]),
+        step => panic!("{step:?}"),
+    }
+    match plan_after(&observed(None, Some(&live)), Some(good), &[], at).step {
+        Step::Restore(Write::Create(pem)) => {
+            assert_eq!(pem.chain, good.chain);
+            holds(&Bundle::read(pem.ca.as_bytes()), &[good, other]);
+        }
+        step => panic!("{step:?}"),
+    }
+    let wide = Secret {
+        ca: Some(bundle(&[good, other])),
+        request: Some("now".to_owned()),
+        ..secret(good)
+    };
+    match plan_after(
+        &observed(Some(wide.clone()), Some(&live)),
+        Some(good),
+        &[],
+        at,
+    )
+    .step
+    {
+        Step::Stage { keep, answered, .. } => {
+            holds(&keep, &[good, other]);
+            assert_eq!(answered.as_deref(), Some("now"));
+        }
+        step => panic!("{step:?}"),
+    }
+    let broken = Secret { key: None, ..wide };
+    match plan_after(
+        &observed(Some(broken.clone()), Some(&live)),
+        Some(good),
+        &[],
+        at,
+    )
+    .step
+    {
+        Step::Restore(Write::Change { change, .. }) => {
+            holds(&Bundle::read(change.ca.unwrap().as_bytes()), &[good, other]);
+        }
+        step => panic!("{step:?}"),
+    }
+    match plan_after(&observed(Some(broken), Some(&live)), None, &[], at).step {
+        Step::Replace { keep, answered, .. } => {
+            holds(&keep, &[good, other]);
+            assert_eq!(answered.as_deref(), Some("now"));
+        }
+        step => panic!("{step:?}"),
+    }
+}
+
+/// More CAs than are kept: what is served is not among those that go.
+#[test]
+fn the_ca_of_what_is_served_is_kept_first() {
+    let [good, ..] = pairs();
+    let strangers: Vec<_> = (0..300)
+        .map(|_| mint(&[HOST.to_owned()], YEAR, NOW).unwrap())
+        .collect();
+    let foreign = &strangers[0];
+    let all: Vec<_> = strangers.iter().chain([good]).collect();
+    let seen = observed(Some(secret(foreign)), Some(&[vec![], bundle(&all)]));
+    let Step::Trust(Write::Bundles { hooks, .. }) =
+        plan_after(&seen, Some(good), &[], (NOW, true, LONG)).step
+    else {
+        panic!("no trust");
+    };
+    // The second lacks nothing.
+    assert_eq!(hooks.len(), 1);
+    let live = [bundle(&all[1..])];
+    let seen = observed(Some(secret(foreign)), Some(&live));
+    let step = plan_after(&seen, Some(good), &[], (NOW, true, LONG)).step;
+    let Step::Trust(Write::Bundles { hooks, .. }) = step else {
+        panic!("no trust");
+    };
+    assert_eq!(hooks[0].bundle().len(), 257);
+    assert!(
+        hooks[0]
+            .bundle()
+            .holds(&Bundle::read(&bundle(&[foreign, good])))
+    );
+    let broken = observed(
+        Some(Secret {
+            key: None,
+            ..secret(foreign)
+        }),
+        Some(&live),
+    );
+    let step = plan_after(&broken, None, &[], (NOW, true, LONG)).step;
+    assert!(
+        matches!(&step, Step::Replace { keep, .. } if keep.len() == 32),
+        "{step:?}"
+    );
+}
+
+/// By kube-apiserver's clock it is of no use; by ours, who knows.
+#[test]
+fn a_pair_that_has_not_begun_is_waited_for_or_replaced() {
+    let [good, ..] = pairs();
+    let mut asked = secret(good);
+    asked.request = Some("now".to_owned());
+    // How many hours before it begins.
+    for (secret, hours, is_told, name) in [
+        (secret(good), 1, true, "wait"),
+        (secret(good), 2, true, "replace"),
+        (secret(good), 2, false, "wait"),
+        (secret(good), 900, false, "wait"),
+        (asked.clone(), 900, false, "replace"),
+        (asked, 1, true, "wait"),
+    ] {
+        let wall = NOW - Duration::hours(49 + hours);
+        let seen = observed(Some(secret), Some(&[bundle(&[good])]));
+        let plan = plan_after(&seen, None, &[], (wall, is_told, LONG));
+        assert_eq!(plan.step.name(), name, "{hours} {is_told}: {}", plan.reason);
+    }
+}
+
+/// Promoted when all believe it and replicas, which see a caBundle somewhat later, know that; or when
+/// there is nothing else to serve.
+#[test]
+fn a_staged_pair_is_promoted_when_it_is_believed_and_no_later_than_the_leaf_ends() {
+    let [_, other, ..] = pairs();
+    let short = mint(
+        &["imageswap".to_owned(), HOST.to_owned()],
+        Duration::days(1),
+        NOW,
+    )
+    .unwrap();
+    let both = [bundle(&[&short, other])];
+    let staged = Secret {
+        ca: Some(bundle(&[&short, other])),
+        next_chain: Some(other.chain.clone().into_bytes()),
+        next_key: Some(other.key.clone().into_bytes()),
+        ..secret(&short)
+    };
+    // How long it has been believed, and how many seconds the leaf has left.
+    for (held, left, expected) in [
+        (0, 1_000, "wait"),
+        (60, 1_000, "wait"),
+        (62, 1_000, "wait"),
+        (63, 1_000, "promote"),
+        (5, 1, "wait"),
+        (5, 0, "promote"),
+        (5, -100, "promote"),
+    ] {
+        let wall = NOW + Duration::days(1) - Duration::seconds(left);
+        let seen = observed(Some(staged.clone()), Some(&both));
+        let held = (wall, true, Steady::from_secs(held));
+        let Plan { step, reason } = plan_after(&seen, Some(&short), &[], held);
+        assert_eq!(step.name(), expected, "{left}: {reason}");
+        if let Step::Wait { until, .. } = step {
+            assert!(until <= wall + Duration::seconds(left.max(1)), "{until}");
+        }
+    }
+}
+
 /// Somebody may replace the Secret again and again.
 #[test]
 fn bundles_do_not_grow_without_end() {
@@ -384,10 +645,10 @@ fn bundles_do_not_grow_without_end() {
         let live = String::from_utf8(settled.hooks()[0].bundle.clone()).unwrap();
         [settled.secret.unwrap().pem().ca, live].map(|text| text.matches("BEGIN").count())
     };
-    for round in 0..80 {
+    for round in 0..300 {
         settle(&memory);
         let [in_secret, live] = certificates();
-        assert!(in_secret <= 33 && live <= 66, "{in_secret} {live}");
+        assert!(in_secret <= 33 && live <= 33 + 256, "{in_secret} {live}");
         let mut state = memory.0.lock().unwrap();
         let secret = state.0.secret.as_mut().unwrap();
         secret.key = None;
@@ -480,8 +741,12 @@ fn a_replica_serves_what_is_right_and_believed() {
         (Some(fresh.clone()), Some(&fits), Some(&old), "publish"),
         (Some(fresh.clone()), Some(&wide), Some(&old), "not yet"),
         (Some(fresh.clone()), Some(&lacks), Some(&old), "not yet"),
-        // Nothing else to serve, and nobody who calls.
-        (Some(fresh.clone()), Some(&lacks), None, "publish"),
+        // Nothing else to serve: is there one who does?
+        (Some(fresh.clone()), Some(&fits), None, "publish"),
+        (Some(fresh.clone()), Some(&lacks), None, "ask"),
+        (Some(fresh.clone()), Some(&wide), None, "ask"),
+        (Some(fresh.clone()), None, None, "ask"),
+        (Some(fresh.clone()), Some(none), None, "ask"),
         // kube-apiservers may not know yet that there is nobody to call.
         (Some(fresh.clone()), None, Some(&old), "not yet"),
         (Some(fresh.clone()), Some(none), Some(&old), "not yet"),
@@ -496,8 +761,9 @@ fn a_replica_serves_what_is_right_and_believed() {
         // When all know what was seen, what waited for that waits no longer.
         belief.look(&seen, at(DELAY));
         let choice = choose(&view(&seen, &belief, &required), *serving, wall(NOW));
-        let waits = *expected == "not yet" && *bundles == Some(&lacks);
-        assert_eq!(word(&choice) == "not yet", waits, "{seen:?}");
+        let waits = matches!(*expected, "not yet" | "ask") && *bundles == Some(&lacks);
+        let is_waiting = matches!(word(&choice), "not yet" | "ask");
+        assert_eq!(is_waiting, waits, "{seen:?}");
     }
     // What is in memory has ended.
     let short = mint(&[HOST.to_owned()], Duration::days(1), NOW).unwrap();
@@ -513,6 +779,124 @@ fn a_replica_serves_what_is_right_and_believed() {
     }
 }
 
+/// A replica that has nothing to serve finds a pair whose CA is new, beside one that is known.
+#[test]
+fn a_newcomer_is_not_served_beside_one_that_is_believed() {
+    let [good, other, _, foreign] = pairs();
+    let (required, wide) = (policy().required, [bundle(&[good, other])]);
+    let seen = observed(Some(secret(other)), Some(&wide));
+    let mut belief = Belief::default();
+    belief.look(&seen, at(Steady::ZERO));
+    let [old, new, stranger] = [good, other, foreign].map(|pem| Some(pem.leaf().unwrap()));
+    // What the others serve, how often they were looked at, for how many seconds; what is chosen.
+    for (leaves, times, since, expected) in [
+        (vec![old.clone()], 1, 0, "not yet"),
+        (vec![None, old.clone()], 3, 6, "not yet"),
+        (vec![old.clone(), new.clone()], 1, 0, "not yet"),
+        (vec![None, new.clone()], 1, 0, "publish"),
+        (vec![], 1, 0, "publish"),
+        (vec![stranger.clone()], 1, 0, "publish"),
+        (vec![None], 1, 0, "ask"),
+        (vec![None, stranger], 2, 90, "ask"),
+        (vec![None], 3, 6, "publish"),
+        (vec![None], 9, 5, "ask"),
+    ] {
+        let others = others(&leaves, times, since);
+        let view = View {
+            others: Some(&others),
+            ..view(&seen, &belief, &required)
+        };
+        let choice = choose(&view, None, wall(NOW));
+        assert_eq!(word(&choice), expected, "{leaves:?} {times} {since}");
+        let late = Moment {
+            steady: Steady::from_secs(6),
+            ..wall(NOW)
+        };
+        let read = at(late.steady);
+        let choice = choose(&View { read, ..view }, None, late);
+        assert_eq!(
+            word(&choice),
+            "ask",
+            "what was seen long ago is asked again"
+        );
+        // A caBundle that was emptied will be as `ca.crt` says.
+        let mut known = secret(other);
+        known.ca = Some(bundle(&[other, good]));
+        for (secret, is_known) in [(known, true), (secret(other), false)] {
+            let seen = observed(Some(secret), Some(&[Vec::new()]));
+            let view = View {
+                observed: &seen,
+                ..view
+            };
+            let word = word(&choose(&view, None, wall(NOW)));
+            let is_first = expected == "not yet" && !is_known;
+            assert_eq!(
+                word,
+                if is_first { "publish" } else { expected },
+                "{leaves:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn who_has_nothing_to_serve_leads_only_where_nobody_else_has() {
+    let [good, ..] = pairs();
+    let leaf = Some(good.leaf().unwrap());
+    let live = [bundle(&[good])];
+    let brought = rcgen::generate_simple_self_signed([HOST.to_owned()]).unwrap();
+    let brought = [brought.cert.pem().into_bytes()];
+    let rows: [(&[Vec<u8>], _, _); 8] = [
+        (&[], None, true),
+        (&[Vec::new()], None, true),
+        // As 1.5.3 has it: nobody can write that back.
+        (&brought, None, true),
+        (&live, None, false),
+        (
+            &live,
+            Some(others(std::slice::from_ref(&leaf), 9, 90)),
+            false,
+        ),
+        (&live, Some(others(&[None], 1, 0)), false),
+        (&live, Some(others(&[None], 3, 6)), true),
+        (&live, Some(others(&[], 1, 0)), true),
+    ];
+    for (row, (bundles, others, expected)) in rows.into_iter().enumerate() {
+        let seen = observed(None, Some(bundles));
+        assert_eq!(may_lead(&seen, others.as_ref()), expected, "row {row}");
+    }
+}
+
+/// What was seen at last, after so many looks in so many seconds.
+fn others(leaves: &[Option<Vec<u8>>], times: u32, since: u64) -> Others {
+    let endpoint = |leaf: &Option<Vec<u8>>| Endpoint {
+        address: String::new(),
+        leaf: leaf.clone().ok_or_else(String::new),
+    };
+    Others {
+        endpoints: leaves.iter().map(endpoint).collect(),
+        read: at(Steady::ZERO),
+        since: Steady::from_secs(since),
+        times,
+    }
+}
+
+#[test]
+fn looks_at_others_count_while_they_follow_each_other() {
+    let mut seen = None;
+    // When a look is taken; how many count then, since when.
+    for (moment, times, since) in [(0, 1, 0), (3, 2, 3), (9, 3, 9), (16, 1, 0), (18, 2, 2)] {
+        let read = at(Steady::from_secs(moment));
+        let others = Others::after(seen.as_ref(), Vec::new(), read);
+        assert_eq!(
+            (others.times, others.since.as_secs()),
+            (times, since),
+            "{moment}"
+        );
+        seen = Some(others);
+    }
+}
+
 fn word(choice: &Choice) -> &'static str {
     match choice {
         Choice::Publish(_) => "publish",
@@ -521,6 +905,7 @@ fn word(choice: &Choice) -> &'static str {
         Choice::Bad(_) => "bad",
         Choice::NotTrustedYet { .. } => "not yet",
         Choice::TooOld => "too old",
+        Choice::AskOthers => "ask",
     }
 }
 

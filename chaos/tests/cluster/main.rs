@@ -102,6 +102,10 @@ const TESTS: &[(&str, Test)] = &[
         rotation::secret_broken,
     ),
     (
+        "rotation::a_fresh_server_does_not_mint_what_another_has",
+        rotation::secret_lost_as_servers_are_killed,
+    ),
+    (
         "rotation::a_foreign_pair_is_taken_without_a_gap",
         rotation::foreign_pair,
     ),

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use chaos::command::eventually;
 use chaos::install::{CONFIGURATION, NAMESPACE};
 use chaos::progress::say;
-use chaos::replicas::leaves;
+use chaos::replicas::{Process, leader, leaves, replicas, signal};
 use chaos::rotation::{
     PATIENCE, TRUST_DELAY, ask, data_of, finished, foreign, patch_secret, secret, served, settled,
 };
@@ -86,6 +86,43 @@ pub(crate) fn secret_broken(world: &World) -> anyhow::Result<()> {
     say(format_args!("Secret deleted and broken: {report}"));
     ensure!(report.is_clean(), "{report}");
     // Written back from memory, not made anew.
+    ensure!(leaves(&world.cluster)? == before, "another leaf is served");
+    Ok(())
+}
+
+/// The Secret goes just as all servers but one are killed. Those that take their places could only
+/// make another pair; the one that has it writes it back, whoever led.
+pub(crate) fn secret_lost_as_servers_are_killed(world: &World) -> anyhow::Result<()> {
+    quick(world)?;
+    let before = leaves(&world.cluster)?;
+    let (leader, all) = (leader(&world.cluster)?, replicas(&world.cluster)?);
+    let names = all
+        .iter()
+        .filter_map(|pod| pod["metadata"]["name"].as_str());
+    let (led, others): (Vec<_>, Vec<_>) = names.partition(|name| leader.contains(*name));
+    world.kubectl(&["-n", NAMESPACE, "delete", "secret", "imageswap-tls"])?;
+    // It may have been put back already: then it goes again, and nobody is left who led.
+    for name in led.iter().chain(others.iter().skip(1)) {
+        signal(&world.cluster, name, Process::Worker, "KILL")?;
+    }
+    let gone = [
+        "-n",
+        NAMESPACE,
+        "delete",
+        "secret",
+        "imageswap-tls",
+        "--ignore-not-found",
+    ];
+    world.kubectl(&gone)?;
+    let lost = Instant::now();
+    eventually("the Secret again", PATIENCE, || {
+        secret(&world.cluster).map(drop)
+    })?;
+    let took = lost.elapsed();
+    settled(&world.cluster)?;
+    say(format_args!(
+        "the Secret lost as servers were killed: written back after {took:?}"
+    ));
     ensure!(leaves(&world.cluster)? == before, "another leaf is served");
     Ok(())
 }

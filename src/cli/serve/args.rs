@@ -244,12 +244,14 @@ impl Args {
         ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut nonce)
             .ok()
             .context("the system gives no random numbers")?;
+        let pod = self.pod().unwrap_or_default();
+        Ok(identity(&pod, u64::from_ne_bytes(nonce)))
+    }
+
+    /// The Pod that this is, as far as it is known.
+    pub(super) fn pod(&self) -> Option<String> {
         let pod = self.pod_name.clone().filter(|name| !name.is_empty());
-        let pod = pod.or_else(|| std::env::var("HOSTNAME").ok());
-        Ok(identity(
-            &pod.unwrap_or_default(),
-            u64::from_ne_bytes(nonce),
-        ))
+        pod.or_else(|| std::env::var("HOSTNAME").ok())
     }
 
     /// What a certificate without a cluster is valid for: the Service all the same, and this
@@ -281,6 +283,19 @@ impl Args {
             "--cert-renew-before must be shorter than --cert-lifetime: a new certificate would be \
              renewed at once"
         );
+        let late = reckoned(self.trust_delay).context("--trust-delay is too long")?;
+        ensure!(
+            renew_before > late * 2,
+            "--cert-renew-before must be longer than twice --trust-delay: a certificate would end \
+             before the next one may be served"
+        );
+        if self.trust_delay < OLDEST {
+            warn!(
+                trust_delay = ?self.trust_delay,
+                "--trust-delay is short: a kube-apiserver that learns a caBundle later than that \
+                 refuses calls during a rotation"
+            );
+        }
         Ok(Policy {
             names,
             required,
@@ -289,6 +304,7 @@ impl Args {
             trust_delay: self.trust_delay,
             writes_bundles: self.patch_ca_bundle,
             settled: SETTLED,
+            shown: SETTLED,
             oldest: OLDEST,
         })
     }

@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{error, info, warn};
 
 use crate::cluster::{Look, Seen};
 use crate::pki::{Pair, Pem, judge};
 use crate::rotation::belief::Belief;
 use crate::rotation::clock::Clock;
-use crate::rotation::replica::{Choice, View, choose, is_trusted};
+use crate::rotation::driver::Store;
+use crate::rotation::plan::Endpoint;
+use crate::rotation::replica::{Choice, Others, View, choose, is_trusted};
 use crate::rotation::source::Source;
 use crate::rotation::state::Observed;
 use crate::server::tls::ServingCert;
@@ -23,6 +25,12 @@ use crate::telemetry::notices::{Notices, Reason};
 
 /// How often to say what is waited for.
 const WAITING: Duration = Duration::from_secs(30);
+
+/// How often to look at the other endpoints while there is nothing to serve.
+pub(super) const OTHERS: Duration = Duration::from_secs(2);
+
+/// How long such a look may take: what was seen before it must not be too old to act on.
+const ASKED: Duration = Duration::from_secs(4);
 
 /// Shows when the pair that is served ends.
 pub(super) fn show(pair: &Pair, metrics: &Metrics) {
@@ -50,7 +58,9 @@ impl Served {
 }
 
 /// Serves what was seen once it is right and believed, for ever.
-pub(super) struct Replica {
+pub(super) struct Replica<S> {
+    /// What shows the other endpoints.
+    pub(super) store: S,
     /// What a leaf must be valid for.
     pub(super) required: Vec<String>,
     pub(super) trust_delay: Duration,
@@ -64,6 +74,8 @@ pub(super) struct Replica {
     pub(super) serving: watch::Sender<Option<Served>>,
     /// The pair that is served, as it can be written back.
     pub(super) kept: watch::Sender<Option<Pem>>,
+    /// What was seen so far.
+    pub(super) believed: watch::Sender<Belief>,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
     pub(super) notices: Notices,
@@ -77,10 +89,11 @@ struct Said {
     is_trusted: Option<bool>,
 }
 
-impl Replica {
+impl<S: Store> Replica<S> {
     pub(super) async fn follow(&self) -> Infallible {
         let (mut seen, mut said) = (self.seen.clone(), Said::default());
         let mut belief = Belief::default();
+        let mut asking = Asking::default();
         let waiting = Sparingly::new(WAITING);
         let mut look_at = None;
         loop {
@@ -93,8 +106,18 @@ impl Replica {
             let look = seen.borrow_and_update().clone();
             if let (Some(look), Ok(_)) = (look, next) {
                 belief.look(&look.observed, look.read);
-                let rest = self.act(&look, &belief, &mut said);
-                look_at = rest.map(|rest| Instant::now() + rest);
+                self.believed.send_replace(belief.clone());
+                let mut rest = self.act(&look, &belief, asking.seen(), &mut said);
+                if matches!(rest, Rest::Others) {
+                    // Until there is something new to see.
+                    tokio::select! {
+                        () = asking.ask(&self.store, &self.clock) => {
+                            rest = self.act(&look, &belief, asking.seen(), &mut said);
+                        }
+                        Ok(()) = seen.changed() => seen.mark_changed(),
+                    }
+                }
+                look_at = rest.pause().map(|rest| Instant::now() + rest);
             } else if look_at.is_some_and(|at| at <= Instant::now()) {
                 self.again.notify_one();
                 look_at = None;
@@ -108,8 +131,8 @@ impl Replica {
         }
     }
 
-    /// Returns after how long another look must show that a pair was believed all the time.
-    fn act(&self, look: &Look, belief: &Belief, said: &mut Said) -> Option<Duration> {
+    /// Returns what to wait for.
+    fn act(&self, look: &Look, belief: &Belief, others: Option<&Others>, said: &mut Said) -> Rest {
         let (observed, moment) = (&*look.observed, self.clock.now());
         let now = moment.wall;
         let served = self.serving.borrow().clone();
@@ -120,11 +143,12 @@ impl Replica {
             belief,
             required: &self.required,
             trust_delay: self.trust_delay,
+            others,
         };
         let choice = choose(&view, pair, moment);
         let is_bad = matches!(choice, Choice::Bad(_));
         self.metrics.refused.set(i64::from(is_bad));
-        let mut rest = None;
+        let mut rest = Rest::News;
         match choice {
             Choice::Publish(pair) => self.publish(pair, observed),
             Choice::Same => {
@@ -133,10 +157,24 @@ impl Replica {
             }
             Choice::Absent => {}
             Choice::TooOld => self.again.notify_one(),
+            Choice::AskOthers => rest = Rest::Others,
             Choice::NotTrustedYet { rest: left } => {
-                rest = left;
+                rest = match served {
+                    Some(_) => left.map_or(Rest::News, Rest::Trust),
+                    None => Rest::Trust(left.unwrap_or(OTHERS).min(OTHERS)),
+                };
                 if said.is_news(observed, "not trusted yet") {
-                    info!("a new certificate is not trusted everywhere yet; serving the old");
+                    match served {
+                        Some(_) => {
+                            info!(
+                                "a new certificate is not trusted everywhere yet; serving the old"
+                            );
+                        }
+                        None => info!(
+                            "the certificate is not trusted everywhere yet, and others serve one that \
+                             is; waiting"
+                        ),
+                    }
                 }
             }
             Choice::Bad(flaw) => {
@@ -213,6 +251,56 @@ fn source_of(observed: &Observed) -> Source {
     secret.map(|found| found.source).unwrap_or_default()
 }
 
+/// What a replica waits for.
+#[derive(Debug)]
+enum Rest {
+    /// That something changes.
+    News,
+    /// Another look after so long must show that a pair was believed all the time.
+    Trust(Duration),
+    /// What the others serve must be known.
+    Others,
+}
+
+impl Rest {
+    fn pause(&self) -> Option<Duration> {
+        match self {
+            Self::News => None,
+            Self::Trust(rest) => Some(*rest),
+            Self::Others => Some(OTHERS),
+        }
+    }
+}
+
+/// What a replica with nothing to serve has seen of the others.
+#[derive(Debug, Default)]
+pub(super) struct Asking {
+    seen: Option<Others>,
+}
+
+impl Asking {
+    pub(super) fn seen(&self) -> Option<&Others> {
+        self.seen.as_ref()
+    }
+
+    /// Asks again. Whatever can't be asked is not seen.
+    pub(super) async fn ask(&mut self, store: &impl Store, clock: &Clock) {
+        let (asked, read) = clock.spanned(timeout(ASKED, store.others())).await;
+        let unseen = |why: String| {
+            vec![Endpoint {
+                address: "any".to_owned(),
+                leaf: Err(why),
+            }]
+        };
+        let endpoints = match asked {
+            Ok(Ok(endpoints)) => endpoints,
+            Ok(Err(why)) => unseen(why.to_string()),
+            Err(_) => unseen(format!("no answer within {ASKED:?}")),
+        };
+        self.seen = Some(Others::after(self.seen.as_ref(), endpoints, read));
+    }
+}
+
 impl Said {
     /// Whether this was not said of this Secret just before.
     fn is_news(&mut self, observed: &Observed, what: &str) -> bool {
@@ -244,11 +332,32 @@ mod tests {
     use crate::rotation::clock::Span;
     use crate::rotation::replica::FRESH;
     use crate::rotation::state::{Configuration, Hook, Secret};
+    use crate::rotation::write::{Failure, Write};
     use crate::telemetry::notices;
 
     fn pair() -> Pem {
         let names = ["imageswap.ns.svc".to_owned()];
         mint(&names, Duration::days(1), OffsetDateTime::now_utc()).unwrap()
+    }
+
+    /// Whose only other endpoint serves this leaf.
+    struct Rival(Vec<u8>);
+
+    impl Store for Rival {
+        async fn observe(&self) -> Result<Observed, Failure> {
+            Err(Failure::Failed("it is not asked".to_owned()))
+        }
+
+        async fn apply(&self, _: &Write) -> Result<(), Failure> {
+            Err(Failure::Failed("it is not asked".to_owned()))
+        }
+
+        async fn endpoints(&self) -> Result<Vec<Endpoint>, Failure> {
+            Ok(vec![Endpoint {
+                address: "other".to_owned(),
+                leaf: Ok(self.0.clone()),
+            }])
+        }
     }
 
     fn seen(version: &str, pem: &Pem, bundle: &str) -> Arc<Observed> {
@@ -287,7 +396,10 @@ mod tests {
         };
         let (notices, told) = notices::channel();
         let again = Arc::new(Notify::new());
+        let believed = watch::channel(Belief::default()).0;
         let replica = Replica {
+            store: Rival(one.leaf().unwrap()),
+            believed,
             again: again.clone(),
             required: vec!["imageswap.ns.svc".to_owned()],
             trust_delay: std::time::Duration::from_secs(60),
@@ -306,7 +418,9 @@ mod tests {
         // What is seen; then whose leaf is served, whether it is trusted, and the reloads.
         let rows = [
             (seen("1", &rubbish, ""), None, 0, (0, 1)),
-            // Nothing else to serve.
+            // Nothing to serve, but another endpoint serves what is believed for longer.
+            (seen("2", &two, &both), None, 0, (0, 1)),
+            // It is known to one of them.
             (seen("2", &one, ""), Some(&one), 0, (1, 1)),
             (seen("3", &one, &one.ca), Some(&one), 1, (1, 1)),
             (seen("4", &rubbish, &one.ca), Some(&one), 1, (1, 2)),
@@ -318,10 +432,10 @@ mod tests {
             (seen("7", &two, ""), Some(&two), 0, (2, 2)),
         ];
         for (row, (seen, leaf, trusted, (ok, failed))) in rows.into_iter().enumerate() {
-            // The seventh row is seen, and seen again after the trust delay.
-            let passed = if row == 7 { 60_000 } else { 0 };
+            // The eighth row is seen, and seen again after the trust delay.
+            let passed = if row == 8 { 60_000 } else { 0 };
             tokio::time::sleep(std::time::Duration::from_millis(passed)).await;
-            if row == 7 {
+            if row == 8 {
                 let asked = tokio::time::timeout(std::time::Duration::ZERO, again.notified());
                 assert!(asked.await.is_ok(), "nobody asked for another look");
             }
@@ -337,7 +451,7 @@ mod tests {
             assert_eq!(serves, expected, "row {row}");
             assert_eq!(metrics.trusted.get(), trusted, "row {row}");
             assert_eq!((count("ok"), count("failed")), (ok, failed), "row {row}");
-            let is_rubbish = matches!(row, 0 | 3 | 4);
+            let is_rubbish = matches!(row, 0 | 4 | 5);
             assert_eq!(metrics.refused.get() == 1, is_rubbish, "row {row}");
         }
         // Once for each that is bad.

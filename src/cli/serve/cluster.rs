@@ -15,14 +15,17 @@ use tracing::{info, warn};
 
 use super::args::Args;
 use super::brought::Brought;
-use super::certificate::{Replica, Served};
+use super::certificate::{Asking, OTHERS, Replica, Served};
 use super::tasks::supervise;
+use crate::cluster::Seen;
 use crate::cluster::claim::{Claim, while_held};
 use crate::cluster::kubernetes::lease::{Election, Stopped};
 use crate::cluster::kubernetes::{Kubernetes, Names};
 use crate::cluster::place::Place;
+use crate::rotation::belief::Belief;
 use crate::rotation::clock::Clock;
 use crate::rotation::driver::Driver;
+use crate::rotation::replica;
 use crate::server::tls::ServingCert;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::notices::{Inbox, Notices};
@@ -51,7 +54,8 @@ impl Cluster {
         let policy = args.policy(names.leaf(), vec![names.host()])?;
         let clock = Clock::system();
         info!(namespace = names.namespace, identity, "joining the cluster");
-        let mut cluster = Kubernetes::new(place, names, identity, metrics.clone()).await?;
+        let cluster = Kubernetes::new(place, names, identity, metrics.clone(), &clock).await?;
+        let mut cluster = cluster.with_pod(args.pod());
         // What is brought is served at once, whatever becomes of the API.
         let mut first = None;
         if let Some(brought) = brought {
@@ -62,19 +66,22 @@ impl Cluster {
         let (seen_sender, seen) = watch::channel(None);
         let (serving_sender, serving) = watch::channel(first);
         let (kept, served) = watch::channel(None);
+        let (believed_sender, believed) = watch::channel(Belief::default());
         let (claim_sender, claims) = watch::channel(Claim::default());
         let (stop, stopped) = watch::channel(false);
         let changed = Arc::new(Notify::new());
         let again = Arc::new(Notify::new());
         let replica = Replica {
+            store: cluster.clone(),
             again: again.clone(),
             required: policy.required.clone(),
             trust_delay: policy.trust_delay,
             writes_bundles: policy.writes_bundles,
             source: source(cluster.names()),
-            seen,
+            seen: seen.clone(),
             serving: serving_sender,
             kept,
+            believed: believed_sender,
             clock: clock.clone(),
             metrics: metrics.clone(),
             notices: notices.clone(),
@@ -83,11 +90,13 @@ impl Cluster {
             store: cluster.clone(),
             policy,
             served,
+            believed,
             clock: clock.clone(),
             metrics: metrics.clone(),
             notices,
         });
 
+        let (asked, asked_clock) = (cluster.clone(), clock.clone());
         let (counted, teller) = (metrics.clone(), cluster.clone());
         let events =
             tokio::spawn(async move { supervise("events", &counted, || teller.tell(&told)).await });
@@ -99,12 +108,21 @@ impl Cluster {
         });
         let counted = metrics.clone();
         tokio::spawn(async move { supervise("certificate", &counted, || replica.follow()).await });
-        let counted = metrics.clone();
+        let patience = 2 * args.lease_time;
+        let (counted, standing) = (metrics.clone(), serving.clone());
         let election = tokio::spawn(async move {
-            let run = || election.run(&claim_sender, stopped.clone());
+            let run = || async {
+                let mut stop = stopped.clone();
+                let may = may_lead(&asked, &asked_clock, standing.clone(), seen.clone());
+                tokio::select! {
+                    _ = timeout(patience, may) => {}
+                    _ = stop.wait_for(|stop| *stop) => {}
+                }
+                election.run(&claim_sender, stopped.clone()).await
+            };
             supervise("election", &counted, run).await
         });
-        let (counted, patience) = (metrics.clone(), 2 * args.lease_time);
+        let counted = metrics.clone();
         let (helper, waiting) = (Arc::clone(&driver), serving.clone());
         let rescue = tokio::spawn(async move {
             let work = || rescue(&helper, waiting.clone(), patience);
@@ -149,6 +167,26 @@ impl Cluster {
         let _ = self.rotation.await;
         self.stop.send_replace(true);
         let _ = self.election.await;
+    }
+}
+
+/// Waits while another replica may have in memory what this one, as a leader, could only replace.
+async fn may_lead(
+    store: &Kubernetes,
+    clock: &Clock,
+    serving: watch::Receiver<Option<Served>>,
+    mut seen: watch::Receiver<Seen>,
+) {
+    let mut asking = Asking::default();
+    while serving.borrow().is_none() {
+        let look = seen.borrow_and_update().clone();
+        if look.is_some_and(|look| replica::may_lead(&look.observed, asking.seen())) {
+            return;
+        }
+        if seen.borrow().is_some() {
+            asking.ask(store, clock).await;
+        }
+        let _ = timeout(OTHERS, seen.changed()).await;
     }
 }
 

@@ -15,6 +15,7 @@ use super::certificate::{Replica, Served, show};
 use super::tasks::supervise;
 use crate::cluster::local::store::LocalStore;
 use crate::cluster::local::{Loaded, Origin, StateDir};
+use crate::rotation::belief::Belief;
 use crate::rotation::clock::Clock;
 use crate::rotation::driver::Driver;
 use crate::server::tls::ServingCert;
@@ -38,6 +39,7 @@ pub(super) fn start(args: &Args, dir: &StateDir, metrics: &Metrics) -> anyhow::R
     };
     let (serving, _) = watch::channel(Some(first));
     let (kept, served) = watch::channel(Some(pem));
+    let (believed_sender, believed) = watch::channel(Belief::default());
     let (store, clock) = (
         LocalStore::new(dir.clone(), served.clone()),
         Clock::system(),
@@ -50,9 +52,11 @@ pub(super) fn start(args: &Args, dir: &StateDir, metrics: &Metrics) -> anyhow::R
         trust_delay: policy.trust_delay,
         writes_bundles: policy.writes_bundles,
         source: dir.path.display().to_string(),
+        store: store.clone(),
         seen,
         serving,
         kept,
+        believed: believed_sender,
         clock: clock.clone(),
         metrics: metrics.clone(),
         notices: Notices::default(),
@@ -61,6 +65,7 @@ pub(super) fn start(args: &Args, dir: &StateDir, metrics: &Metrics) -> anyhow::R
         store: store.clone(),
         policy,
         served,
+        believed,
         clock: clock.clone(),
         metrics: metrics.clone(),
         // Nobody reads Events here; the log says the same.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::discovery::v1::{Endpoint as Listed, EndpointSlice};
 use kube::api::ListParams;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -24,14 +24,21 @@ const AT_ONCE: usize = 16;
 const PORT: &str = "https";
 
 impl Kubernetes {
-    /// Looks at every endpoint. One that can't be reached is told, too.
-    pub(super) async fn look_at_endpoints(&self) -> Result<Vec<Endpoint>, Failure> {
+    /// Looks at every endpoint but those of this Pod. One that can't be reached is told, too.
+    pub(super) async fn look_at_endpoints(
+        &self,
+        but: Option<&str>,
+    ) -> Result<Vec<Endpoint>, Failure> {
         let label = format!("kubernetes.io/service-name={}", self.names.service);
         let params = ListParams::default().labels(&label);
         let slices = self
             .call("endpoint slices", self.slices.list(&params))
             .await?;
-        let addresses: BTreeSet<_> = slices.items.iter().flat_map(addresses).collect();
+        let addresses: BTreeSet<_> = slices
+            .items
+            .iter()
+            .flat_map(|slice| addresses(slice, but))
+            .collect();
         let host = self.names.host();
         let looks = addresses.into_iter().map(|address| {
             let host = host.clone();
@@ -49,8 +56,12 @@ impl Kubernetes {
     }
 }
 
-/// Where a slice says that the webhook is.
-fn addresses(slice: &EndpointSlice) -> Vec<(String, u16)> {
+/// Where a slice says that the webhook is, but for one Pod.
+fn addresses(slice: &EndpointSlice, but: Option<&str>) -> Vec<(String, u16)> {
+    let pod = |endpoint: &Listed| {
+        let target = endpoint.target_ref.as_ref();
+        target.and_then(|target| target.name.clone())
+    };
     let all = slice.ports.as_deref().unwrap_or_default();
     let has_name = all.iter().any(|port| port.name.as_deref() == Some(PORT));
     let named = all
@@ -60,6 +71,7 @@ fn addresses(slice: &EndpointSlice) -> Vec<(String, u16)> {
         .filter_map(|port| u16::try_from(port.port?).ok())
         .collect();
     let endpoints = slice.endpoints.iter();
+    let endpoints = endpoints.filter(|one| but.is_none() || pod(one).as_deref() != but);
     let ips = endpoints.flat_map(|endpoint| &endpoint.addresses);
     ips.flat_map(|ip| ports.iter().map(|port| (ip.clone(), *port)))
         .collect()

@@ -84,7 +84,7 @@ impl Election {
     /// # Errors
     /// No client can be made.
     pub fn new(cluster: &Kubernetes, time: Duration) -> Result<Self, Unreachable> {
-        let client = client(&cluster.config)?;
+        let client = client(&cluster.config, &cluster.clock)?;
         let params = LeaseLockParams {
             lease_name: cluster.names.lease.clone(),
             holder_id: cluster.identity.clone(),

@@ -11,7 +11,6 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::future::join_all;
 use http::Request;
 use serde_json::{Value, json};
-use time::OffsetDateTime;
 
 use super::{Kubernetes, Refused};
 use crate::rotation::write::Failure;
@@ -125,7 +124,7 @@ impl Kubernetes {
     /// # Errors
     /// kube-apiserver does not even tell its version. All else that can't be read is among the
     /// facts.
-    pub async fn preview(&self, now: OffsetDateTime) -> Result<Facts, Failure> {
+    pub async fn preview(&self) -> Result<Facts, Failure> {
         let version = self.version().await?;
         let (denied, found, hooks, deployment) = tokio::join!(
             self.denied(),
@@ -137,7 +136,7 @@ impl Kubernetes {
             tokio::join!(self.leftovers(), self.ready(), self.nodes(), self.quotas());
         let (limits, maps, secret) = tokio::join!(self.limits(), self.maps(), self.secret());
         Ok(Facts {
-            now,
+            now: self.clock.now().wall,
             namespace: self.names.namespace.clone(),
             service: self.names.service.clone(),
             host: self.names.host(),

@@ -1,6 +1,7 @@
 //! The Secret with the pair: read, made by name, and parts of it changed.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -22,6 +23,9 @@ pub const ROTATED: &str = "k8s.twr.io/imageswap-rotated";
 /// The type of a Secret that we make.
 const KIND: &str = "kubernetes.io/tls";
 
+/// How often this process has tried to make a Secret.
+static CREATED: AtomicU64 = AtomicU64::new(0);
+
 impl Kubernetes {
     pub(super) async fn secret(&self) -> Result<Option<state::Secret>, Failure> {
         let call = self.secrets.get_opt(&self.names.secret);
@@ -36,9 +40,9 @@ impl Kubernetes {
         Ok(Some(brought::state_of(found, ca)))
     }
 
-    /// By server-side apply, because a Role can name what is patched but not what is created. No
-    /// other process has our field manager, and nothing is forced: if another one made the Secret
-    /// meanwhile, that is a conflict.
+    /// By server-side apply, because a Role can name what is patched but not what is created. Each
+    /// is by a field manager of its own, and nothing is forced: if another process made the Secret
+    /// meanwhile, or an earlier call of ours that was given up, that is a conflict.
     pub(super) async fn create_secret(&self, pem: &Pem) -> Result<(), Failure> {
         let secret = Secret {
             metadata: kube::api::ObjectMeta {
@@ -49,7 +53,9 @@ impl Kubernetes {
             data: Some(data(pem)),
             ..Default::default()
         };
-        let (params, patch) = (PatchParams::apply(&self.identity), Patch::Apply(&secret));
+        let nth = CREATED.fetch_add(1, Ordering::Relaxed);
+        let manager = format!("{}-{nth}", self.identity);
+        let (params, patch) = (PatchParams::apply(&manager), Patch::Apply(&secret));
         let call = self.secrets.patch(&self.names.secret, &params, &patch);
         self.call("secret", call).await?;
         Ok(())

@@ -57,13 +57,13 @@ impl Kubernetes {
     ///
     /// # Errors
     /// The API can't be asked. Replicas that do not answer are among the facts.
-    pub async fn survey(&self, reach: Reach, now: OffsetDateTime) -> Result<Facts, Failure> {
+    pub async fn survey(&self, reach: Reach) -> Result<Facts, Failure> {
         let observed = self.observe().await?;
         let lease = self.lease().await?;
         let endpoints = self.listed_endpoints().await?;
         let replicas = join_all(endpoints.iter().map(|found| self.replica(found, reach))).await;
         Ok(Facts {
-            now,
+            now: self.clock.now().wall,
             namespace: self.names.namespace.clone(),
             host: self.names.host(),
             observed,

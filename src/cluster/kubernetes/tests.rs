@@ -19,6 +19,7 @@ use super::*;
 use crate::cluster::Seen;
 use crate::cluster::claim::Claim;
 use crate::pki::{self, Pem};
+use crate::rotation::belief::Belief;
 use crate::rotation::clock::{Clock, Moment};
 use crate::rotation::driver::{Driver, Memory};
 use crate::rotation::plan::{OLDEST, Policy, SETTLED};
@@ -38,11 +39,19 @@ fn names() -> Names {
 fn cluster(api: &Api, nonce: u64) -> Kubernetes {
     let config = Config::new(format!("http://{}", api.address).parse().unwrap());
     let metrics = Metrics::new().unwrap();
-    Kubernetes::with(config, names(), identity("pod", nonce), metrics).unwrap()
+    Kubernetes::with(
+        config,
+        names(),
+        identity("pod", nonce),
+        metrics,
+        &Clock::system(),
+    )
+    .unwrap()
 }
 
 fn driver(store: Kubernetes) -> Driver<Kubernetes> {
     Driver {
+        believed: watch::channel(Belief::default()).1,
         metrics: store.metrics.clone(),
         notices: Notices::default(),
         policy: Policy {
@@ -53,6 +62,7 @@ fn driver(store: Kubernetes) -> Driver<Kubernetes> {
             trust_delay: Duration::from_secs(60),
             writes_bundles: true,
             settled: SETTLED,
+            shown: SETTLED,
             oldest: OLDEST,
         },
         served: watch::channel(None).1,
@@ -346,6 +356,7 @@ async fn who_overwrote_the_ca_bundle_is_told_and_a_changed_secret_is_nobodys_fau
     let minutes = Arc::new(AtomicU64::new(0));
     let passed = Arc::clone(&minutes);
     let clock = Clock::of(move || Moment {
+        is_told: false,
         wall: OffsetDateTime::now_utc(),
         steady: Duration::from_secs(60 * passed.load(Ordering::Relaxed)),
     });

@@ -219,6 +219,7 @@ mod tests {
 
     use super::*;
     use crate::pki::{judge, mint};
+    use crate::rotation::belief::Belief;
     use crate::rotation::clock::Clock;
     use crate::rotation::driver::{Driver, Memory};
     use crate::rotation::plan::{OLDEST, Policy, SETTLED};
@@ -327,6 +328,7 @@ mod tests {
                 }
             }
             let driver = Driver {
+                believed: watch::channel(Belief::default()).1,
                 store: store.clone(),
                 policy: Policy {
                     names: names(),
@@ -336,6 +338,7 @@ mod tests {
                     trust_delay: Duration::ZERO,
                     writes_bundles: true,
                     settled: SETTLED,
+                    shown: SETTLED,
                     oldest: OLDEST,
                 },
                 served: watch::channel(None).1,

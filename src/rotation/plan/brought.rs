@@ -108,6 +108,7 @@ mod tests {
             trust_delay: std::time::Duration::ZERO,
             writes_bundles: true,
             settled: SETTLED,
+            shown: SETTLED,
             oldest: OLDEST,
         };
         // Even if there were something to be restored.
@@ -115,6 +116,7 @@ mod tests {
             served: Some(&pairs()[1]),
             belief: &Belief::default(),
             endpoints: Some(&[]),
+            is_told: false,
         };
         crate::rotation::plan::plan(&observed(pem, source, live), &known, &policy, NOW)
     }

@@ -32,12 +32,14 @@ pub(super) fn plan(eyes: &Eyes<'_>, secret: &Secret, pair: &Pair) -> Option<Plan
     let write = in_hooks(configuration?, &removable)?;
     // A replica may be about to act on a Secret that it saw before, and one that the cluster has
     // just forgotten may still be called.
-    let (belief, settled) = (eyes.known.belief, eyes.policy.settled);
+    let (belief, policy) = (eyes.known.belief, eyes.policy);
     let is_ended = removable.is_same(&removable.clone().ended(eyes.surely()));
-    let since = belief.unchanged().min(belief.served_by_all(pair.leaf()));
-    if since < settled && !is_ended {
-        let reason = format!("{reason}, and has been seen to for {} s", since.as_secs());
-        let left = Duration::try_from(settled - since).unwrap_or(SOON);
+    let unsettled = policy.settled.saturating_sub(belief.unchanged());
+    let served = belief.served_by_all(pair.leaf());
+    let left = policy.shown.saturating_sub(served).max(unsettled);
+    if !left.is_zero() && !is_ended {
+        let reason = format!("{reason}, and has been seen to for {} s", served.as_secs());
+        let left = Duration::try_from(left).unwrap_or(SOON);
         return Some(wait(eyes.now + left, reason));
     }
     Some(Plan {

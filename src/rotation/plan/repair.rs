@@ -1,6 +1,6 @@
 //! The Secret is missing, or what it holds can't be served.
 
-use super::{Eyes, Plan, Step, kept};
+use super::{Eyes, KEPT, Plan, Step, trust};
 use crate::pki::{self, Bundle, Flaw, KeyPem, Pem};
 use crate::rotation::state::Secret;
 use crate::rotation::write::{Change, Next, Write};
@@ -9,7 +9,7 @@ use crate::rotation::write::{Change, Next, Write};
 pub(super) fn missing(eyes: &Eyes<'_>) -> Plan {
     let live = eyes.observed.live_bundle();
     if let Some((served, needed)) = served(eyes) {
-        let ca = needed.and(&kept(live)).pem();
+        let ca = needed.and(&eyes.kept(live, KEPT)).pem();
         let pem = Pem {
             ca,
             ..served.clone()
@@ -20,7 +20,9 @@ pub(super) fn missing(eyes: &Eyes<'_>) -> Plan {
         };
     }
     Plan {
-        step: Step::Bootstrap { keep: kept(live) },
+        step: Step::Bootstrap {
+            keep: eyes.kept(live, KEPT),
+        },
         reason: "there is no Secret".to_owned(),
     }
 }
@@ -33,7 +35,7 @@ pub(super) fn unusable(eyes: &Eyes<'_>, secret: &Secret, flaw: &Flaw) -> Plan {
     if let Some((served, needed)) = served(eyes) {
         let change = Change {
             pair: Some(pair_of(served)),
-            ca: Some(needed.and(&kept(believed)).pem()),
+            ca: Some(needed.and(&eyes.kept(believed, KEPT)).pem()),
             ..Change::default()
         };
         return Plan {
@@ -42,15 +44,17 @@ pub(super) fn unusable(eyes: &Eyes<'_>, secret: &Secret, flaw: &Flaw) -> Plan {
         };
     }
     if pki::judge(&secret.next_pem(), &eyes.policy.required, eyes.now).is_ok() {
-        return Plan {
+        // It is none the worse for being believed first.
+        return trust::plan(eyes, secret).unwrap_or_else(|| Plan {
             step: Step::Promote(promotion(secret)),
             reason: format!("{reason}; the one that is staged can"),
-        };
+        });
     }
     Plan {
         step: Step::Replace {
             version,
-            keep: kept(believed),
+            keep: eyes.kept(believed, KEPT),
+            answered: secret.open_request().map(str::to_owned),
         },
         reason,
     }

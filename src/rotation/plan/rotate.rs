@@ -5,7 +5,7 @@ use std::time::Duration as Steady;
 use time::Duration;
 
 use super::repair::promotion;
-use super::{Eyes, Plan, SOON, Step, attention, kept, wait};
+use super::{Eyes, KEPT, Plan, SOON, Step, attention, wait};
 use crate::pki::{self, Flaw, Pair};
 use crate::rotation::state::Secret;
 
@@ -17,9 +17,9 @@ pub(super) fn plan(eyes: &Eyes<'_>, secret: &Secret, pair: &Pair) -> Option<Plan
     if secret.has_next() {
         match pki::judge(&secret.next_pem(), &eyes.policy.required, eyes.now) {
             Ok(next) if is_worth_it(eyes, pair, &next) => {
-                return Some(promote(eyes, secret, &next));
+                return Some(promote(eyes, secret, pair, &next));
             }
-            Err(Flaw::NotYet(begins)) => {
+            Err(Flaw::NotYet(begins)) if eyes.is_worth_waiting(secret, begins) => {
                 let reason = format!("what is staged begins at {begins}: is the clock slow?");
                 return Some(attention(begins, reason));
             }
@@ -36,7 +36,7 @@ fn is_worth_it(eyes: &Eyes<'_>, pair: &Pair, next: &Pair) -> bool {
     !next.is_same(pair) && eyes.lacks_name(next).is_none()
 }
 
-fn promote(eyes: &Eyes<'_>, secret: &Secret, next: &Pair) -> Plan {
+fn promote(eyes: &Eyes<'_>, secret: &Secret, pair: &Pair, next: &Pair) -> Plan {
     // Not on the word that nobody calls: a configuration may have been applied since, and its
     // kube-apiservers know the old CA alone. A leaf that ends is another matter, see `repair`.
     if eyes.observed.hooks().is_empty() {
@@ -53,10 +53,10 @@ fn promote(eyes: &Eyes<'_>, secret: &Secret, next: &Pair) -> Plan {
         return wait(eyes.now + SOON, reason.to_owned());
     };
     let seconds = held.as_secs();
-    match (delay + LATER)
-        .checked_sub(held)
-        .filter(|left| !left.is_zero())
-    {
+    // Later than that, the one that is served is of no use.
+    let most = Steady::try_from(pair.not_after - eyes.now).unwrap_or_default();
+    let left = (delay + LATER).saturating_sub(held).min(most);
+    match Some(left).filter(|left| !left.is_zero()) {
         Some(left) => wait(
             eyes.now + Duration::try_from(left).unwrap_or(SOON),
             format!(
@@ -86,7 +86,7 @@ fn stage(eyes: &Eyes<'_>, secret: &Secret, pair: &Pair) -> Option<Plan> {
     };
     let ca = secret.bundle();
     let needed = pair.needs(&ca, eyes.now);
-    let rest = kept(ca.without(&needed));
+    let rest = eyes.kept(ca.without(&needed), KEPT);
     Some(Plan {
         step: Step::Stage {
             version: secret.version.clone(),

@@ -1,6 +1,6 @@
 //! A caBundle that lacks something of `ca.crt`. What else it holds stays.
 
-use super::{Eyes, Plan, Step, kept};
+use super::{Eyes, LEFT, Plan, Step};
 use crate::rotation::state::{Hook, Secret};
 use crate::rotation::write::Write;
 
@@ -16,7 +16,7 @@ pub(super) fn plan(eyes: &Eyes<'_>, secret: &Secret) -> Option<Plan> {
         .filter_map(|hook| {
             let live = hook.bundle();
             let is_right = live.holds(&wanted) && !live.has_rubbish();
-            let more = || wanted.clone().and(&kept(live.without(&wanted)));
+            let more = || wanted.clone().and(&eyes.kept(live.without(&wanted), LEFT));
             (!is_right).then(|| Hook {
                 bundle: more().pem().into_bytes(),
                 ..hook.clone()

@@ -17,7 +17,7 @@ use crate::rotation::belief::Belief;
 use crate::rotation::clock::{Clock, Moment, Span};
 use crate::rotation::driver::{Driver, Memory, Store};
 use crate::rotation::plan::{Endpoint, OLDEST, Policy, SETTLED};
-use crate::rotation::replica::{Choice, FRESH, View, choose, is_trusted};
+use crate::rotation::replica::{Choice, FRESH, Others, View, choose, is_trusted, may_lead};
 use crate::rotation::state::{Configuration, Observed};
 use crate::rotation::write::{Failure, Write};
 use crate::telemetry::metrics::Metrics;
@@ -27,7 +27,10 @@ use crate::telemetry::notices::Notices;
 const DEADLINE: u64 = 5;
 
 /// What was given up may still be done so long after it was begun, in seconds.
-const LATEST: u64 = 10;
+pub(super) const LATEST: u64 = 10;
+
+/// Who has had nothing to serve for so long stands for leader all the same, in seconds.
+const PATIENCE: u64 = 30;
 
 type Shared = Arc<Mutex<World>>;
 type Step = Pin<Box<dyn Future<Output = Memory>>>;
@@ -39,10 +42,18 @@ pub(super) struct Process {
     pub(super) dozes: bool,
     world: Shared,
     mutation: Mutation,
-    /// How wrong its wall clock is, in seconds.
-    skew: Arc<Mutex<i64>>,
+    /// How wrong its wall clock is, in seconds, and whether that is kube-apiserver's.
+    skew: Arc<Mutex<(i64, bool)>>,
+    /// When it began.
+    born: u64,
+    /// Whether it may stand for leader from now on.
+    may_lead: bool,
+    /// What it saw last, while it may not.
+    seen: Option<Box<Observed>>,
+    others: Option<Others>,
     serving: Option<Pair>,
     kept: watch::Sender<Option<Pem>>,
+    believed: watch::Sender<Belief>,
     belief: Belief,
     glance: Glance,
     driver: Arc<Driver<Api>>,
@@ -57,18 +68,24 @@ enum Glance {
     Half(u64, Option<Configuration>),
     /// Both are, and it is yet to act.
     Whole(Span, Box<Observed>),
+    /// It asks what the other endpoints serve, one after the other, since then.
+    Asking(Span, Box<Observed>, u64, Vec<Endpoint>),
 }
 
 impl Process {
     pub(super) fn new(id: usize, world: &Shared, mutation: Mutation, dice: &mut Dice) -> Self {
         let (kept, served) = watch::channel(None);
-        let skew = Arc::new(Mutex::new(0));
+        let (believed, belief) = watch::channel(Belief::default());
+        let is_told = !dice.one_in(4);
+        let skew = Arc::new(Mutex::new((0, is_told)));
         let (time, wrong) = (Arc::clone(world), Arc::clone(&skew));
         let clock = Clock::of(move || {
             let now = time.lock().unwrap().time;
-            let wall = Duration::seconds(i64::try_from(now).unwrap() + *wrong.lock().unwrap());
+            let (wrong, is_told) = *wrong.lock().unwrap();
+            let wall = Duration::seconds(i64::try_from(now).unwrap() + wrong);
             Moment {
                 wall: BEGIN + wall,
+                is_told,
                 steady: Steady::from_secs(now),
             }
         });
@@ -90,17 +107,23 @@ impl Process {
                 trust_delay: unless(Mutation::SkipTrustDelay, Steady::from_secs(DELAY)),
                 writes_bundles: true,
                 settled: unless(Mutation::PruneUnsettled, SETTLED),
+                shown: unless(Mutation::PruneUnshown, SETTLED),
                 oldest: match mutation.writes_late() {
                     true => Steady::MAX,
                     false => OLDEST,
                 },
             },
             served,
+            believed: belief,
             clock,
             metrics: metrics().clone(),
             notices: Notices::default(),
         };
-        world.lock().unwrap().serving[id] = None;
+        let born = {
+            let mut world = world.lock().unwrap();
+            world.serving[id] = None;
+            world.time
+        };
         let mut process = Self {
             id,
             leads: false,
@@ -108,8 +131,13 @@ impl Process {
             world: Arc::clone(world),
             mutation,
             skew,
+            born,
+            may_lead: false,
+            seen: None,
+            others: None,
             serving: None,
             kept,
+            believed,
             belief: Belief::default(),
             glance: Glance::None,
             driver: Arc::new(driver),
@@ -125,12 +153,14 @@ impl Process {
     }
 
     pub(super) fn set_clock(&mut self, dice: &mut Dice) {
-        let day = 86_400;
+        let is_told = self.skew.lock().unwrap().1;
+        // Half an hour, or a day.
+        let most = if is_told { 1_800 } else { 86_400 };
         let skew = match dice.below(3) {
             0 => 0,
-            _ => i64::try_from(dice.below(2 * day + 1)).unwrap() - 86_400,
+            _ => i64::try_from(dice.below(2 * most + 1)).unwrap() - i64::try_from(most).unwrap(),
         };
-        *self.skew.lock().unwrap() = skew;
+        self.skew.lock().unwrap().0 = skew;
         let id = self.id;
         let line = || format!("the clock of process {id} is wrong by {skew} s");
         self.world().say(line);
@@ -157,8 +187,30 @@ impl Process {
                 let (from, to) = (Steady::from_secs(from), Steady::from_secs(now));
                 self.glance = Glance::Whole(Span { from, to }, observed);
             }
-            Glance::Whole(read, observed) => self.act(&observed, read),
+            Glance::Whole(read, observed) => self.act(observed, read),
+            Glance::Asking(read, observed, since, seen) => self.ask(read, observed, since, seen),
         }
+    }
+
+    /// Looks at the next of the other endpoints; after the last, acts.
+    fn ask(&mut self, read: Span, observed: Box<Observed>, since: u64, mut seen: Vec<Endpoint>) {
+        let id = (seen.len() + self.id + 1) % self.world().serving.len();
+        if id != self.id {
+            let mut world = self.world();
+            let is_lost = world.dice.one_in(40);
+            let leaf = world.serving[id].filter(|_| !is_lost);
+            drop(world);
+            seen.push(endpoint(id, leaf.map(|one| one.leaf)));
+            self.glance = Glance::Asking(read, observed, since, seen);
+            return;
+        }
+        let now = self.world().time;
+        let asked = Span {
+            from: Steady::from_secs(since),
+            to: Steady::from_secs(now),
+        };
+        self.others = Some(Others::after(self.others.as_ref(), seen, asked));
+        self.act(observed, read);
     }
 
     /// Ends the look that is begun, and takes another.
@@ -171,12 +223,12 @@ impl Process {
         }
     }
 
-    fn act(&mut self, observed: &Observed, read: Span) {
+    fn act(&mut self, observed: Box<Observed>, read: Span) {
         let now = self.driver.clock.now();
-        self.belief.look(observed, read);
+        self.belief.look(&observed, read);
         let is_careless = self.mutation == Mutation::ActOnOldViews;
         let view = View {
-            observed,
+            observed: &observed,
             read: match is_careless {
                 true => Span {
                     from: now.steady,
@@ -190,18 +242,20 @@ impl Process {
                 Mutation::ServeBeforeTrusted => Steady::ZERO,
                 _ => Steady::from_secs(DELAY),
             },
+            others: self.others.as_ref(),
         };
         match choose(&view, self.serving.as_ref(), now) {
             Choice::Publish(pair) => {
                 // Nothing, or what the caBundle believes no more.
                 let old = self.serving.as_ref();
-                let is_lost = |old| !is_trusted(observed, old, now.wall);
-                let had_nothing_else = old.is_none_or(is_lost);
+                let is_lost = |old| !is_trusted(&observed, old, now.wall);
+                let was_lost = old.map(is_lost);
                 self.serving = Some(pair);
                 let pem = observed.secret.as_ref().unwrap().pem();
                 let leaf = pool::leaf(&pem.chain).unwrap();
                 self.kept.send_replace(Some(pem));
                 let (id, mut world) = (self.id, self.world());
+                let had_nothing_else = was_lost.unwrap_or_else(|| !world.has_rival(id, leaf));
                 world.serving[id] = Some(Serving {
                     leaf,
                     since: world.time,
@@ -213,8 +267,35 @@ impl Process {
                 let pem = observed.secret.as_ref().unwrap().pem();
                 self.kept.send_replace(Some(pem));
             }
+            Choice::AskOthers if self.mutation == Mutation::ServeFirst => {
+                let read_now = Span {
+                    from: now.steady,
+                    to: now.steady,
+                };
+                self.others = Some(Others::after(None, Vec::new(), read_now));
+                return self.act(observed, read);
+            }
+            Choice::AskOthers => {
+                let since = self.world().time;
+                self.glance = Glance::Asking(read, observed, since, Vec::new());
+                return;
+            }
             Choice::Absent | Choice::Bad(_) | Choice::NotTrustedYet { .. } | Choice::TooOld => {}
         }
+        self.seen = Some(observed);
+    }
+
+    /// Whether it may stand for leader.
+    pub(super) fn may_lead(&mut self) -> bool {
+        if !self.may_lead {
+            let now = self.world().time;
+            let observed = self.seen.as_deref();
+            self.may_lead = self.serving.is_some()
+                || now - self.born > PATIENCE
+                || self.mutation == Mutation::ServeFirst
+                || observed.is_some_and(|seen| may_lead(seen, self.others.as_ref()));
+        }
+        self.may_lead
     }
 
     // === the leader ===
@@ -222,8 +303,13 @@ impl Process {
     /// Goes on to the leader's next call. Tells whether a step is over.
     pub(super) fn lead(&mut self) -> bool {
         let (driver, memory) = (&self.driver, &mut self.memory);
+        let (believed, belief) = (&self.believed, &self.belief);
         let step = self.step.get_or_insert_with(|| {
-            let (driver, mut memory) = (Arc::clone(driver), memory.take().unwrap_or_default());
+            let driver = Arc::clone(driver);
+            let mut memory = memory.take().unwrap_or_else(|| {
+                believed.send_replace(belief.clone());
+                driver.memory()
+            });
             Box::pin(async move {
                 // A failure is logged by `run`; what is remembered stays.
                 let _ = driver.step(&mut memory).await;
@@ -305,6 +391,14 @@ impl Store for Api {
 
     async fn apply(&self, write: &Write) -> Result<(), Failure> {
         let made = self.time();
+        {
+            let mut world = self.world.lock().unwrap();
+            if world.dice.one_in(40) {
+                // It is on the way for long, whatever becomes of its caller.
+                world.late.push((made, self.id, write.clone()));
+                return Err(Failure::Failed("no answer".to_owned()));
+            }
+        }
         // It may be lost on the way there, and done though its caller has given up.
         let done = self.arrive(made, LATEST).await?.apply(self.id, write);
         // Or the answer on the way back.
@@ -314,23 +408,28 @@ impl Store for Api {
 
     async fn endpoints(&self) -> Result<Vec<Endpoint>, Failure> {
         let mut seen = Vec::new();
-        for id in 0..3 {
+        let count = self.world.lock().unwrap().serving.len();
+        for id in 0..count {
             let shaken = self.read(|world| match self.mutation {
                 Mutation::PruneEarly => pool::leaf(&world.secret()?.pem().chain),
                 _ => Some(world.serving[id]?.leaf),
             });
-            let leaf = shaken.await.ok().flatten();
-            let der = leaf.map(|leaf| pool::of(leaf).leaf.clone());
-            seen.push(Endpoint {
-                address: format!("process {id}"),
-                leaf: der.ok_or_else(|| "no handshake".to_owned()),
-            });
+            seen.push(endpoint(id, shaken.await.ok().flatten()));
         }
         Ok(seen)
     }
 
     fn mint(&self, _policy: &Policy, now: OffsetDateTime) -> Result<Pem, MintError> {
         Ok(self.world.lock().unwrap().mint(now))
+    }
+}
+
+/// As a handshake shows it.
+fn endpoint(id: usize, leaf: Option<usize>) -> Endpoint {
+    let der = leaf.map(|leaf| pool::of(leaf).leaf.clone());
+    Endpoint {
+        address: format!("process {id}"),
+        leaf: der.ok_or_else(|| "no handshake".to_owned()),
     }
 }
 

@@ -21,7 +21,7 @@ impl Story {
     fn settled(seed: u64, mutation: Mutation) -> Self {
         (0..)
             .map(|more| Self::new(seed + 1_000 * more, mutation, false))
-            .find(|story| story.world().is_over().is_ok())
+            .find(|story| story.processes.len() == 3 && story.world().is_over().is_ok())
             .unwrap()
     }
 
@@ -57,6 +57,11 @@ impl Story {
             self.work(who);
             self.pass(8);
         }
+    }
+
+    /// The cluster forgets a Pod that is still called, and another takes its place.
+    fn forget(&mut self, who: usize) {
+        self.restart_as(who, true);
     }
 
     /// All see what there is, and again after the trust delay.
@@ -134,4 +139,55 @@ fn the_webhook_configuration_is_read_before_the_secret() {
         assert_eq!(gone_wrong(right, tell), 0);
     }
     assert!(gone_wrong(Mutation::SecretFirst, tell) > 10);
+}
+
+/// A Pod that served another leaf is gone, but not for all: a node may call it for some seconds still.
+#[test]
+fn a_ca_outlives_the_last_endpoint_that_was_seen_to_need_it() {
+    let tell = |story: &mut Story| {
+        story.world().hand(Hand::ForeignPair);
+        story.work(1);
+        story.look_at_all();
+        story.pass(DELAY + 4);
+        for who in [0, 1] {
+            story.processes[who].look_anew();
+        }
+        // The last one still serves the old leaf, and the Secret has been the same for long.
+        story.work(1);
+        story.pass(8);
+        story.work(1);
+        story.forget(2);
+        story.processes[2].look_anew();
+        story.processes[2].look_anew();
+        story.work(1);
+    };
+    assert_eq!(gone_wrong(Mutation::None, tell), 0);
+    assert!(gone_wrong(Mutation::PruneUnshown, tell) > 10);
+}
+
+/// A hand puts an old Secret back and thinks better of it; a replica has seen that, and is yet to act.
+#[test]
+fn a_ca_outlives_a_secret_that_named_it_a_moment_ago() {
+    let tell = |story: &mut Story| {
+        story.world().hand(Hand::Request);
+        // Staged and published; promoted; seen by all.
+        story.work(1);
+        story.look_at_all();
+        story.pass(DELAY + 4);
+        story.look_at_all();
+        story.work(1);
+        story.look_at_all();
+        // Pruned from `ca.crt`.
+        story.pass(1);
+        story.work(1);
+        story.pass(7);
+        let last = story.world().last();
+        story.world().put_back(3);
+        story.see(2);
+        story.world().put_back(last);
+        story.work(1);
+        story.processes[2].look();
+    };
+    assert_eq!(gone_wrong(Mutation::None, tell), 0);
+    assert!(gone_wrong(Mutation::PruneUnsettled, tell) > 10);
 }

@@ -1,6 +1,7 @@
 //! The Secret and the webhook configuration with its history, the hand that meddles, and what must
 //! be so.
 
+use super::process::LATEST;
 use super::{DELAY, Dice, Mutation, pool};
 use crate::rotation::replica::FRESH;
 use crate::rotation::state::{Configuration, Hook, Secret};
@@ -53,9 +54,11 @@ pub(super) struct World {
     /// In seconds since the story began.
     pub(super) time: u64,
     /// What each process serves that the cluster knows of.
-    pub(super) serving: [Option<Serving>; 3],
+    pub(super) serving: Vec<Option<Serving>>,
     /// Processes that the cluster has forgotten, and that are still called until then.
     pub(super) ghosts: Vec<(u64, Serving)>,
+    /// Writes that are on their way: since when, whose, and what.
+    pub(super) late: Vec<(u64, usize, Write)>,
     pub(super) dice: Dice,
     pub(super) trace: Vec<String>,
     /// Whether somebody listens.
@@ -67,6 +70,8 @@ pub(super) struct World {
     published: Vec<Published>,
     /// The last, and those before that a hand might put back.
     secrets: Vec<Option<Secret>>,
+    /// How many webhooks are ours.
+    hooks: usize,
     mutation: Mutation,
     versions: u64,
     minted: usize,
@@ -77,6 +82,8 @@ pub(super) struct World {
     promoted: Vec<(usize, u64)>,
     requests: u64,
     is_resting: bool,
+    /// Whether nobody does anything for days now and then, so that leaves end.
+    pub(super) may_end: bool,
 }
 
 /// How often which write was made.
@@ -165,11 +172,14 @@ impl Hand {
 }
 
 impl World {
-    pub(super) fn new(dice: Dice, mutation: Mutation) -> Self {
+    pub(super) fn new(mut dice: Dice, mutation: Mutation, processes: usize) -> Self {
+        let hooks = 1 + dice.below(3);
         let mut world = Self {
             time: 0,
-            serving: [None; 3],
+            serving: vec![None; processes],
             ghosts: Vec::new(),
+            late: Vec::new(),
+            hooks,
             dice,
             trace: Vec::new(),
             is_told: false,
@@ -185,6 +195,7 @@ impl World {
             promoted: Vec::new(),
             requests: 0,
             is_resting: false,
+            may_end: false,
         };
         let fresh = world.fresh();
         world.publish(Some(fresh), true);
@@ -218,6 +229,14 @@ impl World {
         self.time += seconds;
         let now = self.time;
         self.ghosts.retain(|(until, _)| *until > now);
+        self.late.retain(|(made, ..)| now - made <= LATEST);
+    }
+
+    /// What was on its way arrives.
+    pub(super) fn arrive(&mut self) {
+        if let Some((_, who, write)) = self.late.pop() {
+            let _ = self.apply(who, &write);
+        }
     }
 
     pub(super) fn configuration(&self) -> Option<Configuration> {
@@ -252,7 +271,7 @@ impl World {
             uid: version.clone(),
             version,
             generation: Some(1),
-            hooks: vec![hook(0), hook(1)],
+            hooks: (0..self.hooks).map(hook).collect(),
         }
     }
 
@@ -278,6 +297,19 @@ impl World {
             believed,
             excused,
         });
+    }
+
+    /// Whether another process has served another leaf that all webhooks believe, for so long that
+    /// whoever asked must have seen it.
+    pub(super) fn has_rival(&self, id: usize, leaf: usize) -> bool {
+        let asked = self.time.saturating_sub(FRESH.as_secs());
+        let last = self.published.last();
+        let is_believed = |leaf| last.is_some_and(|last| holds(&last.believed, leaf));
+        let mut others = self.serving.iter().enumerate();
+        others.any(|(other, one)| {
+            one.is_some_and(|one| one.leaf != leaf && one.since < asked && is_believed(one.leaf))
+                && other != id
+        })
     }
 
     /// The leaves that are served, and the one in the Secret.
@@ -353,7 +385,9 @@ impl World {
     fn current(&mut self, chain: &str) {
         let leaf = pool::leaf(chain).unwrap();
         self.promoted.push((leaf, self.time));
-        if std::mem::take(&mut self.is_damaged) {
+        let old = self.secret().and_then(|old| pool::leaf(&old.pem().chain));
+        let has_ended = old.is_some_and(|old| pool::of(old).ends <= self.time);
+        if std::mem::take(&mut self.is_damaged) || has_ended {
             self.emergency(leaf, None);
         }
     }
@@ -413,7 +447,7 @@ impl World {
         let Some(mut new) = self.configuration() else {
             return;
         };
-        let which = self.dice.below(2);
+        let which = self.dice.below(self.hooks);
         let rubbish = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         new.hooks[which].bundle = match hand {
             Hand::EmptyBundle => Vec::new(),
@@ -438,6 +472,11 @@ impl World {
         }
     }
 
+    /// Which Secret there is.
+    pub(super) fn last(&self) -> usize {
+        self.secrets.len() - 1
+    }
+
     /// The `which`-th Secret there was is the current one again.
     pub(super) fn put_back(&mut self, which: usize) {
         let (version, old) = (self.version(), self.secrets[which].clone().unwrap());
@@ -451,7 +490,7 @@ impl World {
                 self.emergency(leaf, Some(self.time));
             }
         }
-        self.is_damaged = true;
+        self.is_damaged = !is_good(&new);
         self.secrets.push(Some(new));
     }
 
@@ -502,6 +541,9 @@ impl World {
     fn refuses(&self, serving: &Serving) -> Option<String> {
         let leaf = serving.leaf;
         let pair = pool::of(leaf);
+        if self.time >= pair.ends && self.may_end {
+            return None;
+        }
         if self.time >= pair.ends || i64::try_from(self.time).unwrap() < pair.begins {
             return Some("it is not valid now".to_owned());
         }
@@ -556,6 +598,7 @@ impl World {
         let published = self.published.last().ok_or("nothing")?;
         for (is_so, what) in [
             (is_right, "the key is none"),
+            (pool::of(leaf).ends > self.time, "the leaf has ended"),
             (!secret.has_next(), "something is staged"),
             (secret.open_request().is_none(), "a request is open"),
             (
@@ -594,6 +637,14 @@ fn told(write: &Write) -> String {
             format!("write the caBundles {all:?}")
         }
     }
+}
+
+/// Whether what is in it can be served.
+fn is_good(secret: &Secret) -> bool {
+    let pem = secret.pem();
+    pool::leaf(&pem.chain).is_some_and(|leaf| {
+        pem.key == pool::of(leaf).pem.key && pool::cas(pem.ca.as_bytes()).contains(&leaf)
+    })
 }
 
 /// Whether there are webhooks, and all hold this CA.
