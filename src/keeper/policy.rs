@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 /// A worker that was killed before this is taken for one that dies of its start.
-pub(super) const EARLY: Duration = Duration::from_secs(10);
+pub(super) const EARLY: Duration = Duration::from_secs(3);
 
 /// The pause after the second early death.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -50,17 +50,17 @@ mod tests {
         let start = |millis| Next::Start(Duration::from_millis(millis));
         for (story, lives, expected) in [
             ("the first, however early", &[0][..], start(0)),
-            ("the second", &[9_999, 0], start(50)),
+            ("the second", &[2_999, 0], start(50)),
             ("the third", &[0, 0, 0], start(100)),
             ("the last that is replaced", &[0; 7], start(1600)),
-            ("enough", &[9_999; 8], Next::GiveUp(8)),
+            ("enough", &[2_999; 8], Next::GiveUp(8)),
             (
                 "a life in between",
-                &[0, 0, 0, 0, 0, 0, 0, 10_000],
+                &[0, 0, 0, 0, 0, 0, 0, 3_000],
                 start(0),
             ),
-            ("and again", &[0, 0, 0, 0, 0, 0, 0, 10_000, 0, 0], start(50)),
-            ("long lives have no end", &[10_000; 1_000], start(0)),
+            ("and again", &[0, 0, 0, 0, 0, 0, 0, 3_000, 0, 0], start(50)),
+            ("long lives have no end", &[3_000; 1_000], start(0)),
         ] {
             let mut deaths = Deaths::default();
             let next = lives
