@@ -54,11 +54,7 @@ mod tests {
             ("the third", &[0, 0, 0], start(100)),
             ("the last that is replaced", &[0; 7], start(1600)),
             ("enough", &[2_999; 8], Next::GiveUp(8)),
-            (
-                "a life in between",
-                &[0, 0, 0, 0, 0, 0, 0, 3_000],
-                start(0),
-            ),
+            ("a life in between", &[0, 0, 0, 0, 0, 0, 0, 3_000], start(0)),
             ("and again", &[0, 0, 0, 0, 0, 0, 0, 3_000, 0, 0], start(50)),
             ("long lives have no end", &[3_000; 1_000], start(0)),
         ] {

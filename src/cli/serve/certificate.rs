@@ -107,7 +107,7 @@ impl<S: Store> Replica<S> {
             if let (Some(look), Ok(_)) = (look, next) {
                 belief.look(&look.observed, look.read);
                 self.believed.send_replace(belief.clone());
-                let mut rest = self.act(&look, &belief, asking.seen(), &mut said);
+                let mut rest = self.act(&look, &belief, None, &mut said);
                 if matches!(rest, Rest::Others) {
                     // Until there is something new to see.
                     tokio::select! {
