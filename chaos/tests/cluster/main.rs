@@ -115,7 +115,7 @@ const TESTS: &[(&str, Test)] = &[
     ),
     (
         "scenarios::rollouts_under_a_busy_load_lose_nothing",
-        |world| scenarios::play_at(world, "rollout-update", 280),
+        scenarios::rollouts,
     ),
     ("scenarios::scale", |world| scenarios::play(world, "scale")),
     ("scenarios::drain_nodes", |world| {
