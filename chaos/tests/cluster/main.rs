@@ -14,6 +14,7 @@ mod install;
 mod overload;
 mod pods;
 mod replicas;
+mod restarts;
 mod rotation;
 mod scenarios;
 mod sidecars;
@@ -114,8 +115,8 @@ const TESTS: &[(&str, Test)] = &[
         rotation::bundle_broken,
     ),
     (
-        "scenarios::rollouts_under_a_busy_load_lose_nothing",
-        scenarios::rollouts,
+        "restarts::three_rollouts_under_load_lose_nothing",
+        restarts::rollouts,
     ),
     ("scenarios::scale", |world| scenarios::play(world, "scale")),
     ("scenarios::drain_nodes", |world| {

@@ -342,8 +342,20 @@ pub(crate) fn under_load<T>(
     world: &World,
     work: impl FnOnce() -> anyhow::Result<T>,
 ) -> anyhow::Result<(Report, T)> {
+    under_load_of(world, RATE, work)
+}
+
+/// Does something while Pods are created at such a rate.
+pub(crate) fn under_load_of<T>(
+    world: &World,
+    rate: u32,
+    work: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<(Report, T)> {
     let namespace = world.namespace()?;
-    let plan = dry_runs(&namespace, Duration::from_secs(600));
+    let plan = Plan {
+        rate,
+        ..dry_runs(&namespace, Duration::from_secs(600))
+    };
     let load = load::start(&world.cluster, &plan)?;
     std::thread::sleep(Duration::from_secs(2));
     let done = work();
