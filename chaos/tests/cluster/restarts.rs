@@ -8,7 +8,7 @@ use chaos::progress::say;
 use crate::world::{Installed, World, under_load_of};
 
 /// Pods a second, and how many there must have been: as many as the rollouts take anyway.
-const RATE: u32 = 280;
+const RATE: u32 = 140;
 const LEAST: u32 = 5_000;
 
 pub(crate) fn rollouts(world: &World) -> anyhow::Result<()> {
