@@ -81,9 +81,17 @@ pub fn make_namespace(cluster: &Cluster, name: &str) -> anyhow::Result<()> {
         "metadata": {"name": name, "labels": {"k8s.twr.io/imageswap": "enabled"}},
     });
     apply(cluster, &manifest.to_string())?;
-    // A Pod can't be made without it.
+    account(cluster, name)
+}
+
+/// Waits for what no Pod can be made without in a new namespace.
+///
+/// # Errors
+/// It does not come.
+pub fn account(cluster: &Cluster, namespace: &str) -> anyhow::Result<()> {
     eventually("a service account", Duration::from_secs(20), || {
-        run(&mut cluster.kubectl(["-n", name, "get", "serviceaccount", "default"])).map(drop)
+        let words = ["-n", namespace, "get", "serviceaccount", "default"];
+        cluster.ask(&words).map(drop)
     })
 }
 

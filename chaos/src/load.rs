@@ -29,12 +29,16 @@ use tower::{BoxError, ServiceBuilder};
 
 use crate::clock;
 use crate::cluster::Cluster;
+use crate::{image, install};
 
 /// How long a call may take before it counts as failed: kube-apiserver's own limit, and a little.
 const PATIENCE: Duration = Duration::from_secs(40);
 
 /// How long a Pod that was really created is left alone: the nodes shall see it, and not fill up.
 const LIFE: Duration = Duration::from_secs(5);
+
+/// Pods a second that disturb nobody on two cores.
+pub const RATE: u32 = 20;
 
 /// How many different failures are told.
 const TOLD: usize = 5;
@@ -60,6 +64,23 @@ pub struct Plan {
     pub swapped: Vec<String>,
     /// One Pod of so many is really created, all others only go through admission. 0 for none.
     pub real: u32,
+}
+
+impl Plan {
+    /// [`RATE`] Pods a second that must be swapped, for an hour, and are not stored.
+    pub fn new(namespace: impl Into<String>) -> Self {
+        Self {
+            rate: RATE,
+            duration: Duration::from_secs(3_600),
+            clients: 4,
+            namespace: namespace.into(),
+            containers: 1,
+            padding: 0,
+            image: install::UNSWAPPED.to_owned(),
+            swapped: vec![image::WORKLOAD.to_owned()],
+            real: 0,
+        }
+    }
 }
 
 /// One call. Times are those of [`clock::now`].

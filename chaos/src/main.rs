@@ -245,11 +245,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 duration: Duration::from_secs(seconds),
                 clients: clients.into(),
                 containers: containers.into(),
-                namespace: format!("load-{}", std::process::id()),
-                padding: 0,
-                image: install::UNSWAPPED.to_owned(),
-                swapped: vec![image::WORKLOAD.to_owned()],
                 real: u32::from(real),
+                ..Plan::new(format!("load-{}", std::process::id()))
             };
             return load(&Cluster::open(&cli.cluster)?, &plan, json);
         }

@@ -45,6 +45,17 @@ pub fn name(pod: &Value) -> &str {
     text_at(pod, "/metadata/name")
 }
 
+/// How often the container of each was started anew.
+///
+/// # Errors
+/// As for [`replicas`].
+pub fn restarts(cluster: &Cluster) -> anyhow::Result<Vec<u64>> {
+    let pods = replicas(cluster)?;
+    let count = |pod| at(pod, "/status/containerStatuses/0/restartCount").as_u64();
+    let all = pods.iter().map(count);
+    Ok(all.map(Option::unwrap_or_default).collect())
+}
+
 /// The Lease's holder.
 ///
 /// # Errors

@@ -20,7 +20,7 @@ const ROTATE: &str = "k8s.twr.io/imageswap-rotate";
 const ROTATED: &str = "k8s.twr.io/imageswap-rotated";
 
 /// Shorter than any person would set it: one kube-apiserver learns at once.
-pub const TRUST_DELAY: &str = "1s";
+pub const QUICK: (&str, &str) = ("IMAGESWAP_TRUST_DELAY", "1s");
 
 /// How long one rotation may take.
 pub const PATIENCE: Duration = Duration::from_secs(60);

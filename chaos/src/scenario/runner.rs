@@ -20,9 +20,6 @@ use crate::{clock, image, rotation};
 /// One Pod of so many is really created.
 const REAL: u32 = 40;
 
-/// No scenario is longer.
-const LONGEST: Duration = Duration::from_secs(3_600);
-
 /// How scenarios are played.
 #[derive(Debug, Clone, Serialize)]
 pub struct Options {
@@ -147,14 +144,10 @@ fn plan(scenario: &Scenario, options: &Options, namespace: &str) -> Plan {
     let images = std::iter::once(&image::WORKLOAD).chain(scenario.images);
     Plan {
         rate: options.rate,
-        duration: LONGEST,
         clients: options.clients,
-        namespace: namespace.to_owned(),
-        containers: 1,
-        padding: 0,
-        image: install::UNSWAPPED.to_owned(),
         swapped: images.map(|image| (*image).to_owned()).collect(),
         real: REAL,
+        ..Plan::new(namespace)
     }
 }
 

@@ -2,10 +2,8 @@
 //! the keeper starts another, and the container lives on.
 
 use anyhow::ensure;
-use serde_json::Value;
 
-use crate::json::at;
-use crate::replicas::{Process, replicas, signal};
+use crate::replicas::{Process, names, restarts, signal};
 use crate::scenario::{Scenario, Stage};
 
 pub(super) const SCENARIO: Scenario = Scenario::new(
@@ -15,9 +13,9 @@ pub(super) const SCENARIO: Scenario = Scenario::new(
 );
 
 fn play(stage: &Stage<'_>) -> anyhow::Result<()> {
-    let before = restarts(stage)?;
+    let before = restarts(stage.cluster)?;
     stage.fault(|| {
-        let names = crate::replicas::names(stage.cluster)?;
+        let names = names(stage.cluster)?;
         let times = stage.for_a_minute(|n| {
             let leader = stage.next_victim(0)?;
             let turn = names.iter().cycle().nth(n);
@@ -28,17 +26,11 @@ fn play(stage: &Stage<'_>) -> anyhow::Result<()> {
         stage.note(format!("{times} servers killed"));
         stage.rolled_out()
     })?;
-    let now = restarts(stage)?;
+    // To Kubernetes nothing has happened.
+    let now = restarts(stage.cluster)?;
     ensure!(
         now == before,
         "containers were started anew: {before:?} then, {now:?} now"
     );
     Ok(())
-}
-
-/// To Kubernetes nothing has happened.
-fn restarts(stage: &Stage<'_>) -> anyhow::Result<Vec<Value>> {
-    let pods = replicas(stage.cluster)?;
-    let count = |pod: &Value| at(pod, "/status/containerStatuses/0/restartCount").clone();
-    Ok(pods.iter().map(count).collect())
 }

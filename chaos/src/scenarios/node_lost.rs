@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::cluster::Machine;
+use crate::cluster::{Cluster, Machine};
 use crate::install;
 use crate::scenario::{Budget, Scenario, Stage};
 
@@ -25,13 +25,7 @@ pub(super) const CUT: Scenario = Scenario {
     ..Scenario::new(
         "node-cut",
         "a node with a replica cut off for a minute",
-        |stage| {
-            lost(
-                stage,
-                |node| stage.cluster.cut_off(node),
-                |node| stage.cluster.join_again(node),
-            )
-        },
+        |stage| lost(stage, Cluster::cut_off, Cluster::join_again),
     )
 };
 
@@ -40,29 +34,23 @@ pub(super) const KILLED: Scenario = Scenario {
     ..Scenario::new(
         "node-killed",
         "a node's kubelet, containerd, kube-proxy and Pods killed at once, started a minute later",
-        |stage| {
-            lost(
-                stage,
-                |node| stage.cluster.kill_node(node),
-                |node| stage.cluster.start_node(node),
-            )
-        },
+        |stage| lost(stage, Cluster::kill_node, Cluster::start_node),
     )
 };
 
 fn lost(
     stage: &Stage<'_>,
-    lose: impl FnOnce(&Machine) -> anyhow::Result<()>,
-    mend: impl FnOnce(&Machine) -> anyhow::Result<()>,
+    lose: fn(&Cluster, &Machine) -> anyhow::Result<()>,
+    mend: fn(&Cluster, &Machine) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let (node, pod) = stage.node_with_replica()?;
     let open: usize = install::metric(stage.cluster, &pod, "imageswap_connections")?;
     stage.may_lose(open, format!("{open} connections to {pod} were open"));
     stage.fault(|| {
-        lose(node)?;
+        lose(stage.cluster, node)?;
         stage.event(format!("lost {}, and {pod} on it", node.name));
         std::thread::sleep(stage.by_extent(LOST, Duration::from_secs(15)));
-        mend(node)?;
+        mend(stage.cluster, node)?;
         stage.event("mended");
         stage.cluster.node_ready(node)?;
         stage.rolled_out()

@@ -1,6 +1,8 @@
 //! ImageSwap is removed and installed again while Pods are created, also in a namespace that has
 //! nothing to do with it.
 
+use std::time::Duration;
+
 use anyhow::ensure;
 
 use crate::install::{self, UNSWAPPED, Variant};
@@ -22,24 +24,13 @@ fn play(stage: &Stage<'_>) -> anyhow::Result<()> {
     stage.cluster.ask(&["create", "namespace", &elsewhere])?;
     let plan = Plan {
         rate: 10,
-        duration: std::time::Duration::from_secs(600),
+        duration: Duration::from_secs(600),
         clients: 2,
-        namespace: elsewhere.clone(),
-        containers: 1,
-        padding: 0,
-        image: UNSWAPPED.to_owned(),
         // Nobody is to touch it there.
         swapped: vec![UNSWAPPED.to_owned()],
-        real: 0,
+        ..Plan::new(&elsewhere)
     };
-    crate::command::eventually(
-        "its service account",
-        std::time::Duration::from_secs(20),
-        || {
-            let words = ["-n", &elsewhere, "get", "serviceaccount", "default"];
-            stage.cluster.ask(&words).map(drop)
-        },
-    )?;
+    install::account(stage.cluster, &elsewhere)?;
     let load = load::start(stage.cluster, &plan)?;
     let done = stage.fault(|| {
         stage.uninstalled("ImageSwap is not installed", || {

@@ -4,11 +4,11 @@
 use anyhow::ensure;
 
 use crate::replicas::leaves;
-use crate::rotation::{TRUST_DELAY, ask, finished, served};
+use crate::rotation::{QUICK, ask, finished, served};
 use crate::scenario::{Scenario, Stage};
 
 pub(super) const SCENARIO: Scenario = Scenario {
-    settings: &[("IMAGESWAP_TRUST_DELAY", TRUST_DELAY)],
+    settings: &[QUICK],
     ..Scenario::new("rotations", "ten forced CA rotations back to back", play)
 };
 

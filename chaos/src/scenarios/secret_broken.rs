@@ -8,13 +8,11 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use crate::command::eventually;
-use crate::rotation::{TRUST_DELAY, data_of, foreign, patch_secret, secret, settled};
+use crate::rotation::{QUICK, data_of, foreign, patch_secret, secret, settled};
 use crate::scenario::{Scenario, Stage};
 
-const QUICK: &[(&str, &str)] = &[("IMAGESWAP_TRUST_DELAY", TRUST_DELAY)];
-
 pub(super) const DELETED: Scenario = Scenario {
-    settings: QUICK,
+    settings: &[QUICK],
     ..Scenario::new("secret-deleted", "the Secret deleted", |stage| {
         stage.fault(|| {
             stage.event("deleted");
@@ -29,7 +27,7 @@ pub(super) const DELETED: Scenario = Scenario {
 };
 
 pub(super) const RUBBISH: Scenario = Scenario {
-    settings: QUICK,
+    settings: &[QUICK],
     ..Scenario::new(
         "secret-rubbish",
         "the Secret's key overwritten, then all of it",
@@ -46,7 +44,7 @@ pub(super) const RUBBISH: Scenario = Scenario {
 };
 
 pub(super) const FOREIGN: Scenario = Scenario {
-    settings: QUICK,
+    settings: &[QUICK],
     ..Scenario::new(
         "secret-foreign",
         "the Secret replaced by a valid pair of a CA that nobody knows",

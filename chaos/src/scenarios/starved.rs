@@ -3,13 +3,11 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::json::at;
 use crate::load::{self, Plan};
-use crate::replicas::replicas;
+use crate::replicas::restarts;
 use crate::scenario::{Scenario, Stage};
-use crate::{image, install};
 
 /// With what kube-apiserver adds, just below its limit of 3 MiB.
 const LARGE: usize = 3_000_000;
@@ -40,28 +38,18 @@ fn large_at_once(stage: &Stage<'_>) -> anyhow::Result<()> {
         rate: count * 1_000,
         duration: Duration::from_millis(1),
         clients: 16,
-        namespace: stage.namespace.clone(),
-        containers: 1,
         padding: LARGE,
-        image: install::UNSWAPPED.to_owned(),
-        swapped: vec![image::WORKLOAD.to_owned()],
-        real: 0,
+        ..Plan::new(&stage.namespace)
     };
     stage.event(format!("{count} large Pods"));
     let report = load::start(stage.cluster, &plan)?.wait()?;
     stage.event("all are answered");
     stage.note(format!("large ones: {report}"));
-    let pods = replicas(stage.cluster)?;
-    let restarts: Vec<_> = pods.iter().map(restarts).collect();
+    let restarts = restarts(stage.cluster)?;
     ensure!(
         restarts.iter().all(|count| *count == 0),
         "containers were restarted: {restarts:?}"
     );
     ensure!(report.is_clean(), "large ones: {report}");
     Ok(())
-}
-
-fn restarts(pod: &Value) -> u64 {
-    let count = at(pod, "/status/containerStatuses/0/restartCount").as_u64();
-    count.unwrap_or_default()
 }

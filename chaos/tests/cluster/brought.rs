@@ -17,9 +17,9 @@ use serde_json::{Value, json};
 use crate::status::Status;
 use crate::world::{Installed, World, under_load};
 use chaos::replicas::{leaves, replicas};
-use chaos::rotation::{PATIENCE, TRUST_DELAY, foreign, patch_secret, secret, settled};
+use chaos::rotation::{PATIENCE, QUICK, foreign, patch_secret, secret, settled};
 
-const SETTINGS: [(&str, &str); 1] = [("IMAGESWAP_TRUST_DELAY", TRUST_DELAY)];
+const SETTINGS: [(&str, &str); 1] = [QUICK];
 
 /// The kubelet's sync period, a bit of chance, and the trust delay.
 const SYNC: Duration = Duration::from_secs(60);

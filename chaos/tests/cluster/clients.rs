@@ -14,13 +14,10 @@ use serde_json::json;
 use crate::status::Status;
 use crate::world::{Installed, World, text, under_load};
 use chaos::replicas::replicas;
-use chaos::rotation::{TRUST_DELAY, ask, finished, settled};
+use chaos::rotation::{QUICK, ask, finished, settled};
 
 pub(crate) fn only_kube_apiserver(world: &World) -> anyhow::Result<()> {
-    world.need_with(
-        Installed::Production,
-        &[("IMAGESWAP_TRUST_DELAY", TRUST_DELAY)],
-    )?;
+    world.need_with(Installed::Production, &[QUICK])?;
     settled(&world.cluster)?;
     let [_, _, ca] = world.cluster.caller();
     world.apply(&json!({

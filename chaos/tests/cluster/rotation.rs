@@ -11,7 +11,7 @@ use chaos::install::{CONFIGURATION, NAMESPACE};
 use chaos::progress::say;
 use chaos::replicas::{Process, leader, leaves, names, signal};
 use chaos::rotation::{
-    PATIENCE, TRUST_DELAY, ask, data_of, finished, foreign, patch_secret, secret, served, settled,
+    PATIENCE, QUICK, ask, data_of, finished, foreign, patch_secret, secret, served, settled,
 };
 use serde_json::json;
 
@@ -184,9 +184,6 @@ pub(crate) fn bundle_broken(world: &World) -> anyhow::Result<()> {
 
 /// Three replicas whose trust delay is short.
 fn quick(world: &World) -> anyhow::Result<()> {
-    world.need_with(
-        Installed::Production,
-        &[("IMAGESWAP_TRUST_DELAY", TRUST_DELAY)],
-    )?;
+    world.need_with(Installed::Production, &[QUICK])?;
     settled(&world.cluster)
 }

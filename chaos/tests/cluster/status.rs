@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::world::{Installed, World, text};
 use chaos::replicas::{Process, leader, process, replicas};
-use chaos::rotation::{PATIENCE, TRUST_DELAY, ask, finished, settled};
+use chaos::rotation::{PATIENCE, QUICK, ask, finished, settled};
 
 /// A handshake that nobody answers takes five seconds, and probes must notice first.
 const SOON: Duration = Duration::from_secs(30);
@@ -75,8 +75,7 @@ fn finds(world: &World, ids: &[&str]) -> anyhow::Result<()> {
 }
 
 pub(crate) fn in_every_state(world: &World) -> anyhow::Result<()> {
-    const TRUST: (&str, &str) = ("IMAGESWAP_TRUST_DELAY", TRUST_DELAY);
-    world.need_with(Installed::Production, &[TRUST])?;
+    world.need_with(Installed::Production, &[QUICK])?;
     settled(&world.cluster)?;
     healthy(world)?;
     in_a_rotation(world).context("in a rotation")?;
@@ -84,7 +83,7 @@ pub(crate) fn in_every_state(world: &World) -> anyhow::Result<()> {
     settled(&world.cluster)?;
 
     // Nobody is there, and those who come then leave the caBundle to somebody who does not care.
-    world.set(&[TRUST, ("IMAGESWAP_PATCH_CA_BUNDLE", "false")])?;
+    world.set(&[QUICK, ("IMAGESWAP_PATCH_CA_BUNDLE", "false")])?;
     world.scale(0)?;
     finds(world, &["leader-none", "replicas-none"])?;
     let patch = json!([{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"}]).to_string();
@@ -100,7 +99,7 @@ pub(crate) fn in_every_state(world: &World) -> anyhow::Result<()> {
         "it was filled"
     );
 
-    world.need_with(Installed::Production, &[TRUST])?;
+    world.need_with(Installed::Production, &[QUICK])?;
     settled(&world.cluster)?;
     finds(world, &[])
 }

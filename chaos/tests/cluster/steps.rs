@@ -17,13 +17,10 @@ use serde_json::{Value, json};
 use crate::replicas::lost_own_calls_only;
 use crate::world::{Installed, World, under_load};
 use chaos::replicas::{Process, leader, process, replicas};
-use chaos::rotation::{PATIENCE, TRUST_DELAY, ask, finished, secret, settled};
+use chaos::rotation::{PATIENCE, QUICK, ask, finished, secret, settled};
 
 /// Short, so that the next leader comes soon: what is at stake here is what it does then.
-const SETTINGS: [(&str, &str); 2] = [
-    ("IMAGESWAP_TRUST_DELAY", TRUST_DELAY),
-    ("IMAGESWAP_LEASE_TIME", "4s"),
-];
+const SETTINGS: [(&str, &str); 2] = [QUICK, ("IMAGESWAP_LEASE_TIME", "4s")];
 
 /// How a leader goes.
 #[derive(Debug, Clone, Copy)]

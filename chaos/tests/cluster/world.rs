@@ -342,7 +342,7 @@ pub(crate) fn under_load<T>(
     world: &World,
     work: impl FnOnce() -> anyhow::Result<T>,
 ) -> anyhow::Result<(Report, T)> {
-    under_load_of(world, RATE, work)
+    under_load_of(world, load::RATE, work)
 }
 
 /// Does something while Pods are created at such a rate.
@@ -364,21 +364,11 @@ pub(crate) fn under_load_of<T>(
     done.map(|done| (report, done))
 }
 
-/// Pods a second that disturb nobody on two cores.
-const RATE: u32 = 20;
-
 /// So many Pods a second that must be swapped and are not stored.
 pub(crate) fn dry_runs(namespace: &Namespace<'_>, duration: Duration) -> Plan {
     Plan {
-        rate: RATE,
         duration,
-        clients: 4,
-        containers: 1,
-        namespace: namespace.name.clone(),
-        padding: 0,
-        image: UNSWAPPED.to_owned(),
-        swapped: vec![SWAPPED.to_owned()],
-        real: 0,
+        ..Plan::new(&namespace.name)
     }
 }
 
