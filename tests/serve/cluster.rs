@@ -253,6 +253,8 @@ fn where_there_is_no_cluster_it_says_what_to_do() {
     ] {
         let output = imageswap()
             .args(["serve", "--cluster", wish])
+            // Somebody may run one on the usual ports.
+            .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
             .env_remove("KUBERNETES_SERVICE_HOST")
             .env_remove("KUBECONFIG")
             .env("HOME", dir.path())
