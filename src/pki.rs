@@ -27,7 +27,7 @@ pub use self::bundle::Bundle;
 pub use self::judge::{Flaw, judge};
 pub use self::mint::{MintError, mint};
 pub use self::names::names_of;
-pub use self::served::{Served, is_trusted};
+pub use self::served::{Served, is_leaf_trusted};
 
 /// What is kept of a pair, each part PEM: in files or in a Secret of type `kubernetes.io/tls`.
 #[derive(Clone)]

@@ -10,14 +10,11 @@ use time::format_description::well_known::Rfc3339;
 
 use super::args::duration;
 use super::names::NameArgs;
-use super::status::whereabouts;
+use super::status::cluster;
 use super::terminal;
-use crate::cluster::kubernetes::Kubernetes;
-use crate::rotation::clock::Clock;
 use crate::rotation::driver::Store;
 use crate::rotation::progress::Progress;
 use crate::rotation::source::Source;
-use crate::telemetry::metrics::Metrics;
 
 /// How often to look.
 const LOOK: Duration = Duration::from_millis(500);
@@ -51,15 +48,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn rotate(args: &Args) -> anyhow::Result<()> {
-    let (place, _) = whereabouts()?;
-    let names = args.names.names(place);
-    let (who, metrics, clock) = (
-        "imageswap-rotate".to_owned(),
-        Metrics::new()?,
-        Clock::system(),
-    );
-    let cluster = Kubernetes::new(place, names, who, metrics, &clock);
-    let cluster = cluster.await?;
+    let (cluster, _) = cluster(&args.names, "imageswap-rotate").await?;
     let observed = cluster.observe().await;
     let observed = observed.map_err(|why| anyhow!("can't read the Secret: {why}"))?;
     match observed.secret {

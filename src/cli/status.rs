@@ -63,15 +63,7 @@ enum Found {
 }
 
 async fn look(args: &Args) -> anyhow::Result<Found> {
-    let (place, reach) = whereabouts()?;
-    let names = args.names.names(place);
-    // Nothing is written, so nobody needs to know who asks; and nobody reads the metrics.
-    let (who, metrics, clock) = (
-        "imageswap-status".to_owned(),
-        Metrics::new()?,
-        Clock::system(),
-    );
-    let cluster = Kubernetes::new(place, names, who, metrics, &clock).await?;
+    let (cluster, reach) = cluster(&args.names, "imageswap-status").await?;
     let found = match args.pre {
         true => cluster
             .preview()
@@ -85,8 +77,17 @@ async fn look(args: &Args) -> anyhow::Result<Found> {
     found.map_err(|why| anyhow!("can't look at the cluster: {why}"))
 }
 
+/// The cluster that a person means, as this client of it. Nobody reads its metrics.
+pub(super) async fn cluster(names: &NameArgs, who: &str) -> anyhow::Result<(Kubernetes, Reach)> {
+    let (place, reach) = whereabouts()?;
+    let (names, metrics) = (names.names(place), Metrics::new()?);
+    let clock = Clock::system();
+    let cluster = Kubernetes::new(place, names, who.to_owned(), metrics, &clock).await?;
+    Ok((cluster, reach))
+}
+
 /// A kubeconfig that is named goes before the Pod that this may be.
-pub(super) fn whereabouts() -> anyhow::Result<(Place, Reach)> {
+fn whereabouts() -> anyhow::Result<(Place, Reach)> {
     match place(Wish::On, false, Surroundings::look()) {
         Ok(Place::Pod) => Ok((Place::Pod, Reach::Direct)),
         Ok(place) => Ok((place, Reach::Forwarded)),

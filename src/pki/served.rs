@@ -54,7 +54,7 @@ impl Served {
 
 /// Whether a client that believes these CAs believes this leaf (DER), which nothing stands between and
 /// its CA.
-pub fn is_trusted(leaf: &[u8], bundle: &Bundle, now: OffsetDateTime) -> bool {
+pub fn is_leaf_trusted(leaf: &[u8], bundle: &Bundle, now: OffsetDateTime) -> bool {
     let leaf = CertificateDer::from(leaf);
     let entity = EndEntityCert::try_from(&leaf);
     entity.is_ok_and(|entity| verify(&entity, &[], bundle, now).is_ok())
@@ -95,10 +95,10 @@ mod tests {
         assert!(leaf.verify(&Bundle::default(), "a.b.svc", NOW).is_err());
         for (bundle, at, is_right) in [(&ca, 0, true), (&other, 0, false), (&ca, 3, false)] {
             let der = one.leaf().unwrap();
-            let trusted = is_trusted(&der, bundle, NOW + Duration::days(at));
+            let trusted = is_leaf_trusted(&der, bundle, NOW + Duration::days(at));
             assert_eq!(trusted, is_right, "{at}");
         }
-        assert!(!is_trusted(&[1, 2, 3], &ca, NOW));
+        assert!(!is_leaf_trusted(&[1, 2, 3], &ca, NOW));
         assert_eq!(leaf.fingerprint().len(), 64);
         assert_ne!(leaf.fingerprint(), served(&two).fingerprint());
         assert_eq!(leaf.not_after(), Some(NOW + Duration::days(2)));

@@ -256,7 +256,7 @@ struct Eyes<'a> {
     now: OffsetDateTime,
 }
 
-impl Eyes<'_> {
+impl<'a> Eyes<'a> {
     /// The pair in the Secret, if it can be served, or could a moment ago by a clock that may be
     /// fast.
     fn current(&self, secret: &Secret) -> Result<Pair, Flaw> {
@@ -296,13 +296,17 @@ impl Eyes<'_> {
         pair.not_after - self.policy.renew_before.min(life / share)
     }
 
+    /// The pair that this replica serves, if it can be served on.
+    fn served(&self) -> Option<(&'a Pem, Pair)> {
+        let pem = self.known.served?;
+        let judged = pki::judge(pem, &self.policy.required, self.now);
+        Some((pem, judged.ok()?))
+    }
+
     /// So many of these CAs stay believed: first those that this replica's own leaf needs.
     fn kept(&self, bundle: Bundle, most: usize) -> Bundle {
-        let served = self.known.served.and_then(|pem| {
-            let judged = pki::judge(pem, &self.policy.required, self.now);
-            judged.ok().map(|pair| pair.needs(&bundle, self.now))
-        });
-        served.unwrap_or_default().and(&bundle).first(most)
+        let needed = self.served().map(|(_, pair)| pair.needs(&bundle, self.now));
+        needed.unwrap_or_default().and(&bundle).first(most)
     }
 
     /// Whether the pair lacks a name that is wanted now. What somebody else brought is right as it

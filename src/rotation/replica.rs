@@ -146,7 +146,7 @@ fn first(view: &View<'_>, pair: Pair, moment: Moment) -> Choice {
         return Choice::AskOthers;
     };
     let leaves = || others.endpoints.iter().flat_map(|one| &one.leaf);
-    let is_rival = |leaf: &Vec<u8>| pki::is_trusted(leaf, &rivals, now);
+    let is_rival = |leaf: &Vec<u8>| pki::is_leaf_trusted(leaf, &rivals, now);
     match leaves().any(is_rival) {
         true => Choice::NotTrustedYet { rest },
         false if others.is_enough() || leaves().any(|leaf| leaf == pair.leaf()) => {

@@ -92,8 +92,7 @@ struct Said {
 impl<S: Store> Replica<S> {
     pub(super) async fn follow(&self) -> Infallible {
         let (mut seen, mut said) = (self.seen.clone(), Said::default());
-        let mut belief = Belief::default();
-        let mut asking = Asking::default();
+        let mut others = None;
         let waiting = Sparingly::new(WAITING);
         let mut look_at = None;
         loop {
@@ -105,14 +104,15 @@ impl<S: Store> Replica<S> {
             }
             let look = seen.borrow_and_update().clone();
             if let (Some(look), Ok(_)) = (look, next) {
-                belief.look(&look.observed, look.read);
-                self.believed.send_replace(belief.clone());
-                let mut rest = self.act(&look, &belief, None, &mut said);
+                self.believed
+                    .send_modify(|belief| belief.look(&look.observed, look.read));
+                let mut rest = self.act(&look, None, &mut said);
                 if matches!(rest, Rest::Others) {
                     // Until there is something new to see.
                     tokio::select! {
-                        () = asking.ask(&self.store, &self.clock) => {
-                            rest = self.act(&look, &belief, asking.seen(), &mut said);
+                        asked = ask(&self.store, &self.clock, others.as_ref()) => {
+                            rest = self.act(&look, Some(&asked), &mut said);
+                            others = Some(asked);
                         }
                         Ok(()) = seen.changed() => seen.mark_changed(),
                     }
@@ -132,7 +132,7 @@ impl<S: Store> Replica<S> {
     }
 
     /// Returns what to wait for.
-    fn act(&self, look: &Look, belief: &Belief, others: Option<&Others>, said: &mut Said) -> Rest {
+    fn act(&self, look: &Look, others: Option<&Others>, said: &mut Said) -> Rest {
         let (observed, moment) = (&*look.observed, self.clock.now());
         let now = moment.wall;
         let served = self.serving.borrow().clone();
@@ -140,7 +140,7 @@ impl<S: Store> Replica<S> {
         let view = View {
             observed,
             read: look.read,
-            belief,
+            belief: &self.believed.borrow(),
             required: &self.required,
             trust_delay: self.trust_delay,
             others,
@@ -272,33 +272,21 @@ impl Rest {
     }
 }
 
-/// What a replica with nothing to serve has seen of the others.
-#[derive(Debug, Default)]
-pub(super) struct Asking {
-    seen: Option<Others>,
-}
-
-impl Asking {
-    pub(super) fn seen(&self) -> Option<&Others> {
-        self.seen.as_ref()
-    }
-
-    /// Asks again. Whatever can't be asked is not seen.
-    pub(super) async fn ask(&mut self, store: &impl Store, clock: &Clock) {
-        let (asked, read) = clock.spanned(timeout(ASKED, store.others())).await;
-        let unseen = |why: String| {
-            vec![Endpoint {
-                address: "any".to_owned(),
-                leaf: Err(why),
-            }]
-        };
-        let endpoints = match asked {
-            Ok(Ok(endpoints)) => endpoints,
-            Ok(Err(why)) => unseen(why.to_string()),
-            Err(_) => unseen(format!("no answer within {ASKED:?}")),
-        };
-        self.seen = Some(Others::after(self.seen.as_ref(), endpoints, read));
-    }
+/// Asks what the other endpoints serve, once more. Whatever can't be asked is not seen.
+pub(super) async fn ask(store: &impl Store, clock: &Clock, before: Option<&Others>) -> Others {
+    let (asked, read) = clock.spanned(timeout(ASKED, store.others())).await;
+    let unseen = |why: String| {
+        vec![Endpoint {
+            address: "any".to_owned(),
+            leaf: Err(why),
+        }]
+    };
+    let endpoints = match asked {
+        Ok(Ok(endpoints)) => endpoints,
+        Ok(Err(why)) => unseen(why.to_string()),
+        Err(_) => unseen(format!("no answer within {ASKED:?}")),
+    };
+    Others::after(before, endpoints, read)
 }
 
 impl Said {

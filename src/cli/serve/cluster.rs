@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use super::args::Args;
 use super::brought::Brought;
-use super::certificate::{Asking, OTHERS, Replica, Served};
+use super::certificate::{OTHERS, Replica, Served, ask};
 use super::tasks::supervise;
 use crate::cluster::Seen;
 use crate::cluster::claim::{Claim, while_held};
@@ -177,14 +177,14 @@ async fn may_lead(
     serving: watch::Receiver<Option<Served>>,
     mut seen: watch::Receiver<Seen>,
 ) {
-    let mut asking = Asking::default();
+    let mut others = None;
     while serving.borrow().is_none() {
         let look = seen.borrow_and_update().clone();
-        if look.is_some_and(|look| replica::may_lead(&look.observed, asking.seen())) {
+        if look.is_some_and(|look| replica::may_lead(&look.observed, others.as_ref())) {
             return;
         }
         if seen.borrow().is_some() {
-            asking.ask(store, clock).await;
+            others = Some(ask(store, clock, others.as_ref()).await);
         }
         let _ = timeout(OTHERS, seen.changed()).await;
     }

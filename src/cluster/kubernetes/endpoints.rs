@@ -24,18 +24,21 @@ const AT_ONCE: usize = 16;
 const PORT: &str = "https";
 
 impl Kubernetes {
+    /// Where Kubernetes says that the Service's endpoints are.
+    pub(super) async fn endpoint_slices(&self) -> Result<Vec<EndpointSlice>, Failure> {
+        let label = format!("kubernetes.io/service-name={}", self.names.service);
+        let params = ListParams::default().labels(&label);
+        let call = self.slices.list(&params);
+        Ok(self.call("endpoint slices", call).await?.items)
+    }
+
     /// Looks at every endpoint but those of this Pod. One that can't be reached is told, too.
     pub(super) async fn look_at_endpoints(
         &self,
         but: Option<&str>,
     ) -> Result<Vec<Endpoint>, Failure> {
-        let label = format!("kubernetes.io/service-name={}", self.names.service);
-        let params = ListParams::default().labels(&label);
-        let slices = self
-            .call("endpoint slices", self.slices.list(&params))
-            .await?;
+        let slices = self.endpoint_slices().await?;
         let addresses: BTreeSet<_> = slices
-            .items
             .iter()
             .flat_map(|slice| addresses(slice, but))
             .collect();
@@ -58,9 +61,10 @@ impl Kubernetes {
 
 /// Where a slice says that the webhook is, but for one Pod.
 fn addresses(slice: &EndpointSlice, but: Option<&str>) -> Vec<(String, u16)> {
-    let pod = |endpoint: &Listed| {
+    let is_left_out = |endpoint: &&Listed| {
         let target = endpoint.target_ref.as_ref();
-        target.and_then(|target| target.name.clone())
+        let pod = target.and_then(|target| target.name.as_deref());
+        pod.is_some() && pod == but
     };
     let all = slice.ports.as_deref().unwrap_or_default();
     let has_name = all.iter().any(|port| port.name.as_deref() == Some(PORT));
@@ -70,8 +74,7 @@ fn addresses(slice: &EndpointSlice, but: Option<&str>) -> Vec<(String, u16)> {
     let ports: Vec<_> = named
         .filter_map(|port| u16::try_from(port.port?).ok())
         .collect();
-    let endpoints = slice.endpoints.iter();
-    let endpoints = endpoints.filter(|one| but.is_none() || pod(one).as_deref() != but);
+    let endpoints = slice.endpoints.iter().filter(|one| !is_left_out(one));
     let ips = endpoints.flat_map(|endpoint| &endpoint.addresses);
     ips.flat_map(|ip| ports.iter().map(|port| (ip.clone(), *port)))
         .collect()

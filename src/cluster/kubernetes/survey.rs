@@ -11,7 +11,6 @@ use k8s_openapi::api::coordination::v1;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::Api;
-use kube::api::ListParams;
 use time::OffsetDateTime;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -80,12 +79,8 @@ impl Kubernetes {
     }
 
     pub(super) async fn listed_endpoints(&self) -> Result<Vec<Found>, Failure> {
-        let slices: Api<EndpointSlice> = self.namespaced();
-        let service = format!("kubernetes.io/service-name={}", self.names.service);
-        let params = ListParams::default().labels(&service);
-        let call = slices.list(&params);
-        let slices = self.call("endpoint slices", call).await?;
-        let mut found: Vec<_> = slices.items.into_iter().flat_map(found_in).collect();
+        let slices = self.endpoint_slices().await?;
+        let mut found: Vec<_> = slices.into_iter().flat_map(found_in).collect();
         found.sort_by(|one, other| one.pod.cmp(&other.pod));
         Ok(found)
     }

@@ -74,8 +74,7 @@ pub(super) fn promotion(secret: &Secret) -> Write {
 
 /// The pair that this replica serves and the CAs it needs, if it can be served on.
 fn served<'a>(eyes: &Eyes<'a>) -> Option<(&'a Pem, Bundle)> {
-    let pem = eyes.known.served?;
-    let pair = pki::judge(pem, &eyes.policy.required, eyes.now).ok()?;
+    let (pem, pair) = eyes.served()?;
     let needed = pair.needs(&Bundle::read(pem.ca.as_bytes()), eyes.now);
     Some((pem, needed))
 }

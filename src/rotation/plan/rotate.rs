@@ -56,18 +56,16 @@ fn promote(eyes: &Eyes<'_>, secret: &Secret, pair: &Pair, next: &Pair) -> Plan {
     // Later than that, the one that is served is of no use.
     let most = Steady::try_from(pair.not_after - eyes.now).unwrap_or_default();
     let left = (delay + LATER).saturating_sub(held).min(most);
-    match Some(left).filter(|left| !left.is_zero()) {
-        Some(left) => wait(
-            eyes.now + Duration::try_from(left).unwrap_or(SOON),
-            format!(
-                "the staged pair has been trusted for {seconds} s; promoting it in {} s",
-                left.as_secs() + 1
-            ),
-        ),
-        None => Plan {
-            step: Step::Promote(promotion(secret)),
-            reason: format!("the staged pair has been trusted for {seconds} s"),
-        },
+    if !left.is_zero() {
+        let reason = format!(
+            "the staged pair has been trusted for {seconds} s; promoting it in {} s",
+            left.as_secs() + 1
+        );
+        return wait(eyes.now + Duration::try_from(left).unwrap_or(SOON), reason);
+    }
+    Plan {
+        step: Step::Promote(promotion(secret)),
+        reason: format!("the staged pair has been trusted for {seconds} s"),
     }
 }
 
