@@ -193,7 +193,10 @@ impl Story {
             _ if !self.dice.one_in(self.calm) => self.lead(who),
             86..88 => self.processes[who].crash_leader(),
             88..90 => self.processes[who].dozes ^= self.is_sleepy,
-            90..91 => self.restart(who),
+            90..91 => {
+                let is_forgotten = self.dice.one_in(2);
+                self.restart(who, is_forgotten);
+            }
             91..93 => {
                 let process = &mut self.processes[who];
                 process.leads = !process.leads;
@@ -237,13 +240,9 @@ impl Story {
         }
     }
 
-    /// Another process takes the place of this one, which may live on for a moment.
-    fn restart(&mut self, who: usize) {
-        let is_forgotten = self.dice.one_in(2);
-        self.restart_as(who, is_forgotten);
-    }
-
-    fn restart_as(&mut self, who: usize, is_forgotten: bool) {
+    /// Another process takes the place of this one, which lives on for a moment if the cluster forgets
+    /// it before all nodes do.
+    fn restart(&mut self, who: usize, is_forgotten: bool) {
         let mut world = self.world.lock().unwrap();
         let (until, serving) = (world.time + FORGOTTEN, world.serving[who]);
         if is_forgotten {

@@ -54,7 +54,6 @@ pub(super) struct Process {
     serving: Option<Pair>,
     kept: watch::Sender<Option<Pem>>,
     believed: watch::Sender<Belief>,
-    belief: Belief,
     glance: Glance,
     driver: Arc<Driver<Api>>,
     memory: Option<Memory>,
@@ -138,7 +137,6 @@ impl Process {
             serving: None,
             kept,
             believed,
-            belief: Belief::default(),
             glance: Glance::None,
             driver: Arc::new(driver),
             memory: None,
@@ -187,7 +185,11 @@ impl Process {
                 let (from, to) = (Steady::from_secs(from), Steady::from_secs(now));
                 self.glance = Glance::Whole(Span { from, to }, observed);
             }
-            Glance::Whole(read, observed) => self.act(observed, read),
+            Glance::Whole(read, observed) => {
+                self.believed
+                    .send_modify(|belief| belief.look(&observed, read));
+                self.act(observed, read);
+            }
             Glance::Asking(read, observed, since, seen) => self.ask(read, observed, since, seen),
         }
     }
@@ -225,8 +227,8 @@ impl Process {
 
     fn act(&mut self, observed: Box<Observed>, read: Span) {
         let now = self.driver.clock.now();
-        self.belief.look(&observed, read);
         let is_careless = self.mutation == Mutation::ActOnOldViews;
+        let belief = self.believed.borrow();
         let view = View {
             observed: &observed,
             read: match is_careless {
@@ -236,7 +238,7 @@ impl Process {
                 },
                 false => read,
             },
-            belief: &self.belief,
+            belief: &belief,
             required: &self.driver.policy.required,
             trust_delay: match self.mutation {
                 Mutation::ServeBeforeTrusted => Steady::ZERO,
@@ -244,7 +246,9 @@ impl Process {
             },
             others: self.others.as_ref(),
         };
-        match choose(&view, self.serving.as_ref(), now) {
+        let choice = choose(&view, self.serving.as_ref(), now);
+        drop(belief);
+        match choice {
             Choice::Publish(pair) => {
                 // Nothing, or what the caBundle believes no more.
                 let old = self.serving.as_ref();
@@ -303,13 +307,9 @@ impl Process {
     /// Goes on to the leader's next call. Tells whether a step is over.
     pub(super) fn lead(&mut self) -> bool {
         let (driver, memory) = (&self.driver, &mut self.memory);
-        let (believed, belief) = (&self.believed, &self.belief);
         let step = self.step.get_or_insert_with(|| {
             let driver = Arc::clone(driver);
-            let mut memory = memory.take().unwrap_or_else(|| {
-                believed.send_replace(belief.clone());
-                driver.memory()
-            });
+            let mut memory = memory.take().unwrap_or_else(|| driver.memory());
             Box::pin(async move {
                 // A failure is logged by `run`; what is remembered stays.
                 let _ = driver.step(&mut memory).await;

@@ -59,11 +59,6 @@ impl Story {
         }
     }
 
-    /// The cluster forgets a Pod that is still called, and another takes its place.
-    fn forget(&mut self, who: usize) {
-        self.restart_as(who, true);
-    }
-
     /// All see what there is, and again after the trust delay.
     fn let_all_believe(&mut self, leader: usize) {
         self.pass(1);
@@ -156,7 +151,7 @@ fn a_ca_outlives_the_last_endpoint_that_was_seen_to_need_it() {
         story.work(1);
         story.pass(8);
         story.work(1);
-        story.forget(2);
+        story.restart(2, true);
         story.processes[2].look_anew();
         story.processes[2].look_anew();
         story.work(1);
