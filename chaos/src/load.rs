@@ -8,11 +8,11 @@ use std::fmt;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use http::header::CONTENT_TYPE;
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::Client as Pool;
@@ -135,7 +135,7 @@ pub struct Load {
     /// It goes on as long as this is open.
     input: Option<ChildStdin>,
     calls: Arc<Mutex<Vec<Call>>>,
-    reader: JoinHandle<anyhow::Result<()>>,
+    reader: Option<JoinHandle<anyhow::Result<()>>>,
 }
 
 /// Starts a load on a cluster.
@@ -168,15 +168,20 @@ pub fn start(cluster: &Cluster, plan: &Plan) -> anyhow::Result<Load> {
         worker,
         input,
         calls,
-        reader,
+        reader: Some(reader),
     })
 }
 
 impl Load {
-    /// What was answered so far.
-    pub fn so_far(&self) -> Vec<Call> {
-        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        calls.clone()
+    /// How many calls were answered so far, and how many of them otherwise than they should be.
+    pub fn so_far(&self) -> (usize, usize) {
+        let calls = self.calls();
+        let bad = calls.iter().filter(|call| !call.outcome.is_swapped());
+        (calls.len(), bad.count())
+    }
+
+    fn calls(&self) -> MutexGuard<'_, Vec<Call>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until its time is over.
@@ -185,7 +190,7 @@ impl Load {
     /// It ends before that.
     pub fn wait(mut self) -> anyhow::Result<Report> {
         self.rest()?;
-        Ok(Report::of(&self.so_far()))
+        Ok(Report::of(&*self.calls()))
     }
 
     /// Makes no more calls, and waits for the answers to those that were made.
@@ -203,17 +208,18 @@ impl Load {
     pub fn finish(mut self) -> anyhow::Result<Vec<Call>> {
         drop(self.input.take());
         self.rest()?;
-        Ok(self.so_far())
+        Ok(std::mem::take(&mut *self.calls()))
     }
 
     /// To the end of what it tells.
     fn rest(&mut self) -> anyhow::Result<()> {
-        while !self.reader.is_finished() {
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let told = self.reader.take().map(JoinHandle::join);
         let ended = self.worker.wait()?;
         ensure!(ended.success(), "the load ended early: {ended}");
-        Ok(())
+        match told {
+            Some(Ok(told)) => told,
+            _ => bail!("what the load told was lost"),
+        }
     }
 }
 

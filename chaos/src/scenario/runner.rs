@@ -158,12 +158,10 @@ fn shown<T>(name: &str, stage: &Stage<'_>, load: &Load, work: impl FnOnce() -> T
         scope.spawn(|| {
             let mut step = Step::begin(name);
             while !is_done.load(Ordering::Relaxed) {
-                let calls = load.so_far();
-                let bad = calls.iter().filter(|call| !call.outcome.is_swapped());
+                let (calls, bad) = load.so_far();
                 let last = stage.diary().events.last().map(|(_, what)| what.clone());
                 let last = last.unwrap_or_else(|| "all quiet".to_owned());
-                let bad = bad.count();
-                step.update(format_args!("{} Pods, {bad} lost; {last}", calls.len()));
+                step.update(format_args!("{calls} Pods, {bad} lost; {last}"));
                 std::thread::sleep(Duration::from_millis(200));
             }
         });
