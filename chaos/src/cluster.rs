@@ -18,20 +18,25 @@ mod layout;
 mod machine;
 mod network;
 mod node;
+mod second;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 
 pub use self::credentials::CALLER;
 pub use self::down::{down, remains};
+pub use self::layout::APISERVER;
 use self::layout::Layout;
 pub use self::machine::Machine;
 pub(crate) use self::machine::parent;
+pub use self::second::{SECOND_APISERVER, Second, Way};
 use crate::command::{command, eventually, run};
 use crate::image::{PAUSE, WORKLOAD};
 use crate::progress::{Step, say};
@@ -47,6 +52,8 @@ pub const MAX_NODES: usize = 9;
 pub struct Cluster {
     layout: Layout,
     parts: Parts,
+    /// When kube-apiserver was started anew, and when it was ready.
+    starts: Mutex<Vec<(OffsetDateTime, OffsetDateTime)>>,
 }
 
 /// What is written down of a cluster, for whoever deals with it later.
@@ -107,6 +114,7 @@ impl Cluster {
                 control,
                 nodes,
             },
+            starts: Mutex::default(),
         };
         cluster.write_down()?;
         if let Err(error) = cluster.start() {
@@ -136,7 +144,11 @@ impl Cluster {
             parts.control.is_up(),
             "cluster {name} has died; `chaos up` starts it anew"
         );
-        Ok(Self { layout, parts })
+        Ok(Self {
+            layout,
+            parts,
+            starts: Mutex::default(),
+        })
     }
 
     fn write_down(&self) -> anyhow::Result<()> {

@@ -26,6 +26,7 @@ pub mod rotation;
 pub mod scenario;
 pub mod scenarios;
 pub mod sidecar;
+pub mod wire;
 
 use std::path::{Path, PathBuf};
 

@@ -52,6 +52,8 @@ pub struct Plan {
     pub duration: Duration,
     /// Over how many connections' worth of clients: every second one speaks HTTP/2.
     pub clients: usize,
+    /// Whom the clients call, in turns: URLs. Whom the kubeconfig names, if none.
+    pub servers: Vec<String>,
     /// In which namespace.
     pub namespace: String,
     /// Containers of each Pod: what makes it large.
@@ -73,6 +75,7 @@ impl Plan {
             rate: RATE,
             duration: Duration::from_secs(3_600),
             clients: 4,
+            servers: Vec::new(),
             namespace: namespace.into(),
             containers: 1,
             padding: 0,
@@ -90,6 +93,8 @@ pub struct Call {
     pub due: Duration,
     /// When its answer was there, or it was given up.
     pub answered: Duration,
+    /// Which of the plan's servers was called, from 0.
+    pub server: usize,
     /// What came of it.
     pub outcome: Outcome,
 }
@@ -250,14 +255,17 @@ pub fn run(plan: &Plan, kubeconfig: &Path, told: impl Write) -> anyhow::Result<(
 async fn calls(plan: &Plan, kubeconfig: &Path, mut told: impl Write) -> anyhow::Result<()> {
     let mut clients = Vec::new();
     for n in 0..plan.clients {
-        clients.push(client(kubeconfig, n % 2 == 1).await?);
+        // Over HTTP/1.1 and HTTP/2 to each.
+        let server = n / 2 % plan.servers.len().max(1);
+        let url = plan.servers.get(server).map(String::as_str);
+        clients.push((server, client(kubeconfig, url, n % 2 == 1).await?));
     }
     // Before the first call, so that none waits for it.
     let mut ended = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
     let (started, began) = (Instant::now(), clock::now());
     let pause = Duration::from_secs(1) / plan.rate;
     let mut running = JoinSet::new();
-    for (n, client) in (0u32..).zip(clients.iter().cycle()) {
+    for (n, (server, client)) in (0u32..).zip(clients.iter().cycle()) {
         let due = pause * n;
         let is_over = tokio::select! {
             () = tokio::time::sleep_until(started + due) => due >= plan.duration,
@@ -266,7 +274,7 @@ async fn calls(plan: &Plan, kubeconfig: &Path, mut told: impl Write) -> anyhow::
         if is_over {
             break;
         }
-        let (client, plan) = (client.clone(), plan.clone());
+        let (server, client, plan) = (*server, client.clone(), plan.clone());
         running.spawn(async move {
             let outcome = match timeout(PATIENCE, create(client, &plan, n)).await {
                 Ok(Ok(outcome)) => outcome,
@@ -276,6 +284,7 @@ async fn calls(plan: &Plan, kubeconfig: &Path, mut told: impl Write) -> anyhow::
             Call {
                 due: began + due,
                 answered: began + started.elapsed(),
+                server,
                 outcome,
             }
         });
@@ -294,11 +303,14 @@ fn tell(told: &mut impl Write, call: &Call) -> anyhow::Result<()> {
     writeln!(told, "{line}").context("nobody listens")
 }
 
-/// One with connections of its own. Not kube's, which speaks HTTP/1.1 alone, and without
+/// One with connections of its own, to this URL or to whom the kubeconfig names. Not kube's, which speaks HTTP/1.1 alone, and without
 /// `TCP_NODELAY`: each call waited 40 ms for an acknowledgement.
-async fn client(kubeconfig: &Path, is_http2: bool) -> anyhow::Result<Client> {
+async fn client(kubeconfig: &Path, url: Option<&str>, is_http2: bool) -> anyhow::Result<Client> {
     let file = Kubeconfig::read_from(kubeconfig)?;
-    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
+    let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
+    if let Some(url) = url {
+        config.cluster_url = url.parse().context("a server that is no URL")?;
+    }
     let mut tcp = HttpConnector::new();
     tcp.set_nodelay(true);
     tcp.enforce_http(false);
@@ -490,6 +502,7 @@ mod tests {
         Call {
             due: Duration::from_millis(1_000 + due),
             answered: Duration::from_millis(1_000 + answered),
+            server: 0,
             outcome,
         }
     }

@@ -16,7 +16,7 @@ use chaos::scenario::Scenario;
 use chaos::scenario::run::Run;
 use chaos::scenario::runner::Options;
 use chaos::scenario::stage::Extent;
-use chaos::{binaries, doctor, flood, handshake, image, install, scenarios, sidecar};
+use chaos::{binaries, doctor, flood, handshake, image, install, scenarios, sidecar, wire};
 use clap::{Args, Parser, Subcommand};
 
 /// A real Kubernetes on this machine, in network namespaces of its own, and ImageSwap on it.
@@ -133,6 +133,17 @@ enum Command {
         key: Option<PathBuf>,
         /// With whom
         address: SocketAddr,
+    },
+    /// Be a wire to another address that can be long or cut, until standard input ends
+    #[command(hide = true)]
+    Wire {
+        /// How many milliseconds late what comes back arrives
+        #[arg(long, default_value = "0")]
+        late: u64,
+        /// Where to listen
+        address: SocketAddr,
+        /// Where it leads
+        to: SocketAddr,
     },
     /// Serve a webhook that adds a sidecar
     #[command(hide = true)]
@@ -278,6 +289,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         } => {
             let flooded = flood::run(address, &name, &std::fs::read(ca)?, hostile)?;
             println(&serde_json::to_string(&flooded)?);
+        }
+        Command::Wire { late, address, to } => {
+            wire::run(address, to, Duration::from_millis(late))?;
         }
         Command::Sidecar { ca, image, address } => sidecar::serve(address, &image, &ca)?,
         Command::Interrupted { code } => {

@@ -15,6 +15,7 @@ pub mod verdict;
 
 pub use self::stage::Stage;
 pub use self::verdict::Budget;
+use crate::cluster::Way;
 
 /// One fault, as a file in `scenarios/` tells it.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +30,8 @@ pub struct Scenario {
     pub settings: &'static [(&'static str, &'static str)],
     /// Images that Pods may have, beside the one of [`crate::install::MAPS`].
     pub images: &'static [&'static str],
+    /// A second kube-apiserver, which is called as often as the first, and its way to etcd.
+    pub second: Option<Way>,
     /// The fault and its healing. Anything unexpected is an error, and fails the scenario.
     pub play: fn(&Stage<'_>) -> anyhow::Result<()>,
 }
@@ -46,6 +49,7 @@ impl Scenario {
             budget: Budget::NOTHING,
             settings: &[],
             images: &[],
+            second: None,
             play,
         }
     }

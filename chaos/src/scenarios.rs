@@ -5,6 +5,7 @@ mod apiserver_gone;
 mod bundle_broken;
 mod delete_force;
 mod delete_pods;
+mod disk_full;
 mod drain_nodes;
 mod etcd_frozen;
 mod flood;
@@ -18,6 +19,7 @@ mod rollout_maps;
 mod rollout_update;
 mod rotations;
 mod scale;
+mod second_apiserver;
 mod secret_broken;
 mod starved;
 
@@ -42,9 +44,12 @@ pub const ALL: &[&Scenario] = &[
     &apiserver_gone::RESTARTED,
     &apiserver_gone::KILLED,
     &etcd_frozen::SCENARIO,
+    &second_apiserver::CUT_OFF,
+    &second_apiserver::LATE,
     &flood::SCENARIO,
     &starved::CPU,
     &starved::MEMORY,
+    &disk_full::SCENARIO,
     &node_lost::CUT,
     &node_lost::KILLED,
     &reinstall::SCENARIO,

@@ -14,6 +14,9 @@ use crate::command::{eventually, run};
 /// kube-apiserver's audit log keeps what ImageSwap's service account asked for, and nothing else.
 const AUDITED: &str = "system:serviceaccount:imageswap-system:imageswap-sa";
 
+/// Where etcd listens.
+pub(super) const ETCD: &str = "http://127.0.0.1:2379";
+
 const POLICY: &str = "control/audit-policy.json";
 const ADMISSION: &str = "control/admission.json";
 
@@ -27,8 +30,8 @@ pub(super) fn start(layout: &Layout, control: &Machine) -> anyhow::Result<()> {
             flag("data-dir", data.display()),
             // A cluster that nobody wants back after a power cut.
             "--unsafe-no-fsync".to_owned(),
-            flag("listen-client-urls", "http://127.0.0.1:2379"),
-            flag("advertise-client-urls", "http://127.0.0.1:2379"),
+            flag("listen-client-urls", ETCD),
+            flag("advertise-client-urls", ETCD),
             flag("log-level", "warn"),
         ],
     )?;
@@ -83,31 +86,39 @@ fn write_settings(layout: &Layout) -> anyhow::Result<()> {
 
 /// kube-apiserver alone, as often as it has ended.
 pub(super) fn start_apiserver(layout: &Layout, control: &Machine) -> anyhow::Result<()> {
-    let secret = |name: &str| layout.secrets().join(name).display().to_string();
     let own = |name: &str| layout.state.join(name).display().to_string();
-    control.spawn(
-        "kube-apiserver",
-        &[
-            flag("etcd-servers", "http://127.0.0.1:2379"),
-            flag("advertise-address", "10.99.0.1"),
-            flag("secure-port", "6443"),
-            flag("service-cluster-ip-range", "10.0.0.0/24"),
-            flag("authorization-mode", "Node,RBAC"),
-            flag("enable-admission-plugins", "NodeRestriction"),
-            flag("allow-privileged", "true"),
-            // There is no DNS.
-            flag("kubelet-preferred-address-types", "InternalIP"),
-            flag("token-auth-file", secret("tokens.csv")),
-            flag("tls-cert-file", secret("apiserver.crt")),
-            flag("tls-private-key-file", secret("apiserver.key")),
-            flag("service-account-issuer", "https://kubernetes.default.svc"),
-            flag("service-account-key-file", secret("accounts.crt")),
-            flag("service-account-signing-key-file", secret("accounts.key")),
-            flag("admission-control-config-file", own(ADMISSION)),
-            flag("audit-policy-file", own(POLICY)),
-            flag("audit-log-path", layout.audit_log().display()),
-        ],
-    )
+    let mut flags = apiserver_flags(layout);
+    flags.extend([
+        flag("etcd-servers", ETCD),
+        flag("secure-port", "6443"),
+        flag("audit-policy-file", own(POLICY)),
+        flag("audit-log-path", layout.audit_log().display()),
+    ]);
+    control.spawn("kube-apiserver", &flags)
+}
+
+/// What is so of each kube-apiserver.
+pub(super) fn apiserver_flags(layout: &Layout) -> Vec<String> {
+    let secret = |name: &str| layout.secrets().join(name).display().to_string();
+    vec![
+        flag("advertise-address", "10.99.0.1"),
+        flag("service-cluster-ip-range", "10.0.0.0/24"),
+        flag("authorization-mode", "Node,RBAC"),
+        flag("enable-admission-plugins", "NodeRestriction"),
+        flag("allow-privileged", "true"),
+        // There is no DNS.
+        flag("kubelet-preferred-address-types", "InternalIP"),
+        flag("token-auth-file", secret("tokens.csv")),
+        flag("tls-cert-file", secret("apiserver.crt")),
+        flag("tls-private-key-file", secret("apiserver.key")),
+        flag("service-account-issuer", "https://kubernetes.default.svc"),
+        flag("service-account-key-file", secret("accounts.crt")),
+        flag("service-account-signing-key-file", secret("accounts.key")),
+        flag(
+            "admission-control-config-file",
+            layout.state.join(ADMISSION).display(),
+        ),
+    ]
 }
 
 /// What needs kube-apiserver.

@@ -1,8 +1,10 @@
 //! What can be broken of a cluster, and mended again.
 
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use time::OffsetDateTime;
 
 use super::network::ip;
 use super::{Cluster, Machine, control_plane, node};
@@ -82,9 +84,23 @@ impl Cluster {
     /// It does not come up.
     pub fn start_apiserver(&self) -> anyhow::Result<()> {
         ensure!(!self.runs("kube-apiserver"), "kube-apiserver runs still");
+        let started = OffsetDateTime::now_utc();
         control_plane::start_apiserver(&self.layout, &self.parts.control)?;
         eventually("kube-apiserver", Duration::from_secs(60), || {
             self.ask(&["get", "--raw", "/readyz"]).map(drop)
-        })
+        })?;
+        self.starts().push((started, OffsetDateTime::now_utc()));
+        Ok(())
+    }
+
+    /// Whether kube-apiserver was starting then: it answers before it has read all roles, and denies
+    /// what it has not read yet.
+    pub fn apiserver_was_starting(&self, at: OffsetDateTime) -> bool {
+        let starts = self.starts();
+        starts.iter().any(|(from, to)| (*from..=*to).contains(&at))
+    }
+
+    fn starts(&self) -> MutexGuard<'_, Vec<(OffsetDateTime, OffsetDateTime)>> {
+        self.starts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -9,7 +9,7 @@ use anyhow::Context;
 pub(super) const STATE: &str = "/var/tmp/imageswap-chaos";
 
 /// Where kube-apiserver answers.
-pub(super) const APISERVER: &str = "https://10.99.0.1:6443";
+pub const APISERVER: &str = "https://10.99.0.1:6443";
 
 #[derive(Debug)]
 pub(super) struct Layout {

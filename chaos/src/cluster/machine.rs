@@ -136,6 +136,16 @@ impl Machine {
             "control" => program.to_owned(),
             node => format!("{node}-{program}"),
         };
+        self.spawn_as(&name, program, args)
+    }
+
+    /// The same, with a log of this name.
+    pub(super) fn spawn_as(
+        &self,
+        name: &str,
+        program: &str,
+        args: &[String],
+    ) -> anyhow::Result<()> {
         let path = self.logs.join(format!("{name}.log"));
         let log = File::options().create(true).append(true).open(&path)?;
         self.command(program)

@@ -112,7 +112,7 @@ fn kubelet(layout: &Layout, n: usize) -> serde_json::Value {
         "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
         "staticPodPath": layout.node(n).join("manifests"),
         // A mounted ConfigMap is fresh after that, where the default takes a minute.
-        "syncFrequency": "10s",
+        "syncFrequency": "3s",
         "fileCheckFrequency": "2s",
         "cgroupDriver": "cgroupfs",
         "cgroupsPerQOS": false,

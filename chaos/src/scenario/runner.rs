@@ -11,7 +11,7 @@ use super::stage::{Extent, Stage};
 use super::timeline::Timeline;
 use super::verdict::{Verdict, judge};
 use super::{Budget, Scenario};
-use crate::cluster::Cluster;
+use crate::cluster::{APISERVER, Cluster, SECOND_APISERVER};
 use crate::install::{self, Variant};
 use crate::load::{self, Load, Plan};
 use crate::progress::{Step, say};
@@ -112,7 +112,11 @@ pub fn perform(
     options: &Options,
 ) -> anyhow::Result<Performance> {
     let namespace = format!("chaos-{}", clock::now().as_millis());
-    let stage = Stage::new(cluster, namespace.clone(), options.extent);
+    let second = scenario
+        .second
+        .map(|way| cluster.second_apiserver(way))
+        .transpose()?;
+    let stage = Stage::new(cluster, namespace.clone(), options.extent, second);
     install::make_namespace(cluster, &namespace)?;
     let load = load::start(cluster, &plan(scenario, options, &namespace))?;
     let played = shown(scenario.name, &stage, &load, || {
@@ -145,6 +149,10 @@ fn plan(scenario: &Scenario, options: &Options, namespace: &str) -> Plan {
     Plan {
         rate: options.rate,
         clients: options.clients,
+        servers: match scenario.second {
+            Some(_) => vec![APISERVER.to_owned(), SECOND_APISERVER.to_owned()],
+            None => Vec::new(),
+        },
         swapped: images.map(|image| (*image).to_owned()).collect(),
         real: REAL,
         ..Plan::new(namespace)

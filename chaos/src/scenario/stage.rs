@@ -7,7 +7,7 @@ use anyhow::Context;
 
 use super::timeline::{Diary, Excuse, Span};
 use crate::clock;
-use crate::cluster::{Cluster, Machine};
+use crate::cluster::{Cluster, Machine, Second};
 use crate::command::eventually;
 use crate::install::{self, NAMESPACE};
 use crate::json::{at, text_at};
@@ -34,15 +34,22 @@ pub struct Stage<'c> {
     pub namespace: String,
     /// How much is played.
     pub extent: Extent,
+    second: Option<Second>,
     diary: Mutex<Diary>,
 }
 
 impl<'c> Stage<'c> {
-    pub(super) fn new(cluster: &'c Cluster, namespace: String, extent: Extent) -> Self {
+    pub(super) fn new(
+        cluster: &'c Cluster,
+        namespace: String,
+        extent: Extent,
+        second: Option<Second>,
+    ) -> Self {
         Self {
             cluster,
             namespace,
             extent,
+            second,
             diary: Mutex::default(),
         }
     }
@@ -82,7 +89,33 @@ impl<'c> Stage<'c> {
         work: impl FnOnce() -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
         let (span, done) = spanned(work);
-        self.excuse(span, what, most, false);
+        self.excuse(Excuse {
+            span,
+            what: what.to_owned(),
+            most,
+            is_uninstalled: false,
+            server: None,
+        });
+        done
+    }
+
+    /// The same for calls to the second kube-apiserver alone.
+    ///
+    /// # Errors
+    /// Those of the work.
+    pub fn second_excused<T>(
+        &self,
+        what: &str,
+        work: impl FnOnce() -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let (span, done) = spanned(work);
+        self.excuse(Excuse {
+            span,
+            what: what.to_owned(),
+            most: None,
+            is_uninstalled: false,
+            server: Some(1),
+        });
         done
     }
 
@@ -96,17 +129,18 @@ impl<'c> Stage<'c> {
         work: impl FnOnce() -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
         let (span, done) = spanned(work);
-        self.excuse(span, what, None, true);
+        self.excuse(Excuse {
+            span,
+            what: what.to_owned(),
+            most: None,
+            is_uninstalled: true,
+            server: None,
+        });
         done
     }
 
-    fn excuse(&self, span: Span, what: &str, most: Option<Duration>, is_uninstalled: bool) {
-        self.diary().excuses.push(Excuse {
-            span,
-            what: what.to_owned(),
-            most,
-            is_uninstalled,
-        });
+    fn excuse(&self, excuse: Excuse) {
+        self.diary().excuses.push(excuse);
     }
 
     /// Something was done.
@@ -152,6 +186,14 @@ impl<'c> Stage<'c> {
     /// It fails.
     pub fn kubectl(&self, words: &[&str]) -> anyhow::Result<String> {
         self.cluster.ask(&[&["-n", NAMESPACE], words].concat())
+    }
+
+    /// The second kube-apiserver.
+    ///
+    /// # Errors
+    /// The scenario asks for none.
+    pub fn second(&self) -> anyhow::Result<&Second> {
+        self.second.as_ref().context("there is one kube-apiserver")
     }
 
     /// The replica that leads, waited for.

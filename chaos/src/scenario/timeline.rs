@@ -45,6 +45,8 @@ pub struct Excuse {
     pub most: Option<Duration>,
     /// Whether Pods may go through unswapped, too: nobody asked for ImageSwap then.
     pub is_uninstalled: bool,
+    /// Only calls to this one of the load's servers.
+    pub server: Option<usize>,
 }
 
 /// All times are seconds from the first call.
@@ -137,6 +139,7 @@ mod tests {
         let call = |due: u64, took: u64, outcome: Outcome| Call {
             due: Duration::from_millis(9_000 + due),
             answered: Duration::from_millis(9_000 + due + took),
+            server: 0,
             outcome,
         };
         let failed = || Outcome::Failed("EOF".to_owned());
@@ -157,6 +160,7 @@ mod tests {
                 what: "away".to_owned(),
                 most: None,
                 is_uninstalled: false,
+                server: None,
             }],
             events: vec![(Duration::from_millis(9_500), "cut".to_owned())],
             ..Diary::default()

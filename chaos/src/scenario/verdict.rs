@@ -88,7 +88,8 @@ fn covers(excuse: &Excuse, call: &Call) -> bool {
         Outcome::Unswapped(_) => excuse.is_uninstalled,
         Outcome::Failed(_) => true,
     };
-    is_meant && call.answered >= excuse.span.from && call.due <= excuse.span.to
+    let is_there = excuse.server.is_none_or(|server| server == call.server);
+    is_meant && is_there && call.answered >= excuse.span.from && call.due <= excuse.span.to
 }
 
 /// From when the first call was due that an excuse covers, to the answer of the last.
@@ -214,6 +215,7 @@ mod tests {
         let one = |n| Call {
             due: at(n),
             answered: at(n) + Duration::from_millis(100),
+            server: usize::from(n % 2 == 1),
             outcome: outcome(n).map_or(Outcome::Swapped, |(_, outcome)| outcome.clone()),
         };
         (0..30).map(one).collect()
@@ -234,6 +236,7 @@ mod tests {
             what: "away".to_owned(),
             most: Some(at(5)),
             is_uninstalled: false,
+            server: None,
         };
         Diary {
             fault: Some(span(10, 20)),

@@ -143,7 +143,8 @@ pub(crate) fn by_name(world: &World) -> anyhow::Result<()> {
 }
 
 /// kube-apiserver's own record of all calls of ImageSwap since the cluster was started, but for
-/// those of replicas that were being removed along with their roles.
+/// those of replicas that were being removed along with their roles, and those to a kube-apiserver
+/// that has not read the roles yet.
 pub(crate) fn none_denied(world: &World) -> anyhow::Result<()> {
     // So that there is something to look at also when this test alone is run.
     world.need(Installed::Base)?;
@@ -159,12 +160,15 @@ pub(crate) fn none_denied(world: &World) -> anyhow::Result<()> {
         let at = event["requestReceivedTimestamp"]
             .as_str()
             .context("an event without a time")?;
-        if world.was_being_removed(OffsetDateTime::parse(at, &Rfc3339)?) {
+        let when = OffsetDateTime::parse(at, &Rfc3339)?;
+        if world.was_being_removed(when) || world.cluster.apiserver_was_starting(when) {
             continue;
         }
         let code = event["responseStatus"]["code"].as_u64().unwrap_or_default();
         if code == 401 || code == 403 {
-            denied.push(format!("{} {} {code}", event["verb"], event["requestURI"]));
+            let why = &event["annotations"]["authorization.k8s.io/reason"];
+            let (verb, uri) = (&event["verb"], &event["requestURI"]);
+            denied.push(format!("{at}: {verb} {uri} {code} {why}"));
         }
     }
     ensure!(calls > 10, "only {calls} calls were recorded");

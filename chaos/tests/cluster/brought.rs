@@ -15,17 +15,15 @@ use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
 
 use crate::status::Status;
-use crate::world::{Installed, World, under_load};
+use crate::world::{Installed, QUICK, World, under_load};
 use chaos::replicas::{leaves, replicas};
-use chaos::rotation::{PATIENCE, QUICK, foreign, patch_secret, secret, settled};
-
-const SETTINGS: [(&str, &str); 1] = [QUICK];
+use chaos::rotation::{PATIENCE, foreign, patch_secret, secret, settled};
 
 /// The kubelet's sync period, a bit of chance, and the trust delay.
 const SYNC: Duration = Duration::from_secs(60);
 
 pub(crate) fn files(world: &World) -> anyhow::Result<()> {
-    world.need_with(Installed::Production, &SETTINGS)?;
+    world.need_with(Installed::Production, &QUICK)?;
     settled(&world.cluster)?;
     let (one, two) = (foreign()?, foreign()?);
     let mixed = Pem {
@@ -72,7 +70,7 @@ pub(crate) fn files(world: &World) -> anyhow::Result<()> {
 }
 
 pub(crate) fn annotated(world: &World) -> anyhow::Result<()> {
-    world.need_with(Installed::Production, &SETTINGS)?;
+    world.need_with(Installed::Production, &QUICK)?;
     settled(&world.cluster)?;
     let (one, two) = (foreign()?, foreign()?);
     let (report, ()) = under_load(world, || {

@@ -12,12 +12,12 @@ use chaos::progress::say;
 use serde_json::json;
 
 use crate::status::Status;
-use crate::world::{Installed, World, text, under_load};
+use crate::world::{Installed, QUICK, World, text, under_load};
 use chaos::replicas::replicas;
-use chaos::rotation::{QUICK, ask, finished, settled};
+use chaos::rotation::{ask, finished, settled};
 
 pub(crate) fn only_kube_apiserver(world: &World) -> anyhow::Result<()> {
-    world.need_with(Installed::Production, &[QUICK])?;
+    world.need_with(Installed::Production, &QUICK)?;
     settled(&world.cluster)?;
     let [_, _, ca] = world.cluster.caller();
     world.apply(&json!({

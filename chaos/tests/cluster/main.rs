@@ -24,7 +24,8 @@ mod upgrade;
 mod workloads;
 mod world;
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use chaos::progress::say;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -168,6 +169,12 @@ const TESTS: &[(&str, Test)] = &[
     ),
 ];
 
+/// How long each test took.
+static TOOK: Mutex<Vec<(String, Duration)>> = Mutex::new(Vec::new());
+
+/// So many are named in the end.
+const LONGEST: usize = 10;
+
 static WORLD: OnceLock<Result<World, String>> = OnceLock::new();
 
 fn main() {
@@ -199,12 +206,31 @@ fn main() {
     conclusion.exit();
 }
 
+/// Where the time went: a suite that is run after each change must stay short.
+fn longest() -> String {
+    let mut took = TOOK.lock().unwrap();
+    took.sort_by_key(|(_, took)| std::cmp::Reverse(*took));
+    let all: Duration = took.iter().map(|(_, took)| *took).sum();
+    let named: Vec<_> = took
+        .iter()
+        .take(LONGEST)
+        .map(|(name, took)| format!("{name} {} s", took.as_secs()))
+        .collect();
+    format!("{} s in all; longest: {}", all.as_secs(), named.join(", "))
+}
+
 fn run(name: &str, test: Test) -> Result<(), Failed> {
     let world = WORLD
         .get_or_init(|| World::make().map_err(|error| format!("{error:#}")))
         .as_ref()
         .map_err(|error| format!("no cluster to test on ({VARIABLE}=off skips this): {error}"))?;
+    let started = Instant::now();
     let tested = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(world)));
+    let took = (name.to_owned(), started.elapsed());
+    TOOK.lock().unwrap().push(took);
+    if TESTS.last().is_some_and(|(last, _)| *last == name) {
+        say(longest());
+    }
     let failed = match tested {
         Ok(Ok(())) => return Ok(()),
         Ok(Err(error)) => format!("{error:#}"),

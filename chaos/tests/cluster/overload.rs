@@ -31,7 +31,7 @@ const FLOOR: f64 = 150.0;
 pub(crate) fn burst(world: &World) -> anyhow::Result<()> {
     world.need_with(Installed::Production, &SETTINGS)?;
     // A CPU limit that somebody set: it is what makes reviews pile up.
-    let slow = json!({"name": "imageswap", "resources": {"limits": {"cpu": "100m"}}});
+    let slow = json!({"name": "imageswap", "resources": {"limits": {"cpu": "200m"}}});
     let (_patched, pod) = alone(world, &slow)?;
     let namespace = world.namespace()?;
     let plan = Plan {

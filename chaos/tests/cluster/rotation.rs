@@ -11,11 +11,11 @@ use chaos::install::{CONFIGURATION, NAMESPACE};
 use chaos::progress::say;
 use chaos::replicas::{Process, leader, leaves, names, signal};
 use chaos::rotation::{
-    PATIENCE, QUICK, ask, data_of, finished, foreign, patch_secret, secret, served, settled,
+    PATIENCE, ask, data_of, finished, foreign, patch_secret, secret, served, settled,
 };
 use serde_json::json;
 
-use crate::world::{Installed, World, under_load};
+use crate::world::{Installed, QUICK, World, under_load};
 
 pub(crate) fn ten_forced(world: &World) -> anyhow::Result<()> {
     quick(world)?;
@@ -182,8 +182,8 @@ pub(crate) fn bundle_broken(world: &World) -> anyhow::Result<()> {
 
 // === what the tests are told in ===
 
-/// Three replicas whose trust delay is short.
+/// Three replicas with short delays.
 fn quick(world: &World) -> anyhow::Result<()> {
-    world.need_with(Installed::Production, &[QUICK])?;
+    world.need_with(Installed::Production, &QUICK)?;
     settled(&world.cluster)
 }

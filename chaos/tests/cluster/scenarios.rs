@@ -7,12 +7,13 @@ use chaos::scenario::runner::{Options, perform};
 use chaos::scenario::table::remarks;
 use chaos::{rotation, scenarios};
 
-use crate::world::{Installed, World};
+use crate::world::{Installed, QUICK, World};
 
 /// Plays one.
 pub(crate) fn play(world: &World, name: &str) -> anyhow::Result<()> {
     let scenario = scenarios::find(name).context("no such scenario")?;
-    world.need_with(Installed::Production, scenario.settings)?;
+    let settings = [&QUICK[..], scenario.settings].concat();
+    world.need_with(Installed::Production, &settings)?;
     rotation::settled(&world.cluster)?;
     let played = perform(&world.cluster, scenario, &Options::short())?;
     let remarks = remarks(&played).join("; ");

@@ -9,9 +9,9 @@ use chaos::command::{eventually, output, run};
 use chaos::install::{self, CONFIGURATION, NAMESPACE};
 use serde_json::{Value, json};
 
-use crate::world::{Installed, World, text};
+use crate::world::{Installed, QUICK, World, text};
 use chaos::replicas::{Process, leader, process, replicas};
-use chaos::rotation::{PATIENCE, QUICK, ask, finished, settled};
+use chaos::rotation::{PATIENCE, ask, finished, settled};
 
 /// A handshake that nobody answers takes five seconds, and probes must notice first.
 const SOON: Duration = Duration::from_secs(30);
@@ -75,7 +75,7 @@ fn finds(world: &World, ids: &[&str]) -> anyhow::Result<()> {
 }
 
 pub(crate) fn in_every_state(world: &World) -> anyhow::Result<()> {
-    world.need_with(Installed::Production, &[QUICK])?;
+    world.need_with(Installed::Production, &QUICK)?;
     settled(&world.cluster)?;
     healthy(world)?;
     in_a_rotation(world).context("in a rotation")?;
@@ -83,7 +83,8 @@ pub(crate) fn in_every_state(world: &World) -> anyhow::Result<()> {
     settled(&world.cluster)?;
 
     // Nobody is there, and those who come then leave the caBundle to somebody who does not care.
-    world.set(&[QUICK, ("IMAGESWAP_PATCH_CA_BUNDLE", "false")])?;
+    let careless = ("IMAGESWAP_PATCH_CA_BUNDLE", "false");
+    world.set(&[&QUICK[..], &[careless]].concat())?;
     world.scale(0)?;
     finds(world, &["leader-none", "replicas-none"])?;
     let patch = json!([{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"}]).to_string();
@@ -99,7 +100,7 @@ pub(crate) fn in_every_state(world: &World) -> anyhow::Result<()> {
         "it was filled"
     );
 
-    world.need_with(Installed::Production, &[QUICK])?;
+    world.need_with(Installed::Production, &QUICK)?;
     settled(&world.cluster)?;
     finds(world, &[])
 }

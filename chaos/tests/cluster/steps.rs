@@ -15,12 +15,9 @@ use chaos::progress::say;
 use serde_json::{Value, json};
 
 use crate::replicas::lost_own_calls_only;
-use crate::world::{Installed, World, under_load};
-use chaos::replicas::{Process, leader, process, replicas};
-use chaos::rotation::{PATIENCE, QUICK, ask, finished, secret, settled};
-
-/// Short, so that the next leader comes soon: what is at stake here is what it does then.
-const SETTINGS: [(&str, &str); 2] = [QUICK, ("IMAGESWAP_LEASE_TIME", "4s")];
+use crate::world::{Installed, QUICK, World, under_load};
+use chaos::replicas::{Process, leader, leaves, process, replicas};
+use chaos::rotation::{PATIENCE, ask, finished, secret, served, settled};
 
 /// How a leader goes.
 #[derive(Debug, Clone, Copy)]
@@ -57,14 +54,14 @@ const STEPS: [Step; 5] = [
         name: "trust",
         field: BUNDLE,
         object: WEBHOOK,
-        is_taken: |seen| cas(seen) == 2,
+        is_taken: one_more,
     },
     // After `trust` the leader has looked again, and found that it has to wait: see `reached`.
     Step {
         name: "wait",
         field: BUNDLE,
         object: WEBHOOK,
-        is_taken: |seen| cas(seen) == 2,
+        is_taken: one_more,
     },
     Step {
         name: "promote",
@@ -77,16 +74,21 @@ const STEPS: [Step; 5] = [
         name: "prune",
         field: r"{.data.ca\.crt}",
         object: SECRET,
-        is_taken: |seen| cas(seen) == 1 && seen.len() > 1 && seen.last() != seen.first(),
+        is_taken: |seen| seen.last().is_some_and(|last| cas(last) == 1) && seen.len() > 2,
     },
 ];
 
-/// How many CAs the last value holds.
-fn cas(seen: &[String]) -> usize {
-    let last = seen.last().map(String::as_str).unwrap_or_default();
-    let pem = STANDARD.decode(last).unwrap_or_default();
+/// How many CAs a value holds.
+fn cas(value: &str) -> usize {
+    let pem = STANDARD.decode(value).unwrap_or_default();
     let pem = String::from_utf8_lossy(&pem);
     pem.matches("BEGIN CERTIFICATE").count()
+}
+
+/// A CA has joined the others; that of the rotation before may have gone since.
+fn one_more(seen: &[String]) -> bool {
+    let fewest = seen.iter().map(|value| cas(value)).min();
+    seen.last().map(|last| cas(last)) > fewest
 }
 
 pub(crate) fn leaders_killed(world: &World) -> anyhow::Result<()> {
@@ -101,7 +103,7 @@ pub(crate) fn leaders_deleted(world: &World) -> anyhow::Result<()> {
 }
 
 fn in_every_step(world: &World, end: End) -> anyhow::Result<chaos::load::Report> {
-    world.need_with(Installed::Production, &SETTINGS)?;
+    world.need_with(Installed::Production, &QUICK)?;
     settled(&world.cluster)?;
     let (report, ()) = under_load(world, || {
         for step in &STEPS {
@@ -124,6 +126,7 @@ fn in_every_step(world: &World, end: End) -> anyhow::Result<chaos::load::Report>
 fn one(world: &World, step: &Step, end: End) -> anyhow::Result<String> {
     let token = format!("{end:?}-{}", step.name);
     let holder = eventually("a leader", PATIENCE, || leader(&world.cluster))?;
+    let before = leaves(&world.cluster)?;
     let armed = Armed::new(world, &holder, end)?;
     let mut watch = Watch::start(world, step)?;
     ask(&world.cluster, &token)?;
@@ -139,19 +142,23 @@ fn one(world: &World, step: &Step, end: End) -> anyhow::Result<String> {
         Value::Null => &secret_left["data"]["tls.crt"],
         next => next,
     };
-    finished(&world.cluster, &token)?;
+    // The last CA is pruned while the next rotation goes on, unless what is pruned is at stake.
+    match step.name {
+        "promote" | "prune" => finished(&world.cluster, &token)?,
+        _ => served(&world.cluster, &before)?,
+    }
     ensure!(
         secret(&world.cluster)?["data"]["tls.crt"] == *to_come,
         "another pair was made"
     );
-    let now = leader(&world.cluster)?;
+    let now = eventually("a leader", PATIENCE, || leader(&world.cluster))?;
     ensure!(now != holder, "{holder} leads still");
     install::wait(&world.cluster)?;
     let ca = secret_left["data"]["ca.crt"].as_str().unwrap_or_default();
     Ok(format!(
         "{} CAs in the Secret and {} in the caBundle",
-        cas(&[ca.to_owned()]),
-        cas(&[bundle_left])
+        cas(ca),
+        cas(&bundle_left)
     ))
 }
 

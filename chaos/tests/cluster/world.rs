@@ -13,7 +13,7 @@ use chaos::command::{eventually, output};
 use chaos::guard::{self, Guard};
 use chaos::install::{self, NAMESPACE};
 use chaos::load::{self, Plan, Report};
-use chaos::{binaries, doctor};
+use chaos::{binaries, doctor, rotation};
 use serde_json::Value;
 use time::OffsetDateTime;
 
@@ -22,6 +22,9 @@ pub(crate) const CHAOS: &str = env!("CARGO_BIN_EXE_chaos");
 
 /// The test cluster's name; one that a person has started goes on beside it.
 const NAME: &str = "test";
+
+/// What most tests want that wait for rotations and leaders; to change settings takes a rollout.
+pub(crate) const QUICK: [(&str, &str); 2] = [rotation::QUICK, ("IMAGESWAP_LEASE_TIME", "4s")];
 
 /// An image as a test Pod names it, which no node has …
 pub(crate) const UNSWAPPED: &str = install::UNSWAPPED;
