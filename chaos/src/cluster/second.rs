@@ -68,13 +68,20 @@ impl Cluster {
             Way::Late(_) => flags.extend([
                 flag("etcd-servers", ETCD),
                 flag("etcd-servers-overrides", format!("{CONFIGURATIONS}#{wire}")),
+                // It is asked over the wire whether all is well, too.
+                flag("etcd-healthcheck-timeout", "20s"),
+                flag("etcd-readycheck-timeout", "20s"),
             ]),
         }
         let control = &self.parts.control;
         control.spawn_as("second-kube-apiserver", "kube-apiserver", &flags)?;
-        eventually("a second kube-apiserver", Duration::from_secs(90), || {
+        let ready = eventually("a second kube-apiserver", Duration::from_secs(90), || {
             self.second_answers()
-        })?;
+        });
+        if let Err(error) = ready {
+            let logs = self.keep_logs("second-kube-apiserver")?;
+            return Err(error.context(format!("the logs are in {}", logs.display())));
+        }
         Ok(second)
     }
 
@@ -84,7 +91,7 @@ impl Cluster {
     /// It does not.
     pub fn second_answers(&self) -> anyhow::Result<()> {
         let server = format!("--server={SECOND_APISERVER}");
-        let words = ["get", "--raw", "/readyz", &server, "--request-timeout=3s"];
+        let words = ["get", "--raw", "/readyz", &server, "--request-timeout=20s"];
         self.ask(&words).map(drop)
     }
 }

@@ -1,19 +1,21 @@
 //! Replicas without a cluster keep their certificate in a directory, and the disk under it is full.
 //!
 //! They get what the Secret holds, on a small disk of each node, so that they are believed; and take
-//! it from there again when all is over.
+//! it from the Secret again when all is over.
 
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use imageswap::pki;
 use serde_json::json;
+use time::{Duration as Days, OffsetDateTime};
 
 use crate::cluster::Machine;
 use crate::command::run;
 use crate::install::{self, NAMESPACE};
 use crate::json::text_at;
 use crate::replicas::names;
-use crate::rotation::secret;
+use crate::rotation::{QUICK, data_of, patch_secret, secret, settled};
 use crate::scenario::{Scenario, Stage};
 
 /// On each node.
@@ -50,15 +52,25 @@ const REMOVE: &str = r#"umount "$1" 2>/dev/null; rmdir "$1" 2>/dev/null; true"#;
 
 const SHOW: &str = r#"base64 -w 0 "$1/tls.crt""#;
 
-pub(super) const SCENARIO: Scenario = Scenario::new(
-    "disk-full",
-    "replicas without a cluster, the disk under their state directory full as a rotation is asked \
-     for and they are restarted",
-    play,
-);
+pub(super) const SCENARIO: Scenario = Scenario {
+    settings: &[QUICK],
+    ..Scenario::new(
+        "disk-full",
+        "replicas without a cluster, the disk under their state directory full as a rotation is \
+         asked for and they are restarted",
+        play,
+    )
+};
+
+/// Without a cluster these names are wanted, too.
+const NAMES: [&str; 4] = [install::HOST, "localhost", "127.0.0.1", "::1"];
 
 fn play(stage: &Stage<'_>) -> anyhow::Result<()> {
     let nodes = stage.cluster.nodes();
+    let names = NAMES.map(str::to_owned);
+    let minted = pki::mint(&names, Days::days(300), OffsetDateTime::now_utc())?;
+    patch_secret(stage.cluster, &data_of(&minted))?;
+    settled(stage.cluster)?;
     let pair = secret(stage.cluster)?;
     let part = |name: &str| text_at(&pair, &format!("/data/{name}")).to_owned();
     let parts = ["tls.crt", "tls.key", "ca.crt"].map(part);
