@@ -3,11 +3,15 @@
 //! The load is open: a call is made when its time has come, whether those before it are answered or
 //! not, and its latency counts from that time. So a stall is seen by all the calls that it would
 //! have met. Every call is told as soon as it is answered, so that one can watch.
+//!
+//! Where there are several servers, those are called that say they are ready, as behind a load
+//! balancer.
 
 use std::fmt;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -34,6 +38,12 @@ use crate::{image, install};
 /// How long a call may take before it counts as failed: kube-apiserver's own limit, and a little.
 const PATIENCE: Duration = Duration::from_secs(40);
 
+/// How often a server is asked whether it is ready.
+const PROBED: Duration = Duration::from_secs(1);
+
+/// How long it may take to say so; one whose way to etcd is long takes long.
+const SAID: Duration = Duration::from_secs(10);
+
 /// How long a Pod that was really created is left alone: the nodes shall see it, and not fill up.
 const LIFE: Duration = Duration::from_secs(5);
 
@@ -52,7 +62,8 @@ pub struct Plan {
     pub duration: Duration,
     /// Over how many connections' worth of clients: every second one speaks HTTP/2.
     pub clients: usize,
-    /// Whom the clients call, in turns: URLs. Whom the kubeconfig names, if none.
+    /// Whom the clients call, in turns and if they are ready: URLs. Whom the kubeconfig names, if
+    /// none.
     pub servers: Vec<String>,
     /// In which namespace.
     pub namespace: String,
@@ -253,19 +264,32 @@ pub fn run(plan: &Plan, kubeconfig: &Path, told: impl Write) -> anyhow::Result<(
 }
 
 async fn calls(plan: &Plan, kubeconfig: &Path, mut told: impl Write) -> anyhow::Result<()> {
-    let mut clients = Vec::new();
+    let mut clients: Vec<Caller> = Vec::new();
     for n in 0..plan.clients {
         // Over HTTP/1.1 and HTTP/2 to each.
         let server = n / 2 % plan.servers.len().max(1);
         let url = plan.servers.get(server).map(String::as_str);
-        clients.push((server, client(kubeconfig, url, n % 2 == 1).await?));
+        let client = client(kubeconfig, url, n % 2 == 1).await?;
+        let known = clients.iter().find(|known| known.server == server);
+        let is_ready = match known {
+            Some(known) => known.is_ready.clone(),
+            None => Arc::new(AtomicBool::new(true)),
+        };
+        if url.is_some() && known.is_none() {
+            tokio::spawn(probe(client.clone(), is_ready.clone()));
+        }
+        clients.push(Caller {
+            server,
+            client,
+            is_ready,
+        });
     }
     // Before the first call, so that none waits for it.
     let mut ended = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
     let (started, began) = (Instant::now(), clock::now());
     let pause = Duration::from_secs(1) / plan.rate;
     let mut running = JoinSet::new();
-    for (n, (server, client)) in (0u32..).zip(clients.iter().cycle()) {
+    for n in 0u32.. {
         let due = pause * n;
         let is_over = tokio::select! {
             () = tokio::time::sleep_until(started + due) => due >= plan.duration,
@@ -274,9 +298,12 @@ async fn calls(plan: &Plan, kubeconfig: &Path, mut told: impl Write) -> anyhow::
         if is_over {
             break;
         }
-        let (server, client, plan) = (*server, client.clone(), plan.clone());
+        let (caller, plan) = (
+            next(&clients, n).context("no client")?.clone(),
+            plan.clone(),
+        );
         running.spawn(async move {
-            let outcome = match timeout(PATIENCE, create(client, &plan, n)).await {
+            let outcome = match timeout(PATIENCE, create(caller.client, &plan, n)).await {
                 Ok(Ok(outcome)) => outcome,
                 Ok(Err(error)) => Outcome::Failed(sentence(&error)),
                 Err(_) => Outcome::Failed(format!("no answer within {PATIENCE:?}")),
@@ -284,7 +311,7 @@ async fn calls(plan: &Plan, kubeconfig: &Path, mut told: impl Write) -> anyhow::
             Call {
                 due: began + due,
                 answered: began + started.elapsed(),
-                server,
+                server: caller.server,
                 outcome,
             }
         });
@@ -296,6 +323,36 @@ async fn calls(plan: &Plan, kubeconfig: &Path, mut told: impl Write) -> anyhow::
         tell(&mut told, &call.context("a call panicked")?)?;
     }
     Ok(())
+}
+
+/// A client, and whom it calls.
+#[derive(Clone)]
+struct Caller {
+    server: usize,
+    client: Client,
+    is_ready: Arc<AtomicBool>,
+}
+
+/// Whose turn it is: if its server is not ready, the next one's whose server is.
+fn next(clients: &[Caller], n: u32) -> Option<&Caller> {
+    let turn = n as usize % clients.len().max(1);
+    let (before, after) = clients.split_at(turn);
+    let mut all = after.iter().chain(before);
+    let is_ready = |caller: &&Caller| caller.is_ready.load(Ordering::Relaxed);
+    all.clone().find(is_ready).or(all.next())
+}
+
+/// Asks a server all the time whether it is ready.
+async fn probe(client: Client, is_ready: Arc<AtomicBool>) {
+    loop {
+        let request = http::Request::get("/readyz").body(Vec::new());
+        let answered = match request {
+            Ok(request) => timeout(SAID, client.request_text(request)).await,
+            Err(_) => return,
+        };
+        is_ready.store(matches!(answered, Ok(Ok(_))), Ordering::Relaxed);
+        sleep(PROBED).await;
+    }
 }
 
 fn tell(told: &mut impl Write, call: &Call) -> anyhow::Result<()> {

@@ -62,8 +62,16 @@ pub(super) const SCENARIO: Scenario = Scenario {
     )
 };
 
-/// Without a cluster these names are wanted, too.
-const NAMES: [&str; 4] = [install::HOST, "localhost", "127.0.0.1", "::1"];
+/// All that a leaf is to be valid for: else replicas would make another one at their start.
+const NAMES: [&str; 7] = [
+    "imageswap",
+    "imageswap.imageswap-system",
+    install::HOST,
+    "imageswap.imageswap-system.svc.cluster.local",
+    "localhost",
+    "127.0.0.1",
+    "::1",
+];
 
 fn play(stage: &Stage<'_>) -> anyhow::Result<()> {
     let nodes = stage.cluster.nodes();
@@ -82,30 +90,35 @@ fn play(stage: &Stage<'_>) -> anyhow::Result<()> {
 }
 
 fn full(stage: &Stage<'_>, parts: &[String]) -> anyhow::Result<()> {
-    let (cluster, nodes) = (stage.cluster, stage.cluster.nodes());
-    let before = install::deployment(cluster)?;
+    let before = install::deployment(stage.cluster)?;
     stage.fault(|| {
-        install::patch_deployment(cluster, "strategic", &on_disk())?;
-        stage.rolled_out()?;
-        stage.event("replicas without a cluster");
-        on_all(nodes, FILL, &[])?;
-        stage.event("full");
-        // Long enough to see the request, and to try more than once.
-        std::thread::sleep(stage.by_extent(Duration::from_secs(45), Duration::from_secs(25)));
-        noticed(stage)?;
-        install::restart(cluster)?;
-        stage.rolled_out()?;
-        stage.event("restarted on it");
-        for node in nodes {
-            let chain = shell(node, SHOW, &[])?;
-            let is_same = parts.first() == Some(&chain);
-            ensure!(is_same, "{}: tls.crt is another one", node.name);
-        }
-        on_all(nodes, EMPTY, &[])?;
+        let done = on_full_disks(stage, parts);
+        on_all(stage.cluster.nodes(), EMPTY, &[])?;
         stage.event("room again");
-        install::patch_deployment(cluster, "json", &install::undoing(&before))?;
-        stage.rolled_out()
+        install::patch_deployment(stage.cluster, "json", &install::undoing(&before))?;
+        done.and_then(|()| stage.rolled_out())
     })
+}
+
+fn on_full_disks(stage: &Stage<'_>, parts: &[String]) -> anyhow::Result<()> {
+    let (cluster, nodes) = (stage.cluster, stage.cluster.nodes());
+    install::patch_deployment(cluster, "strategic", &on_disk())?;
+    stage.rolled_out()?;
+    stage.event("replicas without a cluster");
+    on_all(nodes, FILL, &[])?;
+    stage.event("full");
+    // Long enough to see the request, and to try more than once.
+    std::thread::sleep(stage.by_extent(Duration::from_secs(45), Duration::from_secs(25)));
+    noticed(stage)?;
+    install::restart(cluster)?;
+    stage.rolled_out()?;
+    stage.event("restarted on it");
+    for node in nodes {
+        let chain = shell(node, SHOW, &[])?;
+        let is_same = parts.first() == Some(&chain);
+        ensure!(is_same, "{}: tls.crt is another one", node.name);
+    }
+    Ok(())
 }
 
 /// The request was seen, and could not be fulfilled.

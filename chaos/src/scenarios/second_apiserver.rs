@@ -9,10 +9,10 @@ use crate::rotation::{ask, finished, settled};
 use crate::scenario::{Budget, Scenario, Stage};
 
 /// Longer than `LATE`, as it must be.
-const DELAY: (&str, &str) = ("IMAGESWAP_TRUST_DELAY", "12s");
+const DELAY: (&str, &str) = ("IMAGESWAP_TRUST_DELAY", "15s");
 
-/// How late webhook configurations come.
-const LATE_BY: Duration = Duration::from_secs(4);
+/// How late webhook configurations come. An etcd client takes ten seconds for a broken connection.
+const LATE_BY: Duration = Duration::from_secs(7);
 
 /// The default `--trust-delay` is a minute.
 const AWAY: Duration = Duration::from_secs(75);
@@ -22,8 +22,8 @@ pub(super) const LATE: Scenario = Scenario {
     second: Some(Way::Late(LATE_BY)),
     ..Scenario::new(
         "apiserver-late",
-        "two kube-apiservers, one of which sees webhook configurations 4 s late, and rotations with \
-         a trust delay of 12 s",
+        "two kube-apiservers, one of which sees webhook configurations 7 s late, and rotations with \
+         a trust delay of 15 s",
         late,
     )
 };
