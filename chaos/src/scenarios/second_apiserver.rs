@@ -8,8 +8,11 @@ use crate::command::eventually;
 use crate::rotation::{ask, finished, settled};
 use crate::scenario::{Budget, Scenario, Stage};
 
-/// Longer than `LATE`, as it must be.
+/// Longer than `LATE_BY`, as it must be.
 const DELAY: (&str, &str) = ("IMAGESWAP_TRUST_DELAY", "15s");
+
+/// What is believed is asked for at each new connection.
+const SHORT: (&str, &str) = ("IMAGESWAP_MAX_CONNECTION_AGE", "1s");
 
 /// How late webhook configurations come. An etcd client takes ten seconds for a broken connection.
 const LATE_BY: Duration = Duration::from_secs(7);
@@ -18,7 +21,7 @@ const LATE_BY: Duration = Duration::from_secs(7);
 const AWAY: Duration = Duration::from_secs(75);
 
 pub(super) const LATE: Scenario = Scenario {
-    settings: &[DELAY],
+    settings: &[DELAY, SHORT],
     second: Some(Way::Late(LATE_BY)),
     ..Scenario::new(
         "apiserver-late",

@@ -16,7 +16,7 @@ const LIMIT: &str = "4";
 const CLIENTS: u32 = 64;
 
 /// Makes a review take milliseconds.
-const CONTAINERS: usize = 250;
+const CONTAINERS: usize = 120;
 
 /// Connections live short, so that kube-apiserver needs new ones in the middle of a flood.
 const SETTINGS: [(&str, &str); 2] = [
@@ -31,7 +31,7 @@ const FLOOR: f64 = 150.0;
 pub(crate) fn burst(world: &World) -> anyhow::Result<()> {
     world.need_with(Installed::Production, &SETTINGS)?;
     // A CPU limit that somebody set: it is what makes reviews pile up.
-    let slow = json!({"name": "imageswap", "resources": {"limits": {"cpu": "200m"}}});
+    let slow = json!({"name": "imageswap", "resources": {"limits": {"cpu": "100m"}}});
     let (_patched, pod) = alone(world, &slow)?;
     let namespace = world.namespace()?;
     let plan = Plan {

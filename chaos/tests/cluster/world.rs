@@ -24,7 +24,7 @@ pub(crate) const CHAOS: &str = env!("CARGO_BIN_EXE_chaos");
 const NAME: &str = "test";
 
 /// What most tests want that wait for rotations and leaders; to change settings takes a rollout.
-pub(crate) const QUICK: [(&str, &str); 2] = [rotation::QUICK, ("IMAGESWAP_LEASE_TIME", "4s")];
+pub(crate) const QUICK: [(&str, &str); 2] = [rotation::QUICK, ("IMAGESWAP_LEASE_TIME", "6s")];
 
 /// An image as a test Pod names it, which no node has …
 pub(crate) const UNSWAPPED: &str = install::UNSWAPPED;

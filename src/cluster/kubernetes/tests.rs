@@ -295,6 +295,36 @@ async fn what_changes_is_seen_soon_by_watches_that_a_role_can_name() {
     assert!(!watching.is_finished());
 }
 
+/// One refusal is one failure, however many lines it has.
+#[tokio::test]
+async fn a_watch_that_was_refused_for_a_moment_is_soon_there_again() {
+    let api = Api::start().await;
+    api.set_mood(Mood::ForbiddingWatches);
+    let cluster = cluster(&api, 1);
+    let (sender, mut seen) = watch::channel(None);
+    tokio::spawn(async move {
+        let (leader, changed) = (Notify::new(), Notify::new());
+        cluster
+            .watch(&sender, &leader, &changed, &Clock::system())
+            .await
+    });
+    let refused =
+        |call: &String| call.starts_with("GET") && call.ends_with("webhookconfigurations");
+    while api.calls().iter().filter(|call| refused(call)).count() < 2 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    api.set_mood(Mood::Fine);
+    // Longer than the pause after a failure or two.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    api.put(CONFIGURATION, configuration());
+    let is_seen = |seen: &Seen| {
+        let look = seen.as_ref();
+        look.is_some_and(|look| look.observed.hooks().len() == 1)
+    };
+    let soon = tokio::time::timeout(Duration::from_secs(3), seen.wait_for(is_seen)).await;
+    drop(soon.expect("not seen in time").unwrap());
+}
+
 // === Events ===
 
 /// A replica that makes Events of what is handed in.

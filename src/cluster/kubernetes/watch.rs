@@ -10,11 +10,10 @@ use futures_util::StreamExt;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;
 use kube::core::PartialObjectMeta;
-use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Resource};
 use tokio::sync::{Notify, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 use super::{Kubernetes, Refused};
@@ -34,6 +33,12 @@ const AFTER_FAILURE: Duration = Duration::from_millis(500);
 
 /// The longest pause after a failure.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+
+/// The longest pause between two attempts to watch: for so long a change is not seen.
+const LONGEST_BLIND: Duration = Duration::from_secs(5);
+
+/// A watch that has lasted this long was a good one.
+const STEADY: Duration = Duration::from_secs(10);
 
 /// What does not work is logged this often.
 const SAY_AGAIN: Duration = Duration::from_secs(30);
@@ -122,6 +127,10 @@ async fn watch_files(mut files: watch::Receiver<state::Secret>, changed: &Notify
 }
 
 /// Tells of every change of one object, and of every start of the watch.
+///
+/// After a failure the watch is begun anew: kube takes each line of a refusal that kube-apiserver
+/// prints over several for a failure of its own, and its backoff would let minutes pass before the
+/// last of them. A kube-apiserver that has just been started refuses so for a moment.
 async fn watch_one<K>(api: Api<PartialObjectMeta<K>>, name: &str, changed: &Notify) -> Infallible
 where
     K: Resource<DynamicType = ()> + Clone + Debug + Send + 'static,
@@ -129,20 +138,28 @@ where
     let sparingly = Sparingly::new(SAY_AGAIN);
     // By this selector, a Role may name the object.
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    let mut events = watcher(api, config).default_backoff().boxed();
+    let mut pause = Duration::ZERO;
     loop {
-        match events.next().await {
-            Some(Ok(watcher::Event::Init | watcher::Event::InitApply(_))) => {}
-            Some(Ok(_)) => changed.notify_one(),
-            Some(Err(error)) => {
-                if sparingly.may() {
-                    let why = explain(name, &error);
-                    warn!("can't watch; looking each minute all the same: {why}");
+        let began = Instant::now();
+        let mut events = watcher(api.clone(), config.clone()).boxed();
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
+                Ok(_) => changed.notify_one(),
+                Err(error) => {
+                    if sparingly.may() {
+                        let why = explain(name, &error);
+                        warn!("can't watch; looking each minute all the same: {why}");
+                    }
+                    break;
                 }
             }
-            // A watcher never ends.
-            None => std::future::pending().await,
         }
+        if began.elapsed() > STEADY {
+            pause = Duration::ZERO;
+        }
+        pause = (pause * 2).clamp(AFTER_FAILURE, LONGEST_BLIND);
+        tokio::time::sleep(pause).await;
     }
 }
 

@@ -48,6 +48,8 @@ pub enum Mood {
     Hanging,
     /// 403 for all.
     Forbidding,
+    /// 403 for watches alone, as from a kube-apiserver that has not read all roles yet.
+    ForbiddingWatches,
     /// 403 for Events alone: the Role is of an older version.
     ForbiddingEvents,
     /// Another has become holder of the Lease whenever a write to it is answered.
@@ -225,7 +227,9 @@ async fn answer(State(world): State<World>, request: Request<Body>) -> Response 
         // A list or a watch of one object, which a Role can name.
         Method::GET if named.is_some() => {
             let one = format!("{path}/{}", named.unwrap());
-            if query.contains("watch=true") {
+            if query.contains("watch=true") && mood == Mood::ForbiddingWatches {
+                refuse(403, &call)
+            } else if query.contains("watch=true") {
                 watch_one(&world, one)
             } else {
                 let version = world.version.borrow().to_string();
@@ -363,5 +367,7 @@ fn refuse(code: u16, call: &str) -> Response {
         "reason": if code == 404 { "NotFound" } else { "" },
         "message": format!("refused: {call}"),
     });
-    (StatusCode::from_u16(code).unwrap(), status.to_string()).into_response()
+    // Over several lines, as kube-apiserver does.
+    let text = serde_json::to_string_pretty(&status).unwrap();
+    (StatusCode::from_u16(code).unwrap(), text).into_response()
 }
