@@ -42,7 +42,7 @@ impl Guard {
             .with_context(|| format!("can't start {}", chaos.display()))?;
         let pipe = child.stdin.take().context("a guard without a pipe")?;
         let guard = Self(Mutex::new(Some((child, pipe))));
-        on_signals(chaos.to_owned())?;
+        end_children_on_signals(chaos.to_owned(), "stopping: taking the cluster down")?;
         Ok(guard)
     }
 
@@ -71,12 +71,16 @@ impl Guard {
     }
 }
 
-/// Replaces the whole process, so that no thread of it goes on with what it was doing.
-fn on_signals(chaos: PathBuf) -> anyhow::Result<()> {
+/// On a signal says this and ends all children, and then this process. It is replaced as a whole, so
+/// that no thread of it goes on with what it was doing. `chaos` is the program of this crate.
+///
+/// # Errors
+/// Signals can't be caught.
+pub fn end_children_on_signals(chaos: PathBuf, text: &'static str) -> anyhow::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     std::thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
-            say("\nstopping: taking the cluster down");
+            say(format_args!("\n{text}"));
             let code = 128 + signal;
             // The pipe is closed by it, which wakes the guard.
             let error = Command::new(chaos)

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use crate::cargo::cargo;
 use crate::command::{command, run};
 use crate::progress::Step;
 
@@ -97,22 +98,11 @@ pub fn binary() -> anyhow::Result<PathBuf> {
     // The flags would make cargo compile everything anew in the usual folder, each time.
     let target = root.join("target/image");
     let step = Step::begin("compiling the static release binary, 6 minutes the first time");
-    let mut cargo = command(
-        "cargo",
-        ["build", "--release", "--locked", "--package", "imageswap"],
-    );
+    let mut cargo = cargo(&["build", "--release", "--locked", "--package", "imageswap"]);
     cargo
         .args(["--target", &triple, "--target-dir"])
         .arg(&target)
-        .env("RUSTFLAGS", "-C target-feature=+crt-static")
-        .current_dir(root);
-    // What cargo tells a test about itself is not for another build.
-    for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        if text.starts_with("CARGO_") && text != "CARGO_HOME" || text == "CARGO" {
-            cargo.env_remove(&name);
-        }
-    }
+        .env("RUSTFLAGS", "-C target-feature=+crt-static");
     run(&mut cargo)?;
     step.done("compiled");
     Ok(target.join(triple).join("release/imageswap"))

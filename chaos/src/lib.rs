@@ -5,14 +5,18 @@
 //! `flood` opens connections that want nothing.
 //! `replicas` and `rotation` look at what is installed; `scenario` runs one of `scenarios`: a load, a
 //! fault, and a verdict.
+//! `bench` measures the whole server beside a webhook that decides nothing.
 //! `doctor` knows what all of that needs. The command line is in `main.rs`, the tests that need a
 //! cluster in `tests/cluster`.
 
+pub mod bench;
 pub mod binaries;
+pub mod cargo;
 pub mod clock;
 pub mod cluster;
 pub mod command;
 pub mod doctor;
+pub mod facts;
 pub mod flood;
 pub mod guard;
 pub mod handshake;

@@ -360,9 +360,13 @@ fn tell(told: &mut impl Write, call: &Call) -> anyhow::Result<()> {
     writeln!(told, "{line}").context("nobody listens")
 }
 
-/// One with connections of its own, to this URL or to whom the kubeconfig names. Not kube's, which speaks HTTP/1.1 alone, and without
-/// `TCP_NODELAY`: each call waited 40 ms for an acknowledgement.
-async fn client(kubeconfig: &Path, url: Option<&str>, is_http2: bool) -> anyhow::Result<Client> {
+/// One with connections of its own, to this URL or to whom the kubeconfig names. Not kube's, which
+/// speaks HTTP/1.1 alone, and without `TCP_NODELAY`: each call waited 40 ms for an acknowledgement.
+pub(crate) async fn client(
+    kubeconfig: &Path,
+    url: Option<&str>,
+    is_http2: bool,
+) -> anyhow::Result<Client> {
     let file = Kubeconfig::read_from(kubeconfig)?;
     let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
     if let Some(url) = url {
@@ -400,7 +404,7 @@ fn sentence(error: &anyhow::Error) -> String {
 }
 
 /// Makes a Pod and looks at its images.
-async fn create(client: Client, plan: &Plan, n: u32) -> anyhow::Result<Outcome> {
+pub(crate) async fn create(client: Client, plan: &Plan, n: u32) -> anyhow::Result<Outcome> {
     let is_real = plan.real > 0 && n.is_multiple_of(plan.real);
     let pods = format!("/api/v1/namespaces/{}/pods", plan.namespace);
     let dry = if is_real { "" } else { "?dryRun=All" };

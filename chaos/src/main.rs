@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use chaos::bench::{self, creations};
 use chaos::cluster::{self, Cluster};
 use chaos::guard::{self, Guard};
 use chaos::load::{self, Plan};
@@ -79,6 +80,8 @@ enum Command {
     List,
     /// Play scenarios, on a cluster of their own: exits with 1 if one costs more than it may
     Run(RunArgs),
+    /// Measure the whole server beside a webhook that decides nothing
+    Bench(bench::Options),
     /// Say where the logs are, or show one
     Logs {
         /// A program, such as kube-apiserver or node1-kubelet
@@ -96,6 +99,14 @@ enum Command {
     /// Be the load, within the cluster's network
     #[command(hide = true)]
     LoadWorker {
+        /// Whose cluster
+        kubeconfig: PathBuf,
+        /// What to do, JSON
+        plan: String,
+    },
+    /// Create Pods as fast as kube-apiserver answers, within the cluster's network
+    #[command(hide = true)]
+    Creations {
         /// Whose cluster
         kubeconfig: PathBuf,
         /// What to do, JSON
@@ -265,8 +276,13 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let out = std::io::stdout();
             load::run(&serde_json::from_str(&plan)?, &kubeconfig, out.lock())?;
         }
+        Command::Creations { kubeconfig, plan } => {
+            let created = creations::run(&serde_json::from_str(&plan)?, &kubeconfig)?;
+            println(&serde_json::to_string(&created)?);
+        }
         Command::List => list(),
         Command::Run(args) => return run_scenarios(args),
+        Command::Bench(options) => bench::run(&options, &std::env::current_exe()?)?,
         Command::Logs { program } => logs(&cli.cluster, program.as_deref())?,
         Command::Doctor { yes } => doctor::report(yes)?,
         Command::Init => init()?,

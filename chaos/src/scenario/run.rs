@@ -1,19 +1,17 @@
 //! A run: a cluster of its own, scenarios on it one after the other, and the reports.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use serde::Serialize;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::Scenario;
 use super::page::page;
 use super::runner::{Options, Performance, make_ready, perform, settings};
 use super::table::{LEGEND, remarks, table};
 use crate::cluster::Cluster;
-use crate::command::{command, run as run_command};
+use crate::facts::facts;
 use crate::guard::{self, Guard};
 use crate::json::text_at;
 use crate::progress::say;
@@ -63,7 +61,7 @@ impl Run {
         let guard = Guard::start(&self.chaos, NAME)?;
         let cluster = Cluster::up(NAME, 3, binaries, &self.chaos)?;
         install::load_image(&cluster, &binary)?;
-        let facts = facts(&cluster)?;
+        let facts = facts_of(&cluster)?;
         let mut played = Vec::new();
         for scenario in &self.scenarios {
             played.push(self.one(&cluster, scenario)?);
@@ -139,39 +137,11 @@ impl Run {
 }
 
 /// What a figure means nothing without.
-fn facts(cluster: &Cluster) -> anyhow::Result<Vec<(String, String)>> {
-    let now = OffsetDateTime::now_utc().replace_nanosecond(0)?;
+fn facts_of(cluster: &Cluster) -> anyhow::Result<Vec<(String, String)>> {
     let versions: serde_json::Value =
         serde_json::from_str(&cluster.ask(&["version", "-o", "json"])?)?;
-    let kubernetes = text_at(&versions, "/serverVersion/gitVersion");
-    let (_, version) = image::IMAGESWAP.split_at(image::IMAGESWAP.rfind(':').unwrap_or(0));
-    let cores = std::thread::available_parallelism()?;
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    // What follows is the builder's own.
-    let kernel = kernel.split('-').next().unwrap_or_default().trim();
-    // The name of the program would tell of the machine that it lies on.
-    let words: Vec<_> = std::env::args().skip(1).collect();
-    Ok([
-        ("date", now.format(&Rfc3339)?),
-        (
-            "ImageSwap",
-            format!("{} at {}", version.trim_start_matches(':'), commit()),
-        ),
-        ("Kubernetes", kubernetes.to_owned()),
-        ("machine", format!("{cores} cores, Linux {kernel}")),
-        (
-            "command",
-            format!("cargo run -p chaos -- {}", words.join(" ")),
-        ),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
-    .to_vec())
-}
-
-/// Which sources were built.
-fn commit() -> String {
-    let describe = ["describe", "--always", "--dirty", "--exclude=*"];
-    let mut git = command("git", describe);
-    let described = run_command(git.current_dir(crate::repository() as &Path));
-    described.map_or_else(|_| "no commit".to_owned(), |text| text.trim().to_owned())
+    let kubernetes = text_at(&versions, "/serverVersion/gitVersion").to_owned();
+    let mut facts = facts()?;
+    facts.insert(2, ("Kubernetes".to_owned(), kubernetes));
+    Ok(facts)
 }

@@ -1,0 +1,307 @@
+//! The measurements, each with the two servers in turn.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use tokio::runtime::Runtime;
+
+use super::client::Peer;
+use super::exchange::Body;
+use super::figures::{Sheet, Side, median};
+use super::handshake;
+use super::loops::{Connections, Load, newcomers, reconnecting};
+use super::process::{Cores, cpu_time};
+use super::server::{Program, Server};
+use super::{Options, Part};
+use crate::progress::Step;
+
+/// Starts of each kind in a round: a start is soon over.
+const STARTS: u32 = 4;
+
+/// New connections a second that must not hold up the others.
+const STORM: f64 = 200.0;
+
+/// One run of the bench.
+pub(super) struct Bench<'o> {
+    pub(super) options: &'o Options,
+    pub(super) cores: Cores,
+    /// What ImageSwap is compared with, and ImageSwap.
+    pub(super) programs: [(Side, Program); 2],
+    /// Of one thread, on the client's core.
+    pub(super) runtime: Runtime,
+    pub(super) sheet: Sheet,
+}
+
+/// A load, and what it took.
+pub(super) struct Taken {
+    pub(super) load: Load,
+    /// CPU of the server and of the client.
+    server: Duration,
+    client: Duration,
+}
+
+type Running<'s> = [(Side, &'s Server); 2];
+
+impl Bench<'_> {
+    pub(super) fn has(&self, part: Part) -> bool {
+        self.options.parts.contains(&part)
+    }
+
+    pub(super) fn time(&self) -> Duration {
+        Duration::from_secs(self.options.seconds)
+    }
+
+    /// From the start of the process to its first answer, with a certificate and without.
+    pub(super) fn start(&mut self) -> anyhow::Result<()> {
+        let mut step = Step::begin("start to first answer");
+        for round in 0..self.options.rounds * STARTS {
+            for (side, program) in &self.programs {
+                for (name, is_first) in [
+                    ("start to first answer", false),
+                    ("first start to first answer", true),
+                ] {
+                    if is_first || round == 0 {
+                        program.forget()?;
+                    }
+                    if !is_first && round == 0 {
+                        drop(program.start(self.cores.server)?);
+                    }
+                    let started = Instant::now();
+                    let server = program.start(self.cores.server)?;
+                    let met = Peer::meet(&server, Body::Typical.bytes());
+                    self.runtime.block_on(met)?;
+                    let took = started.elapsed().as_secs_f64() * 1e3;
+                    self.sheet.add(*side, name, "ms", took);
+                    step.update(format_args!("{name}: {took:.1} ms"));
+                }
+            }
+        }
+        step.done(format_args!("{} times", self.options.rounds * STARTS));
+        Ok(())
+    }
+
+    /// Throughput, latency and handshakes, with two servers that run all the time.
+    pub(super) fn loads(&mut self) -> anyhow::Result<()> {
+        let [floor, ours] = &self.programs;
+        let servers = [floor, ours].map(|(side, program)| {
+            let server = program.start(self.cores.server);
+            server.map(|server| (*side, server))
+        });
+        let [floor, ours] = servers;
+        let (floor, ours) = (floor?, ours?);
+        let running = [(floor.0, &floor.1), (ours.0, &ours.1)];
+        for body in Body::ALL {
+            if self.has(Part::Throughput) {
+                self.throughput(&running, body)?;
+            }
+            if self.has(Part::Latency) {
+                self.latency(&running, body)?;
+            }
+        }
+        if self.has(Part::Handshakes) {
+            self.handshakes(&running)?;
+        }
+        Ok(())
+    }
+
+    /// The peers of a body, met anew: each first answer is judged.
+    fn meet<'s>(
+        &self,
+        running: &Running<'s>,
+        body: Body,
+    ) -> anyhow::Result<Vec<(Side, &'s Server, Peer)>> {
+        let meet = |(side, server): &(Side, &'s Server)| {
+            let peer = self.runtime.block_on(Peer::meet(server, body.bytes()))?;
+            Ok((*side, *server, peer))
+        };
+        running.iter().map(meet).collect()
+    }
+
+    fn throughput(&mut self, running: &Running<'_>, body: Body) -> anyhow::Result<()> {
+        let (time, name) = (self.time(), body.name());
+        let peers = self.meet(running, body)?;
+        let mut step = Step::begin(format!("throughput, {name} body"));
+        for round in 1..=self.options.rounds {
+            for (side, server, peer) in &peers {
+                let taken = self.closed(server, peer, self.options.connections.into(), time)?;
+                let (load, requests) = (&taken.load, taken.load.latencies.len() as f64);
+                let rate = load.rate();
+                let busy = |cpu: Duration| cpu.as_secs_f64() / load.time.as_secs_f64() * 100.0;
+                let cpu = taken.server.as_secs_f64() * 1e6 / requests;
+                let mut add = |what: &str, unit, value| {
+                    self.sheet
+                        .add(*side, &format!("{what}, {name}"), unit, value);
+                };
+                add("requests", "1/s", rate);
+                add("CPU per request", "µs", cpu);
+                add("closed loop p50", "ms", milliseconds(load.within(500)));
+                add("closed loop p99", "ms", milliseconds(load.within(990)));
+                add("closed loop p99.9", "ms", milliseconds(load.within(999)));
+                add("server's core busy", "%", busy(taken.server));
+                add("client's core busy", "%", busy(taken.client));
+                step.update(format_args!(
+                    "round {round}, {}: {rate:.0}/s, {cpu:.1} µs",
+                    self.called(*side)
+                ));
+            }
+        }
+        step.done(self.sheet.in_short(&[
+            &format!("requests, {name}"),
+            &format!("CPU per request, {name}"),
+        ]));
+        Ok(())
+    }
+
+    /// Connections of its own: a warm-up, then the run that counts.
+    pub(super) fn closed(
+        &self,
+        server: &Server,
+        peer: &Peer,
+        connections: usize,
+        time: Duration,
+    ) -> anyhow::Result<Taken> {
+        self.runtime.block_on(async {
+            let mut connections = Connections::open(peer, connections).await?;
+            connections.closed(time / 8).await?;
+            let us = std::process::id();
+            let (server_before, client_before) = (server.cpu_time()?, cpu_time(us)?);
+            let load = connections.closed(time).await?;
+            Ok(Taken {
+                load,
+                server: server.cpu_time()? - server_before,
+                client: cpu_time(us)? - client_before,
+            })
+        })
+    }
+
+    fn capacity(&self, body: Body) -> anyhow::Result<f64> {
+        let name = format!("requests, {}", body.name());
+        let figure = self.sheet.find(&name);
+        let capacity = figure.and_then(|figure| median(&figure.imageswap));
+        capacity.context("without `throughput` there is no capacity to take a share of")
+    }
+
+    fn latency(&mut self, running: &Running<'_>, body: Body) -> anyhow::Result<()> {
+        let (time, name, capacity) = (self.time(), body.name(), self.capacity(body)?);
+        let peers = self.meet(running, body)?;
+        let mut step = Step::begin(format!("latency, {name} body"));
+        for round in 1..=self.options.rounds {
+            for (percent, share) in [(10, 0.1), (70, 0.7)] {
+                for (side, _, peer) in &peers {
+                    let number = self.options.connections.into();
+                    let (load, late) = self.runtime.block_on(async {
+                        let mut connections = Connections::open(peer, number).await?;
+                        connections.open_loop(capacity * share, time).await
+                    })?;
+                    for (which, thousandths) in [("p50", 500), ("p99", 990), ("p99.9", 999)] {
+                        let what = format!("{which} at {percent} %, {name}");
+                        let value = microseconds(load.within(thousandths));
+                        self.sheet.add(*side, &what, "µs", value);
+                    }
+                    let what = format!("client late p99 at {percent} %, {name}");
+                    self.sheet
+                        .add(*side, &what, "µs", microseconds(late.within(990)));
+                    step.update(format_args!(
+                        "round {round}, {} at {percent} %: p99 {:.0} µs",
+                        self.called(*side),
+                        microseconds(load.within(990))
+                    ));
+                }
+            }
+        }
+        step.done(self.sheet.in_short(&[
+            &format!("p99 at 10 %, {name}"),
+            &format!("p99 at 70 %, {name}"),
+        ]));
+        Ok(())
+    }
+
+    fn handshakes(&mut self, running: &Running<'_>) -> anyhow::Result<()> {
+        let time = self.time();
+        let peers = self.meet(running, Body::Typical)?;
+        let mut step = Step::begin("new connections");
+        for round in 1..=self.options.rounds {
+            for (side, server, peer) in &peers {
+                let before = server.cpu_time()?;
+                let at_once = self.options.connections.into();
+                let load = self.runtime.block_on(reconnecting(peer, at_once, time))?;
+                let cpu = (server.cpu_time()? - before).as_secs_f64() * 1e6;
+                let cpu = cpu / load.latencies.len() as f64;
+                self.sheet.add(*side, "new connections", "1/s", load.rate());
+                self.sheet
+                    .add(*side, "CPU per new connection with a request", "µs", cpu);
+                step.update(format_args!(
+                    "round {round}, {}: {:.0}/s, {cpu:.0} µs",
+                    self.called(*side),
+                    load.rate()
+                ));
+            }
+            let [_, (side, program)] = &self.programs;
+            let alone = handshake::alone(program, time / 8)?;
+            self.sheet.add(
+                *side,
+                "rustls's own handshake, in memory",
+                "µs",
+                microseconds(alone),
+            );
+        }
+        step.done(
+            self.sheet
+                .in_short(&["CPU per new connection with a request"]),
+        );
+        if self.has(Part::Throughput) {
+            self.storm(&peers)?;
+        }
+        Ok(())
+    }
+
+    /// At a tenth of the capacity, new connections beside those that are open.
+    fn storm(&mut self, peers: &[(Side, &Server, Peer)]) -> anyhow::Result<()> {
+        let (time, rate) = (self.time(), self.capacity(Body::Typical)? * 0.1);
+        let number = self.options.connections.into();
+        let mut step = Step::begin("200 new connections a second at 10 %");
+        for round in 1..=self.options.rounds {
+            for (side, _, peer) in peers {
+                let (load, new) = self.runtime.block_on(async {
+                    let mut connections = Connections::open(peer, number).await?;
+                    let first = number as u64;
+                    tokio::try_join!(
+                        connections.open_loop(rate, time),
+                        newcomers(peer, first, STORM, time),
+                    )
+                })?;
+                let (old, new) = (
+                    milliseconds(load.0.within(990)),
+                    milliseconds(new.within(990)),
+                );
+                self.sheet
+                    .add(*side, "p99 beside 200 new connections/s at 10 %", "ms", old);
+                self.sheet
+                    .add(*side, "p99 of those new connections", "ms", new);
+                step.update(format_args!(
+                    "round {round}, {}: {old:.2} ms",
+                    self.called(*side)
+                ));
+            }
+        }
+        step.done(
+            self.sheet
+                .in_short(&["p99 beside 200 new connections/s at 10 %"]),
+        );
+        Ok(())
+    }
+
+    pub(super) fn called(&self, side: Side) -> &'static str {
+        let mut programs = self.programs.iter();
+        let found = programs.find(|(one, _)| *one == side);
+        found.map_or("", |(_, program)| program.name)
+    }
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+fn microseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}

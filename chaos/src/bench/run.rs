@@ -1,0 +1,121 @@
+//! The order of it all: build, measure, tell.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::Context;
+
+use super::build::{Built, build};
+use super::figures::{Sheet, Side};
+use super::parts::Bench;
+use super::process::{Cores, pin, raise_open_files};
+use super::report::Report;
+use super::server::{Kind, Program};
+use super::{Options, Part, cluster};
+use crate::facts::facts;
+use crate::guard;
+use crate::progress::say;
+
+/// Measures and tells. `chaos` is the program of this crate.
+///
+/// # Errors
+/// Something does not build or start, or answers what it should not.
+pub fn run(options: &Options, chaos: &std::path::Path) -> anyhow::Result<()> {
+    fs::create_dir_all(&options.report)
+        .with_context(|| format!("can't make {}", options.report.display()))?;
+    let built = match (&options.binary, &options.null_webhook) {
+        (Some(imageswap), Some(null_webhook)) => Built {
+            imageswap: imageswap.clone(),
+            null_webhook: null_webhook.clone(),
+        },
+        _ => build()?,
+    };
+    let mut facts = facts()?;
+    facts.push(("load before".to_owned(), load_before()));
+    let _turn = guard::turn()?;
+    let cores = Cores::choose()?;
+    let programs = programs(options, built);
+    let floor = programs[0].1.name;
+    let has_targets = options.before.is_none();
+    let mut sheet = Sheet {
+        has_targets,
+        ..Sheet::default()
+    };
+    if !options.parts.is_empty() || options.long {
+        guard::end_children_on_signals(chaos.to_owned(), "stopping: ending the servers")?;
+        raise_open_files()?;
+        let usual = rustix::thread::sched_getaffinity(None)?;
+        pin(cores.client)?;
+        let mut bench = Bench {
+            options,
+            cores,
+            programs: programs.clone(),
+            runtime: tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?,
+            sheet,
+        };
+        measure(&mut bench)?;
+        sheet = bench.sheet;
+        rustix::thread::sched_setaffinity(None, &usual)?;
+    }
+    if options.through_kubernetes {
+        cluster::measure(options, chaos, &programs, &mut sheet)?;
+    }
+    let report = Report {
+        facts: &facts,
+        floor,
+        sheet: &sheet,
+    };
+    report.write(&options.report)?;
+    say(format_args!("\n{}", report.table()));
+    let shown = options.report.join("bench.svg");
+    say(format_args!(
+        "reports: bench.json, bench.md and {}",
+        shown.display()
+    ));
+    Ok(())
+}
+
+fn measure(bench: &mut Bench<'_>) -> anyhow::Result<()> {
+    if bench.has(Part::Start) {
+        bench.start()?;
+    }
+    bench.loads()?;
+    if bench.has(Part::Memory) {
+        bench.memory()?;
+    }
+    if bench.options.long {
+        bench.long()?;
+    }
+    Ok(())
+}
+
+/// What ImageSwap is compared with, and ImageSwap.
+fn programs(options: &Options, built: Built) -> [(Side, Program); 2] {
+    // A server's working directory is ours, but a person may not be in the repository's root.
+    let folder = std::path::absolute(&options.report).unwrap_or_else(|_| options.report.clone());
+    let program = |kind, name: &'static str, path: PathBuf, own: &str| Program {
+        kind,
+        name,
+        path,
+        folder: folder.join(own),
+    };
+    let floor = match &options.before {
+        None => {
+            let path = options.null_webhook.clone().unwrap_or(built.null_webhook);
+            program(Kind::Null, "null webhook", path, "null")
+        }
+        Some(before) => program(Kind::ImageSwap, "before", before.clone(), "before"),
+    };
+    let path = options.binary.clone().unwrap_or(built.imageswap);
+    let ours = program(Kind::ImageSwap, "ImageSwap", path, "imageswap");
+    [(Side::Floor, floor), (Side::ImageSwap, ours)]
+}
+
+/// Whether the machine was quiet: what waited for a core in the minute before.
+fn load_before() -> String {
+    let averages = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let minute = averages.split(' ').next().unwrap_or_default();
+    format!("{minute} threads wanted a core in the minute before")
+}
