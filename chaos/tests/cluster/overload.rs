@@ -16,7 +16,7 @@ const LIMIT: &str = "4";
 const CLIENTS: u32 = 64;
 
 /// Makes a review take milliseconds.
-const CONTAINERS: usize = 120;
+const CONTAINERS: usize = 250;
 
 /// Connections live short, so that kube-apiserver needs new ones in the middle of a flood.
 const SETTINGS: [(&str, &str); 2] = [
