@@ -2,7 +2,7 @@
 //!
 //! `cargo +nightly fuzz run maps fuzz/corpus/maps tests/compat/maps`
 
-use imageswap::admission;
+use imageswap::admission::{self, skim::Skimmer};
 use imageswap::image::Reference;
 use imageswap::maps::{Legacy, Maps, Rules};
 
@@ -47,12 +47,28 @@ pub fn maps(data: &[u8]) {
     }
 }
 
-/// Whatever is answered is JSON.
+/// What the short reader takes, `serde_json` takes.
+pub fn skim(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let mut reader = Skimmer::new(text);
+    if reader.pass_over().is_ok() && reader.is_at_end() {
+        let read: Result<serde::de::IgnoredAny, _> = serde_json::from_str(text);
+        assert!(read.is_ok(), "{text}");
+    }
+}
+
+/// Whatever is answered is JSON, and both ways to read a review answer alike.
 pub fn review(data: &[u8]) {
     let rules = Rules::Legacy(Legacy {
         prefix: "mirror.example.com".to_owned(),
     });
-    if let Ok(reply) = admission::review(data, &rules, "k8s.twr.io/imageswap") {
+    let label = "k8s.twr.io/imageswap";
+    let reply = admission::review(data, &rules, label);
+    let other = admission::review_by_serde(data, &rules, label);
+    assert_eq!(format!("{reply:?}"), format!("{other:?}"));
+    if let Ok(reply) = reply {
         let text = std::str::from_utf8(&reply.body);
         assert!(text.is_ok_and(|text| text.starts_with('{') && text.ends_with('}')));
     }

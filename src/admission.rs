@@ -5,8 +5,10 @@
 //! but `replace` of image slots seen in the request: a patch that does not apply rejects the
 //! object whatever the webhook's failurePolicy.
 
+mod brief;
 pub mod object;
 mod reply;
+pub mod skim;
 pub mod slots;
 mod wire;
 
@@ -14,13 +16,13 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Display;
 
-use serde_json::value::RawValue;
+use smallvec::SmallVec;
 
-use self::object::{Entry, Image, MAX_ENTRIES, Workload};
+use self::object::{Entry, Image, MAX_ENTRIES};
 use self::reply::Swap;
 use self::slots::List;
 pub use self::wire::BadReview;
-use self::wire::{Request, Review};
+use self::wire::{Object, Request, Review};
 use crate::maps::Rules;
 use crate::text::shortened;
 
@@ -94,22 +96,44 @@ impl Outcome {
 /// # Errors
 /// The body is no AdmissionReview that can be answered.
 pub fn review(body: &[u8], rules: &Rules, disable_label: &str) -> Result<Reply, BadReview> {
-    let review = Review::parse(body)?;
+    let review = Review::parse(text(body)?, disable_label)?;
+    Ok(answer(review, rules, disable_label))
+}
+
+/// As [`review`], with `serde_json` alone: what it is held against.
+///
+/// # Errors
+/// As those of [`review`].
+pub fn review_by_serde(
+    body: &[u8],
+    rules: &Rules,
+    disable_label: &str,
+) -> Result<Reply, BadReview> {
+    let review = Review::parse_by_serde(text(body)?)?;
+    Ok(answer(review, rules, disable_label))
+}
+
+fn text(body: &[u8]) -> Result<&str, BadReview> {
+    std::str::from_utf8(body).map_err(|error| BadReview::NotUtf8(error.valid_up_to()))
+}
+
+fn answer<'a>(mut review: Review<'a>, rules: &'a Rules, disable_label: &str) -> Reply {
     let mut decision = Decision::default();
-    let outcome = decision.take(&review.request, rules, disable_label);
-    Ok(Reply {
-        body: reply::write(&review, &decision.swaps, decision.all_warnings()),
+    let outcome = decision.take(&mut review.request, rules, disable_label);
+    Reply {
+        body: reply::write(&review, &decision.swaps, &decision.all_warnings()),
         outcome,
         operation: review.request.operation.as_str(),
         images: decision.images,
         warnings: decision.warnings,
-    })
+    }
 }
 
 /// What is found out about one review.
 #[derive(Debug, Default)]
 struct Decision<'a> {
-    swaps: Vec<Swap<'a>>,
+    /// Most Pods have one container or two.
+    swaps: SmallVec<[Swap<'a>; 2]>,
     warnings: Vec<String>,
     images: Vec<(&'static str, u64)>,
     /// How many warnings there were beyond those that are kept.
@@ -117,14 +141,19 @@ struct Decision<'a> {
 }
 
 impl<'a> Decision<'a> {
-    fn take(&mut self, request: &Request<'a>, rules: &'a Rules, disable_label: &str) -> Outcome {
+    fn take(
+        &mut self,
+        request: &mut Request<'a>,
+        rules: &'a Rules,
+        disable_label: &str,
+    ) -> Outcome {
         let Some(path) = request.pod_path() else {
             return Outcome::NoImages;
         };
-        let Some(object) = request.object else {
+        let Some(object) = request.object.take() else {
             return Outcome::NoImages;
         };
-        let workload = match Workload::read(object.get(), path, disable_label) {
+        let workload = match object.workload(path, disable_label) {
             Ok(workload) => workload,
             Err(error) => {
                 self.warn(format_args!("the object can't be read: {error}"));
@@ -244,11 +273,11 @@ enum Scope<'a> {
 type Old<'a> = HashMap<(List, String), Image<'a>>;
 
 impl<'a> Scope<'a> {
-    fn of(request: &Request<'a>, path: &[&str], disable_label: &str) -> Self {
+    fn of(request: &mut Request<'a>, path: &[&str], disable_label: &str) -> Self {
         if !request.is_update() || !path.is_empty() {
             return Self::All;
         }
-        match old(request.old_object, path, disable_label) {
+        match old(request.old_object.take(), path, disable_label) {
             None => Self::Nothing,
             Some(old) if request.is_ephemeral() => Self::NewEphemeral(old),
             Some(old) => Self::Changed(old),
@@ -272,9 +301,9 @@ impl<'a> Scope<'a> {
 }
 
 /// `None` if there is no old object that can be read.
-fn old<'a>(object: Option<&'a RawValue>, path: &[&str], disable_label: &str) -> Option<Old<'a>> {
-    let object = object.filter(|object| object.get().starts_with('{'))?;
-    let workload = Workload::read(object.get(), path, disable_label).ok()?;
+fn old<'a>(object: Option<Object<'a>>, path: &[&str], disable_label: &str) -> Option<Old<'a>> {
+    let object = object.filter(|object| object.is_map())?;
+    let workload = object.workload(path, disable_label).ok()?;
     let entries = workload.entries.into_iter();
     let old = entries.map(|entry| {
         let name = entry.name.unwrap_or_default().into_owned();

@@ -37,5 +37,7 @@ fn maps() {
 
 #[test]
 fn reviews() {
-    run(bodies::review, &["fuzz/corpus/review", "tests/reviews"], 25);
+    let folders = ["fuzz/corpus/review", "tests/reviews"];
+    run(bodies::review, &folders, 25);
+    run(bodies::skim, &folders, 25);
 }

@@ -8,6 +8,8 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use smallvec::SmallVec;
+
 use super::slots::List;
 use super::wire::Text;
 use crate::text::shortened;
@@ -23,7 +25,7 @@ pub const MAX_ENTRIES: usize = 10_000;
 #[derive(Debug, Default)]
 pub struct Workload<'a> {
     /// All places for an image, in the object's order.
-    pub entries: Vec<Entry<'a>>,
+    pub entries: SmallVec<[Entry<'a>; 2]>,
     /// The object, or its pod template, carries the label that disables ImageSwap.
     pub is_disabled: bool,
     /// The object mirrors a static pod.
@@ -70,13 +72,20 @@ impl<'a> Workload<'a> {
         disable_label: &str,
     ) -> Result<Self, serde_json::Error> {
         let mut workload = Self::default();
-        let node = Node {
-            path,
-            is_root: true,
-            disable_label,
-            workload: &mut workload,
-        };
+        let node = Node::root(path, disable_label, &mut workload);
         IfMap(node).deserialize(&mut serde_json::Deserializer::from_str(json))?;
+        Ok(workload)
+    }
+
+    /// As [`Workload::read`], from another reader of JSON; what is no map is an error.
+    pub(super) fn read_map<D: Deserializer<'a>>(
+        json: D,
+        path: &[&str],
+        disable_label: &str,
+    ) -> Result<Self, D::Error> {
+        let mut workload = Self::default();
+        let node = Node::root(path, disable_label, &mut workload);
+        json.deserialize_map(IfMap(node))?;
         Ok(workload)
     }
 
@@ -106,6 +115,17 @@ struct Node<'w, 'de> {
     is_root: bool,
     disable_label: &'w str,
     workload: &'w mut Workload<'de>,
+}
+
+impl<'w, 'de> Node<'w, 'de> {
+    fn root(path: &'w [&'w str], disable_label: &'w str, workload: &'w mut Workload<'de>) -> Self {
+        Self {
+            path,
+            is_root: true,
+            disable_label,
+            workload,
+        }
+    }
 }
 
 impl<'de> ReadMap<'de> for Node<'_, 'de> {
@@ -211,13 +231,14 @@ struct Spec<'w, 'de>(&'w mut Workload<'de>);
 
 impl<'de> ReadMap<'de> for Spec<'_, 'de> {
     fn read<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let mut seen: Vec<List> = Vec::with_capacity(List::ALL.len());
+        let mut seen = [false; List::ALL.len()];
         while let Some(Text(key)) = map.next_key()? {
             match List::from_key(&key) {
                 Some(list) => {
-                    let mut again = seen.contains(&list);
-                    seen.push(list);
-                    self.0.see(&mut again, &key);
+                    // Numbered as they are declared.
+                    if let Some(seen) = seen.get_mut(list as usize) {
+                        self.0.see(seen, &key);
+                    }
                     let workload = &mut *self.0;
                     map.next_value_seed(IfList(Entries { list, workload }))?;
                 }

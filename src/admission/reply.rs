@@ -1,19 +1,24 @@
 //! The AdmissionReview that goes back: verdict, patch, warnings, audit annotations.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::Serialize;
+use smallvec::SmallVec;
 
+use super::skim::plain_end;
 use super::slots::List;
 use super::wire::Review;
 use crate::maps::RuleRef;
 
 /// One audit annotation an image, as long as a person would read them.
 const MAX_ANNOTATIONS: usize = 64;
+
+/// About as long as an operation of a patch is without its value, in bytes: that on a template in a
+/// CronJob is the longest.
+const PATCH: usize = 112;
 
 /// The longest name in an annotation's key (Kubernetes' qualified names).
 const MAX_KEY: usize = 63;
@@ -31,105 +36,162 @@ pub(super) struct Swap<'a> {
     pub(super) rule: Option<RuleRef<'a>>,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Envelope<'a> {
-    api_version: &'static str,
-    kind: &'static str,
-    response: Response<'a>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Response<'a> {
-    uid: &'a str,
-    allowed: bool,
-    // Both or neither, says v1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    patch_type: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    patch: Option<String>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    audit_annotations: BTreeMap<String, String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    warnings: Vec<Cow<'a, str>>,
-}
-
-#[derive(Serialize)]
-struct Operation<'a> {
-    op: &'static str,
-    path: String,
-    value: &'a str,
-}
-
-pub(super) fn write(
-    review: &Review<'_>,
-    swaps: &[Swap<'_>],
-    warnings: Vec<Cow<'_, str>>,
-) -> Vec<u8> {
-    let patch = (!swaps.is_empty()).then(|| STANDARD.encode(patch(swaps)));
-    json(&Envelope {
-        api_version: review.version.as_str(),
-        kind: "AdmissionReview",
-        response: Response {
-            uid: &review.request.uid,
-            allowed: true,
-            patch_type: patch.is_some().then_some("JSONPatch"),
-            patch,
-            audit_annotations: annotations(swaps),
-            warnings,
-        },
-    })
+/// Written piece by piece: most of it is the same each time, and hardly any of it needs escapes.
+pub(super) fn write(review: &Review<'_>, swaps: &[Swap<'_>], warnings: &[Cow<'_, str>]) -> Vec<u8> {
+    let mut json = Vec::with_capacity(256 + swaps.iter().map(Swap::length).sum::<usize>());
+    push(&mut json, "{\"apiVersion\":\"");
+    push(&mut json, review.version.as_str());
+    push(
+        &mut json,
+        "\",\"kind\":\"AdmissionReview\",\"response\":{\"uid\":",
+    );
+    push_text(&mut json, &review.request.uid);
+    push(&mut json, ",\"allowed\":true");
+    if !swaps.is_empty() {
+        // Both or neither, says v1.
+        push(&mut json, ",\"patchType\":\"JSONPatch\",\"patch\":\"");
+        push_base64(&mut json, &patch(swaps));
+        push(&mut json, "\",\"auditAnnotations\":{");
+        push_annotations(&mut json, swaps);
+        push(&mut json, "}");
+    }
+    if !warnings.is_empty() {
+        push(&mut json, ",\"warnings\":[");
+        for (index, warning) in warnings.iter().enumerate() {
+            push(&mut json, if index > 0 { "," } else { "" });
+            push_text(&mut json, warning);
+        }
+        push(&mut json, "]");
+    }
+    push(&mut json, "}}");
+    json
 }
 
 /// Only `replace`, and only where the request has an image: it can't fail to apply.
 fn patch(swaps: &[Swap<'_>]) -> Vec<u8> {
-    let operations: Vec<_> = swaps
-        .iter()
-        .map(|swap| Operation {
-            op: "replace",
-            path: swap.pointer(),
-            value: &swap.to,
-        })
-        .collect();
-    json(&operations)
+    let length = swaps.iter().map(|swap| PATCH + swap.to.len());
+    let mut json = Vec::with_capacity(length.sum());
+    for swap in swaps {
+        let start = if json.is_empty() { "[" } else { "," };
+        push(&mut json, start);
+        push(&mut json, "{\"op\":\"replace\",\"path\":\"");
+        for step in swap.path.iter().copied().chain(["spec", swap.list.key()]) {
+            push(&mut json, "/");
+            push(&mut json, step);
+        }
+        // No part of a path needs escaping, be it of JSON or of a pointer.
+        push(&mut json, "/");
+        push_number(&mut json, swap.index);
+        for step in swap.list.image_path() {
+            push(&mut json, "/");
+            push(&mut json, step);
+        }
+        push(&mut json, "\",\"value\":\"");
+        push_escaped(&mut json, &swap.to);
+        push(&mut json, "\"}");
+    }
+    push(&mut json, "]");
+    json
 }
 
-/// Structs of texts always serialise.
-fn json(value: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).unwrap_or_default()
+/// What was swapped and by which rule. An image that is not swapped, because it was in an earlier
+/// call for the same object, has none: the server keeps the first value of a key.
+fn push_annotations(json: &mut Vec<u8>, swaps: &[Swap<'_>]) {
+    let shown = swaps.iter().take(MAX_ANNOTATIONS);
+    let mut all: SmallVec<[(Key<'_>, &Swap<'_>); 2]> =
+        shown.map(|swap| (swap.key(), swap)).collect();
+    // Of a key that stands twice, the last one counts.
+    all.reverse();
+    all.sort_by(|(one, _), (other, _)| one.compare(other));
+    all.dedup_by(|(one, _), (other, _)| one.compare(other).is_eq());
+    for (index, (key, swap)) in all.iter().enumerate() {
+        push(json, if index > 0 { ",\"" } else { "\"" });
+        key.parts().into_iter().for_each(|part| push(json, part));
+        push(json, "\":\"");
+        push_escaped(json, &swap.from);
+        push(json, " => ");
+        push_escaped(json, &swap.to);
+        if let Some(RuleRef { line, text, .. }) = swap.rule {
+            let by = if line.is_some() {
+                " by "
+            } else {
+                " by IMAGE_PREFIX "
+            };
+            push(json, by);
+            push_escaped(json, text);
+            if let Some(line) = line {
+                push(json, " (line ");
+                push_number(json, line);
+                push(json, ")");
+            }
+        }
+        push(json, "\"");
+    }
+}
+
+fn push(json: &mut Vec<u8>, plain: &str) {
+    json.extend_from_slice(plain.as_bytes());
+}
+
+fn push_number(json: &mut Vec<u8>, number: usize) {
+    if number >= 10 {
+        push_number(json, number / 10);
+    }
+    // A digit is a byte.
+    json.extend(u8::try_from(number % 10).map(|digit| b'0' + digit));
+}
+
+fn push_base64(json: &mut Vec<u8>, bytes: &[u8]) {
+    let start = json.len();
+    json.resize(start + bytes.len().div_ceil(3) * 4, b'=');
+    if let Some(room) = json.get_mut(start..) {
+        // There is room for all of it.
+        let _ = STANDARD.encode_slice(bytes, room);
+    }
+}
+
+/// A JSON string.
+fn push_text(json: &mut Vec<u8>, text: &str) {
+    push(json, "\"");
+    push_escaped(json, text);
+    push(json, "\"");
+}
+
+/// A text within a JSON string.
+fn push_escaped(json: &mut Vec<u8>, text: &str) {
+    if plain_end(text.as_bytes(), 0).is_none() {
+        return push(json, text);
+    }
+    // A text always serialises.
+    let quoted = serde_json::to_string(text).unwrap_or_default();
+    let inner = quoted
+        .strip_prefix('"')
+        .and_then(|text| text.strip_suffix('"'));
+    push(json, inner.unwrap_or_default());
 }
 
 impl Swap<'_> {
-    /// The JSON pointer of the image. No part of it needs escaping.
-    fn pointer(&self) -> String {
-        let mut pointer = String::with_capacity(64);
-        let to_pod = self.path.iter().copied();
-        for step in to_pod.chain(["spec", self.list.key()]) {
-            pointer.push('/');
-            pointer.push_str(step);
-        }
-        pointer.push('/');
-        pointer.push_str(&self.index.to_string());
-        for step in self.list.image_path() {
-            pointer.push('/');
-            pointer.push_str(step);
-        }
-        pointer
+    /// How long about what is answered for it is, in bytes.
+    fn length(&self) -> usize {
+        let rule = self.rule.map_or(0, |rule| rule.text.len());
+        let name = self.name.as_ref().map_or(0, |name| name.len());
+        let patch = PATCH + self.to.len();
+        patch * 4 / 3 + 64 + name + self.from.len() + self.to.len() + rule
     }
 
     /// By name and not by index, for a sidecar may be put before it between two calls.
-    fn annotation_key(&self) -> String {
+    fn key(&self) -> Key<'_> {
+        let list = self.list.key();
         let name = match &self.name {
             Some(name) if !name.is_empty() => name.as_ref(),
-            _ => return format!("{}.{}", self.list.key(), self.index),
+            _ => return Key::Made(format!("{list}.{}", self.index)),
         };
-        let key = format!("{}.{name}", self.list.key());
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-        let ends_well = key.ends_with(|c: char| c.is_ascii_alphanumeric());
-        if key.len() <= MAX_KEY && ends_well && key.chars().all(is_plain) {
-            return key;
+        let ends_well = name.ends_with(|c: char| c.is_ascii_alphanumeric());
+        if list.len() + 1 + name.len() <= MAX_KEY && ends_well && name.chars().all(is_plain) {
+            return Key::Plain { list, name };
         }
+        let key = format!("{list}.{name}");
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
         let hash = format!("-{:016x}", hasher.finish());
@@ -139,28 +201,34 @@ impl Swap<'_> {
             .map(|c| if is_plain(c) { c } else { '-' })
             .collect();
         plain.push_str(&hash);
-        plain
-    }
-
-    fn annotation(&self) -> String {
-        let (from, to) = (&self.from, &self.to);
-        match self.rule {
-            Some(RuleRef {
-                line: Some(line),
-                text,
-                ..
-            }) => format!("{from} => {to} by {text} (line {line})"),
-            Some(RuleRef { text, .. }) => format!("{from} => {to} by IMAGE_PREFIX {text}"),
-            None => format!("{from} => {to}"),
-        }
+        Key::Made(plain)
     }
 }
 
-/// What was swapped and by which rule. An image that is not swapped, because it was in an earlier
-/// call for the same object, has none: the server keeps the first value of a key.
-fn annotations(swaps: &[Swap<'_>]) -> BTreeMap<String, String> {
-    let shown = swaps.iter().take(MAX_ANNOTATIONS);
-    shown
-        .map(|swap| (swap.annotation_key(), swap.annotation()))
-        .collect()
+/// The key of an annotation: a qualified name.
+enum Key<'a> {
+    /// A list, a dot, and a name.
+    Plain { list: &'a str, name: &'a str },
+    /// Where the name can't be taken as it is.
+    Made(String),
+}
+
+impl Key<'_> {
+    fn compare(&self, other: &Self) -> Ordering {
+        if let (Self::Plain { list, name }, Self::Plain { list: l, name: n }) = (self, other)
+            && list == l
+        {
+            return name.cmp(n);
+        }
+        let (one, other) = (self.parts(), other.parts());
+        let (one, other) = (one.map(str::as_bytes), other.map(str::as_bytes));
+        one.into_iter().flatten().cmp(other.into_iter().flatten())
+    }
+
+    fn parts(&self) -> [&str; 3] {
+        match self {
+            Self::Plain { list, name } => [list, ".", name],
+            Self::Made(key) => [key, "", ""],
+        }
+    }
 }

@@ -1,5 +1,8 @@
 //! What is read of an AdmissionReview: only what is needed, borrowed from the body.
 //!
+//! What is written as kube-apiserver would is read by [`brief`](super::brief) in one pass; all else, and
+//! so each error, is `serde_json`'s.
+//!
 //! Source: `admission.k8s.io/v1` and `v1beta1`, which name these fields alike. kube-apiserver's own
 //! types stay out of here: they read whole objects, at fifty times the allocations.
 
@@ -9,6 +12,8 @@ use serde::Deserialize;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
+use super::brief;
+use super::object::Workload;
 use super::slots::pod_path;
 use crate::text::shortened;
 
@@ -34,8 +39,17 @@ pub(super) struct Request<'a> {
     kind: Cow<'a, str>,
     pub(super) operation: Operation,
     sub_resource: Cow<'a, str>,
-    pub(super) object: Option<&'a RawValue>,
-    pub(super) old_object: Option<&'a RawValue>,
+    pub(super) object: Option<Object<'a>>,
+    pub(super) old_object: Option<Object<'a>>,
+}
+
+/// An object that may hold images.
+#[derive(Debug)]
+pub(super) enum Object<'a> {
+    /// What was read of it: it is a map.
+    Read(Workload<'a>),
+    /// As it stands in the body.
+    Text(&'a str),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,39 +102,39 @@ impl BadReview {
 
 // === what serde reads ===
 
+/// `O` is an object.
 #[derive(Deserialize)]
-struct RawReview<'a> {
+#[serde(bound(deserialize = "O: Deserialize<'de>"))]
+pub(super) struct RawReview<'a, O> {
     #[serde(borrow)]
-    kind: Option<Text<'a>>,
+    pub(super) kind: Option<Text<'a>>,
     #[serde(borrow, rename = "apiVersion")]
-    api_version: Option<Text<'a>>,
+    pub(super) api_version: Option<Text<'a>>,
     #[serde(borrow)]
-    request: Option<RawRequest<'a>>,
+    pub(super) request: Option<RawRequest<'a, O>>,
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RawRequest<'a> {
+#[serde(rename_all = "camelCase", bound(deserialize = "O: Deserialize<'de>"))]
+pub(super) struct RawRequest<'a, O> {
     #[serde(borrow)]
-    uid: Option<Text<'a>>,
+    pub(super) uid: Option<Text<'a>>,
     #[serde(borrow)]
-    kind: Option<RawKind<'a>>,
+    pub(super) kind: Option<RawKind<'a>>,
     #[serde(borrow)]
-    operation: Option<Text<'a>>,
+    pub(super) operation: Option<Text<'a>>,
     #[serde(borrow)]
-    sub_resource: Option<Text<'a>>,
-    #[serde(borrow)]
-    object: Option<&'a RawValue>,
-    #[serde(borrow)]
-    old_object: Option<&'a RawValue>,
+    pub(super) sub_resource: Option<Text<'a>>,
+    pub(super) object: Option<O>,
+    pub(super) old_object: Option<O>,
 }
 
 #[derive(Deserialize)]
-struct RawKind<'a> {
+pub(super) struct RawKind<'a> {
     #[serde(borrow)]
-    group: Option<Text<'a>>,
+    pub(super) group: Option<Text<'a>>,
     #[serde(borrow)]
-    kind: Option<Text<'a>>,
+    pub(super) kind: Option<Text<'a>>,
 }
 
 /// A string, borrowed unless it holds escapes.
@@ -130,14 +144,32 @@ pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 // === impl Review ===
 
 impl<'a> Review<'a> {
-    pub(super) fn parse(body: &'a [u8]) -> Result<Self, BadReview> {
-        let text =
-            std::str::from_utf8(body).map_err(|error| BadReview::NotUtf8(error.valid_up_to()))?;
-        let raw: RawReview<'a> =
+    /// Reads a review, in one pass if it is written as kube-apiserver would.
+    pub(super) fn parse(text: &'a str, disable_label: &str) -> Result<Self, BadReview> {
+        // What is wrong with it, `serde_json` says better.
+        if let Ok(raw) = brief::read(text, disable_label)
+            && let Ok(review) = Self::of(raw, text, |object| object)
+        {
+            return Ok(review);
+        }
+        Self::parse_by_serde(text)
+    }
+
+    /// Reads any review.
+    pub(super) fn parse_by_serde(text: &'a str) -> Result<Self, BadReview> {
+        let raw: RawReview<'a, &'a RawValue> =
             serde_json::from_str(text).map_err(|error| match error.classify() {
                 Category::Data => BadReview::Shape(said(&error)),
                 Category::Io | Category::Syntax | Category::Eof => BadReview::NotJson(said(&error)),
             })?;
+        Self::of(raw, text, |raw| Object::Text(raw.get()))
+    }
+
+    fn of<O>(
+        raw: RawReview<'a, O>,
+        text: &str,
+        object: impl Fn(O) -> Object<'a>,
+    ) -> Result<Self, BadReview> {
         let kind = text_of(raw.kind);
         // serde reads a struct from an array, too.
         if kind != "AdmissionReview" || !text.trim_start().starts_with('{') {
@@ -164,8 +196,8 @@ impl<'a> Review<'a> {
                 kind,
                 operation: Operation::parse(&text_of(request.operation)),
                 sub_resource: text_of(request.sub_resource),
-                object: request.object,
-                old_object: request.old_object,
+                object: request.object.map(&object),
+                old_object: request.old_object.map(&object),
             },
         })
     }
@@ -189,20 +221,35 @@ fn said(error: &serde_json::Error) -> String {
     )
 }
 
+// === impl Object ===
+
+impl<'a> Object<'a> {
+    /// What holds images in it; see [`Workload::read`].
+    pub(super) fn workload(
+        self,
+        path: &[&str],
+        disable_label: &str,
+    ) -> Result<Workload<'a>, serde_json::Error> {
+        match self {
+            Self::Read(workload) => Ok(workload),
+            Self::Text(text) => Workload::read(text, path, disable_label),
+        }
+    }
+
+    pub(super) fn is_map(&self) -> bool {
+        match self {
+            Self::Read(_) => true,
+            Self::Text(text) => text.starts_with('{'),
+        }
+    }
+}
+
 // === impl Request ===
 
 impl Request<'_> {
     /// The way from the object to its pod; `None` if the request carries no images of ours.
     pub(super) fn pod_path(&self) -> Option<&'static [&'static str]> {
-        let is_ours = match (self.operation, self.sub_resource.as_ref()) {
-            (Operation::Create | Operation::Update, "") => true,
-            (Operation::Update, "ephemeralcontainers") => true,
-            // A status, a scale or a resize may carry a whole object, of which the server takes
-            // no image.
-            _ => false,
-        };
-        let path = pod_path(&self.group, &self.kind).filter(|_| is_ours)?;
-        (self.sub_resource.is_empty() || path.is_empty()).then_some(path)
+        path_to_pod(&self.group, &self.kind, self.operation, &self.sub_resource)
     }
 
     pub(super) fn is_update(&self) -> bool {
@@ -214,8 +261,26 @@ impl Request<'_> {
     }
 }
 
+/// As [`Request::pod_path`], of the parts that decide.
+pub(super) fn path_to_pod(
+    group: &str,
+    kind: &str,
+    operation: Operation,
+    sub_resource: &str,
+) -> Option<&'static [&'static str]> {
+    let is_ours = match (operation, sub_resource) {
+        (Operation::Create | Operation::Update, "") => true,
+        (Operation::Update, "ephemeralcontainers") => true,
+        // A status, a scale or a resize may carry a whole object, of which the server takes no
+        // image.
+        _ => false,
+    };
+    let path = pod_path(group, kind).filter(|_| is_ours)?;
+    (sub_resource.is_empty() || path.is_empty()).then_some(path)
+}
+
 impl Operation {
-    fn parse(operation: &str) -> Self {
+    pub(super) fn parse(operation: &str) -> Self {
         match operation {
             // 1.5.3 did not look at the operation; who leaves it out means a new object.
             "CREATE" | "" => Self::Create,
