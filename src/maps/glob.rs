@@ -6,6 +6,8 @@
 //! ASCII, so a set is a mask over ASCII and a pattern that asks for more can never match.
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use hashbrown::HashMap;
+use smallvec::SmallVec;
 
 /// The most that a pattern can ask for: no reference is longer.
 const MAX_TOKENS: usize = 4096;
@@ -14,6 +16,9 @@ const MAX_TOKENS: usize = 4096;
 /// end. An automaton of a thousand was seen to take gigabytes over varied images, and sixteen of
 /// sixty-four take little.
 const AT_ONCE: usize = 64;
+
+/// How much of a pattern's start is looked at to tell whether it can match.
+const START: usize = 32;
 
 /// One pattern, compiled to what it asks of each character.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +44,20 @@ enum Token {
 #[derive(Debug, Default)]
 pub(super) struct Patterns {
     sets: Vec<Chunk>,
+    starts: Starts,
     len: usize,
+}
+
+/// Which chunks a text can match in, by how it begins: of a thousand patterns, most name another
+/// registry.
+#[derive(Debug, Default)]
+struct Starts {
+    /// By what a pattern says before its first wildcard, filled up with zeros, which no text has.
+    chunks: HashMap<[u8; START], Vec<usize>>,
+    /// Which lengths that has, each a bit.
+    lengths: u64,
+    /// The chunks with a pattern that begins with a wildcard.
+    open: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -333,8 +351,9 @@ impl Patterns {
             build_chunk(first, chunk, &mut sets, &mut failed);
             (first, rest) = (first + chunk.len(), behind);
         }
+        let starts = Starts::of(&sets, patterns);
         let len = patterns.len() - failed.len();
-        (Self { sets, len }, failed)
+        (Self { sets, starts, len }, failed)
     }
 
     /// How many there are.
@@ -344,12 +363,68 @@ impl Patterns {
 
     /// The first pattern, in the order they were given, that matches.
     pub(super) fn first_match(&self, image: &str) -> Option<usize> {
+        if self.sets.is_empty() {
+            return None;
+        }
         let candidate = globset::Candidate::new(image);
-        self.sets.iter().find_map(|chunk| {
+        let first_of = |chunk: &Chunk| {
             let matches = chunk.set.matches_candidate(&candidate);
             matches.into_iter().min().map(|index| chunk.first + index)
-        })
+        };
+        if let [only] = self.sets.as_slice() {
+            return first_of(only);
+        }
+        let chunks = self.starts.chunks(image).into_iter();
+        chunks
+            .filter_map(|number| self.sets.get(number))
+            .find_map(first_of)
     }
+}
+
+impl Starts {
+    fn of(sets: &[Chunk], patterns: &[&Pattern]) -> Self {
+        let mut starts = Self::default();
+        let ends = sets.iter().skip(1).map(|chunk| chunk.first);
+        let ends = ends.chain([patterns.len()]);
+        for (number, (chunk, end)) in sets.iter().zip(ends).enumerate() {
+            for pattern in patterns.get(chunk.first..end).unwrap_or_default() {
+                let start = pattern.literal_prefix();
+                let length = start.len().min(START);
+                let chunks = match length {
+                    0 => &mut starts.open,
+                    _ => starts.chunks.entry(filled(&start, length)).or_default(),
+                };
+                if chunks.last() != Some(&number) {
+                    chunks.push(number);
+                }
+                starts.lengths |= 1 << length;
+            }
+        }
+        starts
+    }
+
+    /// The chunks to try, in order.
+    fn chunks(&self, text: &str) -> SmallVec<[usize; 16]> {
+        let mut chunks = SmallVec::from_slice(&self.open);
+        for length in 1..=text.len().min(START) {
+            if self.lengths >> length & 1 == 1
+                && let Some(found) = self.chunks.get(&filled(text, length))
+            {
+                chunks.extend_from_slice(found);
+            }
+        }
+        chunks.sort_unstable();
+        chunks.dedup();
+        chunks
+    }
+}
+
+/// The first characters of a text, filled up with zeros.
+fn filled(text: &str, length: usize) -> [u8; START] {
+    let mut filled = [0; START];
+    let bytes = text.bytes().take(length);
+    filled.iter_mut().zip(bytes).for_each(|(to, b)| *to = b);
+    filled
 }
 
 /// How many of the patterns to try at once.
@@ -532,6 +607,31 @@ mod tests {
     }
 
     proptest! {
+        /// Of several chunks only those are tried that can match.
+        #[test]
+        fn of_many_patterns_the_first_that_matches_is_found(
+            patterns in proptest::collection::vec("[ab]{0,3}[ab*?]{0,3}", 1..400),
+            long in "[ab]{30,34}",
+            image in "[ab]{1,6}",
+        ) {
+            let shorter = |cut| long.chars().take(long.len() - cut).collect::<String>();
+            let longer = [0, 1, 3].map(|cut| shorter(cut) + "*");
+            let parsed: Vec<_> = patterns
+                .iter()
+                .chain(&longer)
+                .filter_map(|p| Some((p, Pattern::parse(p)?)))
+                .collect();
+            let only: Vec<_> = parsed.iter().map(|(_, p)| p.clone()).collect();
+            let together = build(&only);
+            for image in [image.clone(), long.clone(), format!("{long}{image}")] {
+                let text: Vec<char> = image.chars().collect();
+                let expected = parsed
+                    .iter()
+                    .position(|(p, _)| oracle(&p.chars().collect::<Vec<_>>(), &text));
+                prop_assert_eq!(together.first_match(&image), expected);
+            }
+        }
+
         #[test]
         fn globset_agrees_with_the_oracle(
             patterns in proptest::collection::vec("[ab./:*?\\[\\]!^{},-]{0,7}", 1..5),
