@@ -79,7 +79,7 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
     let endpoint = Endpoint {
         listener,
         tls: Some(ServingCert::new(&pair.pair)?),
-        router: Router::new().fallback(answer),
+        service: Router::new().fallback(answer),
         connections: Connections::new(args.max_connections, metrics.clone()),
         // As `imageswap serve` has them.
         patience: Patience {

@@ -15,11 +15,15 @@ mod refusal;
 pub mod routes;
 pub mod tls;
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
-use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
+use http::Request;
+use tower::Service;
 
 pub use self::connections::Connections;
 use self::lifecycle::Lifecycle;
@@ -57,15 +61,34 @@ pub struct Patience {
     pub max_age: Duration,
 }
 
+/// What answers requests, whatever they are: a router, or some of tower's layers.
+pub trait Answers:
+    Service<Request<Body>, Response = Response, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S> Answers for S where
+    S: Service<Request<Body>, Response = Response, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
 /// One listening socket and what it serves.
 #[derive(Debug)]
-pub struct Endpoint {
+pub struct Endpoint<S> {
     /// Where connections come from.
     pub listener: tokio::net::TcpListener,
     /// The certificate; without one, plain HTTP is spoken.
     pub tls: Option<ServingCert>,
     /// What answers.
-    pub router: Router,
+    pub service: S,
     /// The connections that are open.
     pub connections: Connections,
     /// How long to wait for peers.

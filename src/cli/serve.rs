@@ -23,6 +23,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use axum::Router;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
@@ -120,7 +121,7 @@ async fn serve(args: &Args, inherited: Option<Inheritance>) -> anyhow::Result<Ex
     let webhook = Endpoint {
         listener,
         tls: Some(cert),
-        router: routes::webhook(webhook_of(args, &rules, &metrics), &args.limits()),
+        service: routes::webhook(webhook_of(args, &rules, &metrics), &args.limits()),
         connections: connections.clone(),
         patience: args.patience(),
         lifecycle: lifecycle.clone(),
@@ -196,13 +197,13 @@ fn admin_endpoint(
     listener: tokio::net::TcpListener,
     lifecycle: &Lifecycle,
     metrics: &Metrics,
-) -> anyhow::Result<Endpoint> {
+) -> anyhow::Result<Endpoint<Router>> {
     // Not the webhook's connections, so not counted as such.
     let uncounted = Metrics::new()?;
     Ok(Endpoint {
         listener,
         tls: None,
-        router: routes::admin(metrics.clone(), lifecycle.clone()),
+        service: routes::admin(metrics.clone(), lifecycle.clone()),
         connections: Connections::new(ADMIN_CONNECTIONS, uncounted.clone()),
         patience: args.patience(),
         lifecycle: lifecycle.clone(),

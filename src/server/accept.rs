@@ -7,18 +7,18 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-use super::Endpoint;
 use super::clients;
 use super::connection::{self, Terms};
 use super::connections::{Place, State};
 use super::lifecycle::Phase;
 use super::tls::ServingCert;
+use super::{Answers, Endpoint};
 use crate::telemetry::metrics::Metrics;
 
 /// After an error that is the machine's and not a peer's, such as too many open files.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
-impl Endpoint {
+impl<S: Answers> Endpoint<S> {
     /// Accepts and serves until the process finishes, and then what has come in by then.
     pub async fn serve(self) {
         let finishing = self.lifecycle.reached(Phase::Finishing);
@@ -63,7 +63,7 @@ impl Endpoint {
         let _ = stream.set_nodelay(true);
         self.metrics.accepted.inc();
         let terms = Terms {
-            router: self.router.clone(),
+            service: self.service.clone(),
             max_age: jittered(self.patience.max_age),
             patience: self.patience.clone(),
             lifecycle: self.lifecycle.clone(),
@@ -79,11 +79,11 @@ impl Endpoint {
     }
 }
 
-async fn serve_tls(
+async fn serve_tls<S: Answers>(
     stream: TcpStream,
     place: &Place,
     cert: &ServingCert,
-    terms: Terms,
+    terms: Terms<S>,
     metrics: &Metrics,
 ) -> &'static str {
     let peer = stream.peer_addr().ok();

@@ -81,7 +81,7 @@ impl BodyReader {
             }
             return Err(Refusal::TooLarge(self.max));
         }
-        let mut whole = BytesMut::with_capacity(size.min(SMALL));
+        let mut whole = BytesMut::new();
         let mut share = None;
         let mut started = Instant::now();
         loop {
@@ -101,6 +101,13 @@ impl BodyReader {
             let Ok(data) = frame.into_data() else {
                 continue;
             };
+            // Most come in one piece, which is then where it is wanted.
+            if whole.is_empty() && body.is_end_stream() && data.len() <= SMALL.min(self.max) {
+                return Ok(WholeBody {
+                    bytes: data,
+                    share: None,
+                });
+            }
             if whole.len() + data.len() > self.max {
                 discard(body).await;
                 return Err(Refusal::TooLarge(self.max));
@@ -117,6 +124,8 @@ impl BodyReader {
                 // That was not the peer's time.
                 started += waited.elapsed();
                 whole.reserve(size - whole.len());
+            } else if whole.is_empty() {
+                whole.reserve(size.min(SMALL));
             }
             whole.extend_from_slice(&data);
         }

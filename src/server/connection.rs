@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
@@ -19,9 +18,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 use tower::ServiceExt;
 
-use super::Patience;
 use super::connections::{Activity, State};
 use super::lifecycle::{Lifecycle, Phase};
+use super::{Answers, Patience};
 
 /// How often a connection looks whether its peer is late.
 const TICK: Duration = Duration::from_secs(2);
@@ -32,8 +31,8 @@ const BUFFER: usize = 16 << 10;
 
 /// What a connection needs to know.
 #[derive(Clone)]
-pub(super) struct Terms {
-    pub(super) router: Router,
+pub(super) struct Terms<S> {
+    pub(super) service: S,
     pub(super) patience: Patience,
     /// Of this one connection.
     pub(super) max_age: Duration,
@@ -41,9 +40,10 @@ pub(super) struct Terms {
 }
 
 /// Serves a stream to its end and says, as a label, why it ended.
-pub(super) async fn serve<S>(stream: S, activity: Arc<Activity>, terms: Terms) -> &'static str
+pub(super) async fn serve<T, S>(stream: T, activity: Arc<Activity>, terms: Terms<S>) -> &'static str
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Answers,
 {
     activity.enter(State::Fresh);
     let stream = Heard {
@@ -89,10 +89,10 @@ where
 }
 
 /// Answers a request and, if the connection has had its time, closes it with the answer.
-async fn answer(
+async fn answer<S: Answers>(
     request: http::Request<Incoming>,
     activity: Arc<Activity>,
-    terms: Terms,
+    terms: Terms<S>,
 ) -> Result<Response, std::convert::Infallible> {
     let body_is_here = request.body().is_end_stream();
     activity.enter(if body_is_here {
@@ -107,7 +107,7 @@ async fn answer(
             activity: reading,
         })
     });
-    let mut response = terms.router.oneshot(request).await?;
+    let mut response = terms.service.oneshot(request).await?;
     if response.status().is_success() {
         activity.served();
     }

@@ -5,7 +5,6 @@
 //! admission, up to ten times. So too much at once is delay, not denial.
 
 use std::any::Any;
-use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -23,9 +22,9 @@ use tower::load_shed::error::Overloaded;
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_http::catch_panic::CatchPanicLayer;
 
-use super::Limits;
 use super::body::{BodyReader, WholeBody};
 use super::refusal::Refusal;
+use super::{Answers, Limits};
 use crate::telemetry::metrics::Metrics;
 
 /// Taken off the time a caller gives, so that the answer arrives within it.
@@ -43,11 +42,7 @@ pub(super) fn stack<H, F>(
     limits: &Limits,
     metrics: &Metrics,
     handler: H,
-) -> impl Service<Request<Body>, Response = Response, Error = Infallible, Future: Send + 'static>
-+ Clone
-+ Send
-+ Sync
-+ 'static
+) -> impl Answers + use<H, F>
 where
     H: Fn(Read) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response> + Send + 'static,

@@ -1,6 +1,8 @@
 //! The routes: reviews and 1.5.3's own pages on the webhook's port, probes and metrics on the
 //! admin port, which speaks plain HTTP and is never shed.
 
+use std::convert::Infallible;
+use std::future::Future;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,19 +10,20 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post_service};
-use http::StatusCode;
+use futures_util::future::Either;
 use http::header::{CONTENT_TYPE, HeaderName};
+use http::{Method, StatusCode};
 use serde_json::json;
 use time::OffsetDateTime;
 use tokio::time::Instant;
+use tower::{ServiceExt, service_fn};
 
-use super::Limits;
 use super::body::discard;
 use super::lifecycle::{Lifecycle, Phase};
 use super::overload::{self, Read};
+use super::{Answers, Limits};
 use crate::admission::{self, Outcome, Reply};
 use crate::maps::Rules;
 use crate::telemetry::logs::Sparingly;
@@ -46,15 +49,33 @@ pub struct Webhook {
     pub metrics: Metrics,
 }
 
-/// The webhook's port.
-pub fn webhook(webhook: Webhook, limits: &Limits) -> Router {
+/// The webhook's port. Reviews do not go through the router, which boxes each layer's service and
+/// future anew for each, and notes where the path matched.
+pub fn webhook(webhook: Webhook, limits: &Limits) -> impl Answers + use<> {
     let metrics = webhook.metrics.clone();
     let review = {
-        let webhook = webhook.clone();
-        overload::stack(limits, &metrics, move |read| answer(webhook.clone(), read))
+        let (webhook, counted) = (webhook.clone(), metrics.clone());
+        let stack = overload::stack(limits, &metrics, move |read| answer(webhook.clone(), read));
+        service_fn(move |request| account(counted.clone(), stack.clone().oneshot(request)))
     };
-    let accounting = from_fn_with_state(metrics, account);
-    let review = || post_service(review.clone()).layer(accounting.clone());
+    let pages = pages(webhook, review.clone());
+    service_fn(move |request: Request| {
+        if is_review(&request) {
+            Either::Left(review.clone().oneshot(request))
+        } else {
+            Either::Right(pages.clone().oneshot(request))
+        }
+    })
+}
+
+fn is_review(request: &Request) -> bool {
+    *request.method() == Method::POST && matches!(request.uri().path(), "/" | "/mutate")
+}
+
+/// What else is asked for on the webhook's port; that reviews have a place here says which method
+/// they want.
+fn pages(webhook: Webhook, review: impl Answers) -> Router {
+    let review = || post_service(review.clone());
     Router::new()
         .route("/", review())
         .route("/mutate", review())
@@ -81,15 +102,18 @@ pub fn admin(metrics: Metrics, lifecycle: Lifecycle) -> Router {
 
 // === reviews ===
 
-async fn account(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
+async fn account(
+    metrics: Metrics,
+    answer: impl Future<Output = Result<Response, Infallible>>,
+) -> Result<Response, Infallible> {
     let arrived = Instant::now();
-    let response = next.run(request).await;
+    let response = answer.await?;
     metrics
         .review_duration
         .observe(arrived.elapsed().as_secs_f64());
     let code = response.status();
     metrics.responses.with_label_values(&[code.as_str()]).inc();
-    response
+    Ok(response)
 }
 
 async fn answer(webhook: Webhook, read: Read) -> Response {

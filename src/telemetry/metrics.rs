@@ -4,6 +4,7 @@
 //! what a registry renders lacks the metrics whose labels have had no value yet.
 
 use std::cell::RefCell;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -33,9 +34,13 @@ pub struct Exported {
     pub labels: Vec<String>,
 }
 
-/// All metrics of the process. A clone counts into the same.
+/// All metrics of the process. A clone counts into the same, and is cheap: every review takes some.
 #[derive(Debug, Clone)]
-pub struct Metrics {
+pub struct Metrics(Arc<All>);
+
+/// One field for each metric.
+#[derive(Debug)]
+pub struct All {
     registry: Registry,
     catalogue: Arc<[Exported]>,
     /// Reviews answered, by `operation` and `outcome`.
@@ -122,7 +127,7 @@ impl Metrics {
             "When the process started, since 1970",
         )?;
         started.set(since_1970());
-        let metrics = Self {
+        let metrics = All {
             reviews: new.counters(
                 "reviews_total",
                 "Reviews answered",
@@ -240,7 +245,7 @@ impl Metrics {
         for result in ["ok", "failed", "late", "evicted"] {
             metrics.handshakes.with_label_values(&[result]);
         }
-        Ok(metrics)
+        Ok(Self(Arc::new(metrics)))
     }
 
     /// Every metric, by its name.
@@ -254,6 +259,14 @@ impl Metrics {
     /// A metric can't be written as text.
     pub fn render(&self) -> Result<String, prometheus::Error> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+impl Deref for Metrics {
+    type Target = All;
+
+    fn deref(&self) -> &All {
+        &self.0
     }
 }
 
