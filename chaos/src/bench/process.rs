@@ -1,7 +1,7 @@
 //! Which core runs what, and what a process has taken of the machine so far.
 
 use std::fs;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -60,6 +60,33 @@ pub(super) fn spawn_on(core: usize, command: &mut Command) -> anyhow::Result<Chi
     spawned.unwrap_or_else(|_| bail!("a thread panicked"))
 }
 
+/// Kills a process when this one is gone, whatever ended it: a server that was left over would take a
+/// core from all that is measured later.
+#[derive(Debug)]
+pub(super) struct Leash(Child);
+
+impl Leash {
+    /// # Errors
+    /// There is no shell.
+    pub(super) fn on(process: u32) -> anyhow::Result<Self> {
+        // Its standard input is ours alone, and ends with us. What ends a whole group of processes
+        // must not end this one first.
+        const SCRIPT: &str = r#"trap "" HUP INT TERM; read never; kill -s KILL "$1""#;
+        let mut sh = Command::new("sh");
+        sh.args(["-c", SCRIPT, "sh", &process.to_string()]);
+        let sh = sh.stdin(Stdio::piped()).stdout(Stdio::null());
+        let sh = sh.stderr(Stdio::null()).spawn().context("can't start sh")?;
+        Ok(Self(sh))
+    }
+
+    /// Lets go: the process has another end.
+    pub(super) fn let_go(&mut self) {
+        // One that has ended does not mind.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// CPU time of a process since its start, all threads, in user and kernel.
 ///
 /// # Errors
@@ -94,4 +121,34 @@ pub(super) fn raise_open_files() -> anyhow::Result<()> {
         ..limit
     };
     setrlimit(Resource::Nofile, raised).context("can't have more open files")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A `sleep` with its leash.
+    fn led() -> (Child, Leash) {
+        let sleep = Command::new("sleep").arg("60").spawn().unwrap();
+        let leash = Leash::on(sleep.id()).unwrap();
+        (sleep, leash)
+    }
+
+    #[test]
+    fn what_is_led_ends_with_whoever_leads_it() {
+        let (mut sleep, leash) = led();
+        // As it is when this process is killed: the pipe is closed, and nobody says a word.
+        drop(leash);
+        assert!(!sleep.wait().unwrap().success());
+    }
+
+    #[test]
+    fn what_is_let_go_lives_on() {
+        let (mut sleep, mut leash) = led();
+        leash.let_go();
+        std::thread::sleep(Duration::from_millis(200));
+        assert!(sleep.try_wait().unwrap().is_none());
+        sleep.kill().unwrap();
+        sleep.wait().unwrap();
+    }
 }

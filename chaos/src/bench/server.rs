@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::exchange::MAPS;
-use super::process::{cpu_time, resident, spawn_on};
+use super::process::{Leash, cpu_time, resident, spawn_on};
 
 /// What the program answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +40,7 @@ pub(super) struct Server {
     pub(super) address: SocketAddr,
     pub(super) ca: Vec<u8>,
     child: Child,
+    leash: Leash,
     /// A server that greets must have somebody to greet.
     _greeting: BufReader<ChildStdout>,
 }
@@ -80,6 +81,7 @@ impl Program {
     ) -> anyhow::Result<Server> {
         self.complete(&mut command, listen)?;
         let mut child = spawn(&mut command)?;
+        let leash = Leash::on(child.id())?;
         let output = child.stdout.take().context("it has no output")?;
         let mut greeting = BufReader::new(output);
         let mut line = String::new();
@@ -89,6 +91,7 @@ impl Program {
             address: listen,
             ca: Vec::new(),
             child,
+            leash,
             _greeting: greeting,
         };
         let port = port(&line).with_context(|| format!("it says {line:?}"))?;
@@ -175,6 +178,8 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        // Before the process, whose number may then be another's.
+        self.leash.let_go();
         // One that has ended does not mind.
         let _ = self.child.kill();
         let _ = self.child.wait();
