@@ -9,7 +9,7 @@ use chaos::progress::say;
 use chaos::replicas::{find, replicas};
 use serde_json::{Value, json};
 
-use crate::world::{Installed, Namespace, Patched, World, dry_runs};
+use crate::world::{Installed, Namespace, Patched, QUICK, World, dry_runs};
 
 /// Reviews under way at once, and clients that come at once.
 const LIMIT: &str = "4";
@@ -18,21 +18,13 @@ const CLIENTS: u32 = 64;
 /// Makes a review take milliseconds, and be decided aside: smaller ones never pile up.
 const CONTAINERS: usize = 210;
 
-/// Connections live short, so that kube-apiserver needs new ones in the middle of a flood.
-const SETTINGS: [(&str, &str); 2] = [
-    ("IMAGESWAP_MAX_IN_FLIGHT", LIMIT),
-    ("IMAGESWAP_MAX_CONNECTION_AGE", "1s"),
-];
-
 /// Without new connections a flood changes nothing, and below this many milliseconds the machine
 /// is what differs.
 const FLOOR: f64 = 150.0;
 
 pub(crate) fn burst(world: &World) -> anyhow::Result<()> {
-    world.need_with(Installed::Production, &SETTINGS)?;
     // A CPU limit that somebody set: it is what makes reviews pile up.
-    let slow = json!({"name": "imageswap", "resources": {"limits": {"cpu": "100m"}}});
-    let (_patched, pod) = alone(world, &slow)?;
+    let (_patched, pod) = alone(world, &json!({"limits": {"cpu": "100m"}}))?;
     let namespace = world.namespace()?;
     let plan = Plan {
         rate: CLIENTS * 1_000,
@@ -57,8 +49,7 @@ pub(crate) fn burst(world: &World) -> anyhow::Result<()> {
 }
 
 pub(crate) fn flood(world: &World) -> anyhow::Result<()> {
-    world.need_with(Installed::Production, &SETTINGS)?;
-    let (_patched, pod) = alone(world, &json!({"name": "imageswap"}))?;
+    let (_patched, pod) = alone(world, &json!({}))?;
     let namespace = world.namespace()?;
     let (mut quiet, mut flooded): (f64, f64) = (0.0, f64::INFINITY);
     for _ in 0..2 {
@@ -82,8 +73,18 @@ pub(crate) fn flood(world: &World) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One replica, so that all that comes meets it, with this change to its container.
-fn alone<'a>(world: &'a World, container: &Value) -> anyhow::Result<(Patched<'a>, String)> {
+/// One replica, so that all that comes meets it, with these resources. Its connections live short, so
+/// that kube-apiserver needs new ones in the middle of a flood.
+fn alone<'a>(world: &'a World, resources: &Value) -> anyhow::Result<(Patched<'a>, String)> {
+    world.need_with(Installed::Production, &QUICK)?;
+    let container = json!({
+        "name": "imageswap",
+        "resources": resources,
+        "env": [
+            {"name": "IMAGESWAP_MAX_IN_FLIGHT", "value": LIMIT},
+            {"name": "IMAGESWAP_MAX_CONNECTION_AGE", "value": "1s"},
+        ],
+    });
     let patch = json!({
         "spec": {"replicas": 1, "template": {"spec": {"containers": [container]}}},
     });

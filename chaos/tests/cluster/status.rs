@@ -10,8 +10,8 @@ use chaos::install::{self, CONFIGURATION, NAMESPACE};
 use serde_json::{Value, json};
 
 use crate::world::{Installed, QUICK, World, text};
-use chaos::replicas::{Process, leader, process, replicas};
-use chaos::rotation::{PATIENCE, ask, finished, settled};
+use chaos::replicas::{Process, leader, leaves, process, replicas};
+use chaos::rotation::{PATIENCE, ask, served, settled};
 
 /// A handshake that nobody answers takes five seconds, and probes must notice first.
 const SOON: Duration = Duration::from_secs(30);
@@ -80,7 +80,6 @@ pub(crate) fn in_every_state(world: &World) -> anyhow::Result<()> {
     healthy(world)?;
     in_a_rotation(world).context("in a rotation")?;
     with_one_down(world).context("with one down")?;
-    settled(&world.cluster)?;
 
     // Nobody is there, and those who come then leave the caBundle to somebody who does not care.
     let careless = ("IMAGESWAP_PATCH_CA_BUNDLE", "false");
@@ -128,6 +127,7 @@ fn healthy(world: &World) -> anyhow::Result<()> {
 
 /// Nothing is wrong, and both CAs are shown.
 fn in_a_rotation(world: &World) -> anyhow::Result<()> {
+    let before = leaves(&world.cluster)?;
     ask(&world.cluster, "status")?;
     let status = eventually("both CAs", PATIENCE, || {
         let status = Status::outside(world)?;
@@ -145,7 +145,8 @@ fn in_a_rotation(world: &World) -> anyhow::Result<()> {
         status.report
     );
     ensure!(status.code == Some(0), "{:?}", status.code);
-    finished(&world.cluster, "status")
+    // The old CA is pruned while other things are looked at.
+    served(&world.cluster, &before)
 }
 
 /// One that does not lead stands still.

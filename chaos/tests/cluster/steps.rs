@@ -144,7 +144,7 @@ fn one(world: &World, step: &Step, end: End) -> anyhow::Result<String> {
     };
     // The last CA is pruned while the next rotation goes on, unless what is pruned is at stake.
     match step.name {
-        "promote" | "prune" => finished(&world.cluster, &token)?,
+        "prune" => finished(&world.cluster, &token)?,
         _ => served(&world.cluster, &before)?,
     }
     ensure!(

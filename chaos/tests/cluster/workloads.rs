@@ -5,13 +5,14 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use chaos::command::eventually;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::world::{Installed, Namespace, SWAPPED, UNSWAPPED, World, images};
 
 pub(crate) fn all_kinds(world: &World) -> anyhow::Result<()> {
     world.need(Installed::Base)?;
     let namespace = world.namespace()?;
-    // First, for its minute passes while the others are looked at.
     namespace.apply(json!({
         "apiVersion": "batch/v1",
         "kind": "CronJob",
@@ -61,6 +62,12 @@ pub(crate) fn all_kinds(world: &World) -> anyhow::Result<()> {
         reach(&namespace, of, "Running", count)?;
     }
     reach(&namespace, "job", "Succeeded", 1)?;
+    // By what it says itself, its last run was two minutes ago: the next one is due now, and need not
+    // be waited for.
+    let before = OffsetDateTime::now_utc() - Duration::from_secs(120);
+    let last = json!({"status": {"lastScheduleTime": before.format(&Rfc3339)?}}).to_string();
+    let words = ["patch", "cronjob/cron-job", "--subresource=status"];
+    namespace.kubectl(&[&words[..], &["--type=merge", "-p", &last]].concat())?;
     reach(&namespace, "cron-job", "Succeeded", 1)
 }
 

@@ -23,8 +23,13 @@ pub(crate) const CHAOS: &str = env!("CARGO_BIN_EXE_chaos");
 /// The test cluster's name; one that a person has started goes on beside it.
 const NAME: &str = "test";
 
-/// What most tests want that wait for rotations and leaders; to change settings takes a rollout.
-pub(crate) const QUICK: [(&str, &str); 2] = [rotation::QUICK, ("IMAGESWAP_LEASE_TIME", "6s")];
+/// What most tests want that wait for rotations, leaders and old replicas; to change settings takes a
+/// rollout. One node learns within a second that a replica goes, and no drain may lose a call.
+pub(crate) const QUICK: [(&str, &str); 3] = [
+    rotation::QUICK,
+    ("IMAGESWAP_LEASE_TIME", "6s"),
+    ("IMAGESWAP_DRAIN_DELAY", "4s"),
+];
 
 /// An image as a test Pod names it, which no node has …
 pub(crate) const UNSWAPPED: &str = install::UNSWAPPED;
