@@ -1,7 +1,7 @@
 //! How fast the parts are: `cargo bench`, or `cargo bench -- swap` for some of them.
 //!
 //! `docs/performance.md` has the figures. `parts count NAME ROUNDS` does one case so often and nothing
-//! else, for valgrind to count its instructions: `parts counted` tells the names.
+//! else: valgrind counts its instructions (`chaos/tests/instructions.rs`).
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

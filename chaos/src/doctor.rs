@@ -125,6 +125,19 @@ fn install(packages: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Where a program is, if need be after its package of Debian's has been installed.
+///
+/// # Errors
+/// It is not here and can't be had.
+pub fn installed(program: &str, package: &str) -> anyhow::Result<PathBuf> {
+    if !has(program) && can_install() {
+        install(&[package])?;
+    }
+    find(program).with_context(|| {
+        format!("{program} is missing: install Debian's package {package}, or run this as root")
+    })
+}
+
 /// Where a program is, if need be unpacked from Debian's package into the cache. It must need
 /// nothing else of Debian's. Not installed: a package may start a daemon, as Prometheus' does on the
 /// port that ImageSwap's own has.
