@@ -302,6 +302,17 @@ pub fn address(cluster: &Cluster) -> anyhow::Result<String> {
 /// # Errors
 /// Nobody answers there, or is not trusted.
 pub fn leaf(cluster: &Cluster, address: &str) -> anyhow::Result<String> {
+    leaves(cluster, &[address.to_owned()]).map(|leaves| leaves.concat())
+}
+
+/// The same of several addresses.
+///
+/// # Errors
+/// As for [`leaf`], for any of them.
+pub fn leaves(cluster: &Cluster, addresses: &[String]) -> anyhow::Result<Vec<String>> {
+    if addresses.is_empty() {
+        return Ok(Vec::new());
+    }
     let ca = STANDARD.decode(ca_bundle(cluster)?)?;
     ensure!(!ca.is_empty(), "the caBundle is empty");
     let file = cluster.folder().join("live-ca.crt");
@@ -315,8 +326,9 @@ pub fn leaf(cluster: &Cluster, address: &str) -> anyhow::Result<String> {
         .arg(cert)
         .arg("--key")
         .arg(key)
-        .arg(address);
-    run(&mut handshake)
+        .args(addresses);
+    let leaves = run(&mut handshake)?;
+    Ok(leaves.lines().map(str::to_owned).collect())
 }
 
 /// The live caBundle, base64.

@@ -143,7 +143,8 @@ enum Command {
         #[arg(long, requires = "cert")]
         key: Option<PathBuf>,
         /// With whom
-        address: SocketAddr,
+        #[arg(required = true)]
+        addresses: Vec<SocketAddr>,
     },
     /// Be a wire to another address that can be long or cut, until standard input ends
     #[command(hide = true)]
@@ -291,11 +292,14 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             name,
             cert,
             key,
-            address,
+            addresses,
         } => {
             let read = |path: Option<PathBuf>| path.map(std::fs::read).transpose();
             let own = read(cert)?.zip(read(key)?);
-            println(&handshake::leaf(address, &name, &std::fs::read(ca)?, own)?);
+            let ca = std::fs::read(ca)?;
+            for address in addresses {
+                println(&handshake::leaf(address, &name, &ca, own.clone())?);
+            }
         }
         Command::Flood {
             ca,

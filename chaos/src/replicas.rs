@@ -83,9 +83,9 @@ pub fn find(cluster: &Cluster, replica: &str) -> anyhow::Result<Value> {
 /// # Errors
 /// One does not answer, or is not believed.
 pub fn leaves(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
-    let leaf =
-        |pod: &Value| install::leaf(cluster, &format!("{}:5000", text_at(pod, "/status/podIP")));
-    replicas(cluster)?.iter().map(leaf).collect()
+    let pods = replicas(cluster)?;
+    let address = |pod| format!("{}:5000", text_at(pod, "/status/podIP"));
+    install::leaves(cluster, &pods.iter().map(address).collect::<Vec<_>>())
 }
 
 /// The node on which a Pod is.

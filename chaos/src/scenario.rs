@@ -5,6 +5,7 @@
 //! what was done; `verdict` judges; `table` and `page` show it to a person; `run` does all that for
 //! many, on a cluster of its own.
 
+mod dials;
 pub mod page;
 pub mod run;
 pub mod runner;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
+use super::dials::Dials;
 use super::timeline::{Diary, Excuse, Span};
 use crate::clock;
 use crate::cluster::{Cluster, Machine, Second};
@@ -176,6 +177,24 @@ impl<'c> Stage<'c> {
     pub fn may_lose(&self, most: usize, why: impl Into<String>) {
         self.diary().may_lose = Some(most);
         self.note(why);
+    }
+
+    /// Does something that may cost a call for each connection that kube-apiserver has to a replica, or
+    /// opens to it meanwhile: the cluster sends some there until it has taken the replica out.
+    ///
+    /// # Errors
+    /// Those of the work, or the kernel does not tell of connections.
+    pub fn at_the_cost_of_connections<T>(
+        &self,
+        pod: &str,
+        work: impl FnOnce() -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let dials = Dials::to(self.cluster, pod)?;
+        let done = work();
+        let (open, begun) = dials.count()?;
+        let why = format!("to {pod} {open} connections were open, and {begun} were begun");
+        self.may_lose(open + begun, why);
+        done
     }
 
     // === the cluster ===

@@ -98,7 +98,7 @@ fn alone<'a>(world: &'a World, resources: &Value) -> anyhow::Result<(Patched<'a>
 fn calm(world: &World, namespace: &Namespace<'_>) -> anyhow::Result<Report> {
     let plan = Plan {
         rate: 40,
-        ..dry_runs(namespace, Duration::from_secs(4))
+        ..dry_runs(namespace, Duration::from_secs(3))
     };
     let report = load::start(&world.cluster, &plan)?.wait()?;
     ensure!(report.is_clean(), "{report}");

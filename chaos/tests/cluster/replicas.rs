@@ -12,7 +12,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::world::{Installed, World, dry_runs};
+use crate::world::{Installed, QUICK, World, dry_runs};
 
 pub(crate) fn one_leaf(world: &World) -> anyhow::Result<()> {
     world.need(Installed::Production)?;
@@ -32,7 +32,7 @@ pub(crate) fn one_leaf(world: &World) -> anyhow::Result<()> {
 }
 
 pub(crate) fn killed_leader(world: &World) -> anyhow::Result<()> {
-    world.need(Installed::Production)?;
+    world.need_with(Installed::Production, &QUICK)?;
     let leader_before = eventually("a leader", Duration::from_secs(20), || {
         leader(&world.cluster)
     })?;

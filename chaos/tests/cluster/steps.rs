@@ -151,8 +151,11 @@ fn one(world: &World, step: &Step, end: End) -> anyhow::Result<String> {
         secret(&world.cluster)?["data"]["tls.crt"] == *to_come,
         "another pair was made"
     );
-    let now = eventually("a leader", PATIENCE, || leader(&world.cluster))?;
-    ensure!(now != holder, "{holder} leads still");
+    eventually("another leader", PATIENCE, || {
+        let now = leader(&world.cluster)?;
+        ensure!(now != holder, "{holder} leads still");
+        Ok(())
+    })?;
     install::wait(&world.cluster)?;
     let ca = secret_left["data"]["ca.crt"].as_str().unwrap_or_default();
     Ok(format!(

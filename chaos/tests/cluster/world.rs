@@ -31,6 +31,9 @@ pub(crate) const QUICK: [(&str, &str); 3] = [
     ("IMAGESWAP_DRAIN_DELAY", "4s"),
 ];
 
+/// How long a load goes on before what a test does, and after it.
+const CALM: Duration = Duration::from_secs(1);
+
 /// An image as a test Pod names it, which no node has …
 pub(crate) const UNSWAPPED: &str = install::UNSWAPPED;
 /// … and what becomes of it, which every node has.
@@ -365,9 +368,9 @@ pub(crate) fn under_load_of<T>(
         ..dry_runs(&namespace, Duration::from_secs(600))
     };
     let load = load::start(&world.cluster, &plan)?;
-    std::thread::sleep(Duration::from_secs(2));
+    std::thread::sleep(CALM);
     let done = work();
-    std::thread::sleep(Duration::from_secs(2));
+    std::thread::sleep(CALM);
     let report = load.end()?;
     done.map(|done| (report, done))
 }
