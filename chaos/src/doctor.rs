@@ -133,9 +133,11 @@ pub fn installed(program: &str, package: &str) -> anyhow::Result<PathBuf> {
     if !has(program) && can_install() {
         install(&[package])?;
     }
-    find(program).with_context(|| {
-        format!("{program} is missing: install Debian's package {package}, or run this as root")
-    })
+    find(program).with_context(|| is_missing(program, package))
+}
+
+fn is_missing(program: &str, package: &str) -> String {
+    format!("{program} is missing: install Debian's package {package}, or run this as root")
 }
 
 /// Where a program is, if need be unpacked from Debian's package into the cache. It must need
@@ -151,7 +153,7 @@ pub fn ensure(program: &str, package: &str) -> anyhow::Result<PathBuf> {
         return Ok(found);
     }
     if !can_install() {
-        bail!("{program} is missing: install Debian's package {package}, or run this as root");
+        bail!(is_missing(program, package));
     }
     unpack(program, package, &folder)?;
     match unpacked.is_file() {

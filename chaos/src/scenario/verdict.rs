@@ -51,6 +51,14 @@ impl Budget {
         words: "0",
     };
 
+    /// What a replica may cost that stands still or can't be reached: kube-apiserver learns of each of
+    /// its connections by a call that is not answered. `timeoutSeconds` of the webhook is 5, and a call
+    /// may have waited for another's connection. How many there were, the scenario counts.
+    pub const CONNECTIONS: Self = Self {
+        longest: Some(Duration::from_secs(6)),
+        ..Self::nothing_but("one for each connection to it, open or begun, within timeoutSeconds")
+    };
+
     /// Nothing but what is excused; the words say what that is.
     pub const fn nothing_but(words: &'static str) -> Self {
         Self {

@@ -16,16 +16,10 @@ use crate::scenario::{Budget, Scenario, Stage};
 /// The lease is 15 s.
 const PAUSE: Duration = Duration::from_secs(25);
 
-/// `timeoutSeconds` of the webhook is 5, and a call may have waited for another's connection.
-const LONGEST: Duration = Duration::from_secs(6);
-
 pub(super) const SCENARIO: Scenario = Scenario {
     // Long enough that the rotation can't be over before the leader stands still.
     settings: &[("IMAGESWAP_TRUST_DELAY", "5s")],
-    budget: Budget {
-        longest: Some(LONGEST),
-        ..Budget::nothing_but("one for each connection to it, open or begun, within timeoutSeconds")
-    },
+    budget: Budget::CONNECTIONS,
     ..Scenario::new(
         "leader-paused",
         "SIGSTOP of the leader's server for 25 s in the middle of a rotation, then SIGCONT",

@@ -11,16 +11,8 @@ use crate::scenario::{Budget, Scenario, Stage};
 
 const LOST: Duration = Duration::from_secs(60);
 
-/// `timeoutSeconds` of the webhook is 5, and a call may have waited for another's connection.
-const LONGEST: Duration = Duration::from_secs(6);
-
-const BUDGET: Budget = Budget {
-    longest: Some(LONGEST),
-    ..Budget::nothing_but("one for each connection to it, open or begun, within timeoutSeconds")
-};
-
 pub(super) const CUT: Scenario = Scenario {
-    budget: BUDGET,
+    budget: Budget::CONNECTIONS,
     ..Scenario::new(
         "node-cut",
         "a node with a replica cut off for a minute",
@@ -29,7 +21,7 @@ pub(super) const CUT: Scenario = Scenario {
 };
 
 pub(super) const KILLED: Scenario = Scenario {
-    budget: BUDGET,
+    budget: Budget::CONNECTIONS,
     ..Scenario::new(
         "node-killed",
         "a node's kubelet, containerd, kube-proxy and Pods killed at once, started a minute later",
