@@ -226,6 +226,22 @@ mod tests {
         }
     }
 
+    /// As when it is deleted and applied: kube-apiservers may have seen it without the CA.
+    #[test]
+    fn another_configuration_is_another_however_alike() {
+        let one = pair();
+        let judged = judge(&one, &[], NOW).unwrap();
+        let first = seen(1, &one.ca, Secret::minted("1", &one));
+        let mut other = first.clone();
+        other.configuration.as_mut().unwrap().uid = "another".to_owned();
+        let mut belief = Belief::default();
+        for (from, observed, held) in [(0, &first, 0), (10, &first, 10), (20, &other, 0)] {
+            belief.look(observed, span(from, from));
+            let held = Some(Duration::from_secs(held));
+            assert_eq!(belief.held(&judged, NOW), held, "{from}");
+        }
+    }
+
     #[test]
     fn a_secret_is_unchanged_while_it_has_the_same_version() {
         let pem = pair();

@@ -14,6 +14,18 @@ use rustix::time::{ClockId, clock_gettime};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
+/// How wrong this machine's clock may be.
+const DOUBT: time::Duration = time::Duration::DAY;
+
+/// How wrong kube-apiserver's may be.
+const DOUBT_IF_TOLD: time::Duration = time::Duration::HOUR;
+
+/// How wrong the clock may be that a pair is judged by which lives that long.
+pub fn doubt(is_told: bool, life: time::Duration) -> time::Duration {
+    let doubt = if is_told { DOUBT_IF_TOLD } else { DOUBT };
+    doubt.min(life / 10)
+}
+
 /// One moment on both clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {

@@ -332,8 +332,16 @@ impl<S: Store> Driver<S> {
     }
 
     fn show(&self, step: &Step) {
+        let shown = match step {
+            // Not at rest: an endpoint that is in the way for long is somebody's business.
+            Step::Wait {
+                needs: Needs::Pruning,
+                ..
+            } => "prune",
+            step => step.name(),
+        };
         for name in Step::NAMES {
-            let is_now = i64::from(name == step.name());
+            let is_now = i64::from(name == shown);
             let gauge = self.metrics.rotation_step.with_label_values(&[name]);
             gauge.set(is_now);
         }
@@ -353,7 +361,7 @@ impl Memory {
         self.said = kind;
         match needs {
             Needs::Attention => warn!(step, reason, "rotation"),
-            Needs::Nothing | Needs::Endpoints => info!(step, reason, "rotation"),
+            Needs::Nothing | Needs::Endpoints | Needs::Pruning => info!(step, reason, "rotation"),
         }
     }
 }

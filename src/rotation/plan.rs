@@ -14,7 +14,7 @@
 //!    also answers the request, so that each is carried out once.
 //! 6. `ca.crt`, or after it a caBundle, holds CAs that the leaf does not need, and every endpoint of
 //!    the Service, ready or not, has been seen serving that leaf → *Prune* them. One that ended goes
-//!    also if an endpoint can't be reached.
+//!    also if an endpoint serves another leaf, or can't be reached.
 //! 7. Else *Wait* until the leaf is due.
 //!
 //! What makes it safe:
@@ -22,7 +22,9 @@
 //!   each. All other steps add. More than 32 in `ca.crt` besides those that are needed, and 256 in a
 //!   caBundle, are not kept: somebody may replace the Secret again and again.
 //! - A caBundle loses a CA only after the Secret was the same for longer than any replica acts on
-//!   what it saw ([`FRESH`]): one that saw another leaf before can't begin to serve that any more.
+//!   what it saw ([`FRESH`]): one that saw another leaf before can't begin to serve that any more. And
+//!   only after all endpoints were seen serving the leaf for longer than a replica drains: one that the
+//!   cluster has just forgotten is called for so long.
 //! - What was planned on what was seen long ago is not written (`driver`).
 //! - Every write carries the version it was planned on. Two leaders can conflict, not harm.
 //! - The webhook configuration is read before the Secret, so that no caBundle is taken for too wide
@@ -52,22 +54,37 @@ use std::time::Duration as Steady;
 use time::{Duration, OffsetDateTime};
 
 use super::belief::Belief;
+use super::clock::doubt;
 use super::replica::FRESH;
 use super::source::Source;
 use super::state::{Observed, Secret};
 use super::write::Write;
 use crate::pki::{self, Bundle, Flaw, Pair, Pem};
 
-/// How long the Secret must have been as it is, and every endpoint must have been seen serving the leaf
-/// that needs it no more, before a CA goes from a caBundle.
+/// How long the Secret must have been as it is before a CA goes from a caBundle.
 pub const SETTLED: Steady = FRESH.saturating_add(Steady::from_secs(1));
 const _: () = assert!(SETTLED.as_secs() > FRESH.as_secs());
+
+/// For how long every endpoint must have been seen serving the leaf that needs it no more, before a CA
+/// goes from a caBundle: a replica that the cluster has forgotten drains for so long, and does not hear
+/// of another leaf meanwhile.
+pub fn shown(drain_delay: Steady) -> Steady {
+    SETTLED.max(drain_delay + Steady::from_secs(2))
+}
 
 /// How old at most is what a step is planned on when it is written: a write that names the version
 /// of one object says nothing of the other. Handshakes with many endpoints take some of it. With a
 /// call's deadline it is well below the trust delay, which a replica waits before it serves a leaf
-/// that somebody put into the Secret.
+/// that somebody put into the Secret; half of that, where it is short.
+pub fn oldest(trust_delay: Steady) -> Steady {
+    OLDEST.min(LEAST.max(trust_delay / 2))
+}
+
+/// See [`oldest`].
 pub const OLDEST: Steady = Steady::from_secs(20);
+
+/// Two reads and some handshakes take their time.
+const LEAST: Steady = Steady::from_secs(3);
 
 /// How many CAs are kept in `ca.crt` besides those that are needed. A Secret holds 1 MiB.
 const KEPT: usize = 32;
@@ -75,12 +92,6 @@ const KEPT: usize = 32;
 /// How many are left in a caBundle. A CA that somebody put there may be needed by a leaf that is
 /// served still: there is room for many.
 const LEFT: usize = 256;
-
-/// How wrong this machine's clock may be.
-const DOUBT: Duration = Duration::DAY;
-
-/// How wrong kube-apiserver's may be.
-const DOUBT_IF_TOLD: Duration = Duration::HOUR;
 
 /// When to look again at what changes without a word.
 const SOON: Duration = Duration::seconds(10);
@@ -102,9 +113,9 @@ pub struct Policy {
     pub writes_bundles: bool,
     /// How long the Secret must have been as it is before a CA goes from a caBundle: [`SETTLED`].
     pub settled: Steady,
-    /// For how long every endpoint must have been seen serving the leaf before one does: [`SETTLED`].
+    /// For how long every endpoint must have been seen serving the leaf before one does: see [`shown`].
     pub shown: Steady,
-    /// How old at most is what a step is planned on when it is written: [`OLDEST`].
+    /// How old at most is what a step is planned on when it is written: see [`oldest`].
     pub oldest: Steady,
 }
 
@@ -189,6 +200,8 @@ pub enum Needs {
     Nothing,
     /// What the endpoints serve.
     Endpoints,
+    /// That all endpoints serve the leaf, and are seen to.
+    Pruning,
     /// A person: something is wrong that can't be put right from here.
     Attention,
 }
@@ -267,12 +280,7 @@ impl<'a> Eyes<'a> {
 
     /// How wrong the clock may be.
     fn doubt(&self) -> Duration {
-        let doubt = if self.known.is_told {
-            DOUBT_IF_TOLD
-        } else {
-            DOUBT
-        };
-        doubt.min(self.policy.life / 10)
+        doubt(self.known.is_told, self.policy.life)
     }
 
     /// A moment that is past, however fast the clock is.

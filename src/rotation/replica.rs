@@ -3,7 +3,7 @@
 //! A leaf is published once it is right *and* the live caBundle has been seen to believe it for the
 //! trust delay, so that all kube-apiservers do; until then the one in memory goes on, and neither a
 //! rotation nor a Secret replaced by hand makes a gap. It is not waited for if the one in memory is
-//! of no use: it has ended, or the caBundle believes the new one alone. A Secret that can't be served
+//! of no use: it has surely ended, or the caBundle believes the new one alone. A Secret that can't be served
 //! changes nothing.
 //!
 //! A replica that has none serves the one it finds, unless that may be a newcomer beside one that has
@@ -20,7 +20,7 @@ use std::time::Duration as Steady;
 use time::OffsetDateTime;
 
 use super::belief::Belief;
-use super::clock::{Moment, Span};
+use super::clock::{self, Moment, Span};
 use super::plan::Endpoint;
 use super::state::{Observed, Secret};
 use crate::pki::{self, Flaw, Pair};
@@ -89,7 +89,16 @@ impl Others {
     pub fn after(before: Option<&Self>, endpoints: Vec<Endpoint>, read: Span) -> Self {
         // What was not seen long ago may have been there since.
         let soon = |before: &&Self| read.from.saturating_sub(before.read.to) <= UNSEEN;
-        let before = before.filter(soon);
+        // Nor is one that was seen a moment ago gone because it was not seen once.
+        let is_unseen = |known: &Endpoint| {
+            let mut now = endpoints.iter();
+            now.any(|one| one.address == known.address && one.leaf.is_err())
+        };
+        let lost = |before: &&Self| {
+            let mut known = before.endpoints.iter().filter(|one| one.leaf.is_ok());
+            known.any(is_unseen)
+        };
+        let before = before.filter(soon).filter(|before| !lost(before));
         let gap = |before: &Self| read.from.saturating_sub(before.read.from);
         Self {
             endpoints,
@@ -121,7 +130,7 @@ pub fn choose(view: &View<'_>, serving: Option<&Pair>, now: Moment) -> Choice {
     };
     match serving {
         Some(served) if served.is_same(&pair) => Choice::Same,
-        Some(served) if must_wait(view, served, &pair, now) => Choice::NotTrustedYet {
+        Some(served) if must_wait(view, served, &pair, moment) => Choice::NotTrustedYet {
             rest: rest(view, &pair, now),
         },
         Some(_) => Choice::Publish(pair),
@@ -135,7 +144,9 @@ fn first(view: &View<'_>, pair: Pair, moment: Moment) -> Choice {
     // A caBundle that was emptied by somebody will be as `ca.crt` says.
     let named = view.observed.secret.as_ref().map(Secret::bundle);
     let known = view.observed.live_bundle().and(&named.unwrap_or_default());
-    let rivals = known.clone().without(&pair.needs(&known, now)).valid(now);
+    // One that has ended is none, unless the clock is fast.
+    let then = now - clock::doubt(moment.is_told, pair.not_after - pair.not_before);
+    let rivals = known.clone().without(&pair.needs(&known, now)).valid(then);
     let is_alone = rivals.is_empty() && is_trusted(view.observed, &pair, now);
     let rest = rest(view, &pair, now);
     if rest == Some(Steady::ZERO) || is_alone {
@@ -146,12 +157,13 @@ fn first(view: &View<'_>, pair: Pair, moment: Moment) -> Choice {
         return Choice::AskOthers;
     };
     let leaves = || others.endpoints.iter().flat_map(|one| &one.leaf);
-    let is_rival = |leaf: &Vec<u8>| pki::is_leaf_trusted(leaf, &rivals, now);
+    let is_rival = |leaf: &Vec<u8>| {
+        let mut moments = [then, now].into_iter();
+        moments.any(|at| pki::is_leaf_trusted(leaf, &rivals, at))
+    };
     match leaves().any(is_rival) {
         true => Choice::NotTrustedYet { rest },
-        false if others.is_enough() || leaves().any(|leaf| leaf == pair.leaf()) => {
-            Choice::Publish(pair)
-        }
+        false if others.is_enough() => Choice::Publish(pair),
         false => Choice::AskOthers,
     }
 }
@@ -166,12 +178,20 @@ pub fn may_lead(observed: &Observed, others: Option<&Others>) -> bool {
     !observed.live_bundle().has_minted() || others.is_some_and(is_silent)
 }
 
-fn must_wait(view: &View<'_>, served: &Pair, pair: &Pair, now: OffsetDateTime) -> bool {
-    if rest(view, pair, now) == Some(Steady::ZERO) || served.not_after <= now {
+fn must_wait(view: &View<'_>, served: &Pair, pair: &Pair, moment: Moment) -> bool {
+    let now = moment.wall;
+    // A clock that is fast must not end it.
+    let doubt = clock::doubt(moment.is_told, served.not_after - served.not_before);
+    let then = if served.not_after <= now {
+        now - doubt
+    } else {
+        now
+    };
+    if rest(view, pair, now) == Some(Steady::ZERO) || served.not_after <= then {
         return false;
     }
     // Whom the caBundle believes is the one to serve; if it believes both, or none, the old one.
-    !refuses(view.observed, served, now) || refuses(view.observed, pair, now)
+    !refuses(view.observed, served, then) || refuses(view.observed, pair, now)
 }
 
 /// How much of the trust delay is left, if every caBundle believes this pair.

@@ -14,9 +14,13 @@ use crate::cli::names::NameArgs;
 use crate::cluster::kubernetes::identity;
 use crate::cluster::local::StateDir;
 use crate::cluster::place::{self, Place, Surroundings, Wish, place};
-use crate::rotation::plan::{OLDEST, Policy, SETTLED};
+use crate::rotation::plan::{Policy, SETTLED, oldest, shown};
 use crate::server::{Limits, Patience};
 use crate::telemetry::logs;
+
+/// A shorter trust delay is warned of: most kube-apiservers learn a caBundle at once, but one that was
+/// cut off may need so long.
+const SHORT_DELAY: Duration = Duration::from_secs(30);
 
 /// Variables of 1.5.3 that have no meaning any more.
 const FORGOTTEN: [&str; 6] = [
@@ -289,7 +293,7 @@ impl Args {
             "--cert-renew-before must be longer than twice --trust-delay: a certificate would end \
              before the next one may be served"
         );
-        if self.trust_delay < OLDEST {
+        if self.trust_delay < SHORT_DELAY {
             warn!(
                 trust_delay = ?self.trust_delay,
                 "--trust-delay is short: a kube-apiserver that learns a caBundle later than that \
@@ -304,8 +308,8 @@ impl Args {
             trust_delay: self.trust_delay,
             writes_bundles: self.patch_ca_bundle,
             settled: SETTLED,
-            shown: SETTLED,
-            oldest: OLDEST,
+            shown: shown(self.drain_delay),
+            oldest: oldest(self.trust_delay),
         })
     }
 

@@ -1,7 +1,7 @@
 //! Which leaf every endpoint of the Service serves, ready or not: seen by a handshake with each, as
 //! kube-apiserver would make it. Any certificate is taken: it is looked at, not believed.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
@@ -32,35 +32,37 @@ impl Kubernetes {
         Ok(self.call("endpoint slices", call).await?.items)
     }
 
-    /// Looks at every endpoint but those of this Pod. One that can't be reached is told, too.
+    /// Looks at every endpoint but those of this Pod. One that can't be reached is told, too, unless
+    /// nobody will ever reach it again.
     pub(super) async fn look_at_endpoints(
         &self,
         but: Option<&str>,
     ) -> Result<Vec<Endpoint>, Failure> {
         let slices = self.endpoint_slices().await?;
-        let addresses: BTreeSet<_> = slices
-            .iter()
-            .flat_map(|slice| addresses(slice, but))
-            .collect();
+        let mut all = BTreeMap::new();
+        for (address, is_going) in slices.iter().flat_map(|slice| addresses(slice, but)) {
+            // Two slices may tell of it while it moves from one to the other.
+            *all.entry(address).or_insert(true) &= is_going;
+        }
         let host = self.names.host();
-        let looks = addresses.into_iter().map(|address| {
+        let looks = all.into_iter().map(|(address, is_going)| {
             let host = host.clone();
             async move {
                 let leaf = leaf_served_at(&address, &host).await;
                 let (ip, port) = address;
                 let address = format!("{ip} port {port}");
-                Endpoint { address, leaf }
+                (leaf.is_ok() || !is_going).then_some(Endpoint { address, leaf })
             }
         });
-        Ok(stream::iter(looks)
-            .buffer_unordered(AT_ONCE)
-            .collect()
-            .await)
+        let seen = stream::iter(looks).buffer_unordered(AT_ONCE);
+        Ok(seen.filter_map(std::future::ready).collect().await)
     }
 }
 
-/// Where a slice says that the webhook is, but for one Pod.
-fn addresses(slice: &EndpointSlice, but: Option<&str>) -> Vec<(String, u16)> {
+/// Where a slice says that the webhook is, but for one Pod; and whether that Pod is deleted and not
+/// ready. Such a one never becomes ready again, and nobody is sent there. It stays listed for as long as
+/// its node is gone.
+fn addresses(slice: &EndpointSlice, but: Option<&str>) -> Vec<((String, u16), bool)> {
     let is_left_out = |endpoint: &&Listed| {
         let target = endpoint.target_ref.as_ref();
         let pod = target.and_then(|target| target.name.as_deref());
@@ -75,9 +77,20 @@ fn addresses(slice: &EndpointSlice, but: Option<&str>) -> Vec<(String, u16)> {
         .filter_map(|port| u16::try_from(port.port?).ok())
         .collect();
     let endpoints = slice.endpoints.iter().filter(|one| !is_left_out(one));
-    let ips = endpoints.flat_map(|endpoint| &endpoint.addresses);
-    ips.flat_map(|ip| ports.iter().map(|port| (ip.clone(), *port)))
-        .collect()
+    let is_going = |endpoint: &Listed| {
+        let conditions = endpoint.conditions.as_ref();
+        conditions.is_some_and(|is| is.terminating == Some(true) && is.serving == Some(false))
+    };
+    let ips = endpoints.flat_map(|endpoint| {
+        let ips = endpoint.addresses.iter();
+        ips.map(move |ip| (ip, is_going(endpoint)))
+    });
+    ips.flat_map(|(ip, is_going)| {
+        ports
+            .iter()
+            .map(move |port| ((ip.clone(), *port), is_going))
+    })
+    .collect()
 }
 
 async fn leaf_served_at((ip, port): &(String, u16), host: &str) -> Result<Vec<u8>, String> {
@@ -91,5 +104,48 @@ async fn leaf_served_at((ip, port): &(String, u16), host: &str) -> Result<Vec<u8
     match timeout(HANDSHAKE, handshake).await {
         Ok(done) => done,
         Err(_) => Err(format!("no handshake within {HANDSHAKE:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn slice(ports: Value, endpoints: Value) -> EndpointSlice {
+        let slice = json!({
+            "metadata": {"name": "imageswap-1"},
+            "addressType": "IPv4",
+            "ports": ports,
+            "endpoints": endpoints,
+        });
+        serde_json::from_value(slice).unwrap()
+    }
+
+    #[test]
+    fn every_address_is_told_and_which_of_them_goes() {
+        let endpoint = |ip: &str, pod: &str, conditions: Value| {
+            json!({
+                "addresses": [ip],
+                "conditions": conditions,
+                "targetRef": {"kind": "Pod", "name": pod},
+            })
+        };
+        let endpoints = json!([
+            endpoint("10.0.0.1", "ready", json!({"ready": true, "serving": true})),
+            endpoint("10.0.0.2", "unready", json!({"ready": false, "serving": false})),
+            endpoint("10.0.0.3", "drains", json!({"serving": true, "terminating": true})),
+            endpoint("10.0.0.4", "gone", json!({"serving": false, "terminating": true})),
+            endpoint("10.0.0.5", "ours", json!({"ready": true})),
+            {"addresses": ["10.0.0.6"]},
+        ]);
+        let port = json!([{"name": "https", "port": 5000}, {"name": "metrics", "port": 9090}]);
+        let found = addresses(&slice(port, endpoints.clone()), Some("ours"));
+        let expected = [1, 2, 3, 4, 6].map(|n| ((format!("10.0.0.{n}"), 5000), n == 4));
+        assert_eq!(found, expected);
+        let nameless = slice(json!([{"port": 8443}]), endpoints);
+        let found = addresses(&nameless, None);
+        assert_eq!(found.len(), 6);
+        assert!(found.iter().all(|((_, port), _)| *port == 8443));
     }
 }

@@ -2,7 +2,7 @@
 
 use time::Duration;
 
-use super::{Endpoint, Eyes, Needs, Plan, SOON, Step, wait};
+use super::{Endpoint, Eyes, Needs, Plan, SOON, Step};
 use crate::pki::{Bundle, Pair};
 use crate::rotation::state::{Configuration, Hook, Secret};
 use crate::rotation::write::{Change, Next, Write};
@@ -39,8 +39,11 @@ pub(super) fn plan(eyes: &Eyes<'_>, secret: &Secret, pair: &Pair) -> Option<Plan
     let left = policy.shown.saturating_sub(served).max(unsettled);
     if !left.is_zero() && !is_ended {
         let reason = format!("{reason}, and has been seen to for {} s", served.as_secs());
-        let left = Duration::try_from(left).unwrap_or(SOON);
-        return Some(wait(eyes.now + left, reason));
+        let step = Step::Wait {
+            until: eyes.now + Duration::try_from(left).unwrap_or(SOON),
+            needs: Needs::Pruning,
+        };
+        return Some(Plan { step, reason });
     }
     Some(Plan {
         step: Step::Prune(write),
@@ -58,25 +61,29 @@ fn removable(eyes: &Eyes<'_>, pair: &Pair, extra: Bundle) -> Result<(Bundle, Str
         let reason = "looking which leaf the endpoints serve".to_owned();
         return Err(Box::new(Plan { step, reason }));
     };
-    let later = |reason| Err(Box::new(wait(eyes.now + SOON, reason)));
-    let others = named(endpoints, |endpoint| {
-        endpoint.leaf.as_ref().is_ok_and(|leaf| leaf != pair.leaf())
-    });
-    if let Some(others) = others {
-        return later(format!("another leaf is served by {others}"));
-    }
+    let later = |reason| {
+        let step = Step::Wait {
+            until: eyes.now + SOON,
+            needs: Needs::Pruning,
+        };
+        Err(Box::new(Plan { step, reason }))
+    };
     if endpoints.is_empty() {
         return later("the Service has no endpoint to be looked at".to_owned());
     }
-    let unseen = named(endpoints, |endpoint| endpoint.leaf.is_err());
-    let Some(unseen) = unseen else {
-        return Ok((extra, "every endpoint serves the leaf".to_owned()));
+    let is_other = |leaf: &Vec<u8>| leaf != pair.leaf();
+    let others = named(endpoints, |one| one.leaf.as_ref().is_ok_and(is_other));
+    let unseen = named(endpoints, |one| one.leaf.is_err());
+    let why = match (others, unseen) {
+        (Some(others), _) => format!("another leaf is served by {others}"),
+        (None, Some(unseen)) => format!("can't see which leaf is served by {unseen}"),
+        (None, None) => return Ok((extra, "every endpoint serves the leaf".to_owned())),
     };
     let ended = extra.ended(eyes.surely());
     if ended.is_empty() {
-        return later(format!("can't see which leaf is served by {unseen}"));
+        return later(why);
     }
-    Ok((ended, format!("these CAs have ended (not seen: {unseen})")))
+    Ok((ended, format!("these CAs have ended ({why})")))
 }
 
 fn in_secret(secret: &Secret, ca: &Bundle, removable: &Bundle) -> Option<Write> {

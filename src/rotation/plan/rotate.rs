@@ -53,8 +53,8 @@ fn promote(eyes: &Eyes<'_>, secret: &Secret, pair: &Pair, next: &Pair) -> Plan {
         return wait(eyes.now + SOON, reason.to_owned());
     };
     let seconds = held.as_secs();
-    // Later than that, the one that is served is of no use.
-    let most = Steady::try_from(pair.not_after - eyes.now).unwrap_or_default();
+    // Later than that, the one that is served is of no use, however fast the clock is.
+    let most = Steady::try_from(pair.not_after - eyes.surely()).unwrap_or_default();
     let left = (delay + LATER).saturating_sub(held).min(most);
     if !left.is_zero() {
         let reason = format!(

@@ -11,12 +11,12 @@ use tokio::sync::watch;
 
 use super::pool::{self, BEGIN, HOST, LIFE};
 use super::world::{Serving, World};
-use super::{DELAY, Dice, Mutation};
+use super::{DELAY, Dice, FORGOTTEN, Mutation};
 use crate::pki::{MintError, Pair, Pem};
 use crate::rotation::belief::Belief;
 use crate::rotation::clock::{Clock, Moment, Span};
 use crate::rotation::driver::{Driver, Memory, Store};
-use crate::rotation::plan::{Endpoint, OLDEST, Policy, SETTLED};
+use crate::rotation::plan::{Endpoint, Policy, SETTLED, oldest, shown};
 use crate::rotation::replica::{Choice, FRESH, Others, View, choose, is_trusted, may_lead};
 use crate::rotation::state::{Configuration, Observed};
 use crate::rotation::write::{Failure, Write};
@@ -106,10 +106,10 @@ impl Process {
                 trust_delay: unless(Mutation::SkipTrustDelay, Steady::from_secs(DELAY)),
                 writes_bundles: true,
                 settled: unless(Mutation::PruneUnsettled, SETTLED),
-                shown: unless(Mutation::PruneUnshown, SETTLED),
-                oldest: match mutation.writes_late() {
-                    true => Steady::MAX,
-                    false => OLDEST,
+                shown: unless(Mutation::PruneUnshown, shown(Steady::from_secs(FORGOTTEN))),
+                oldest: match mutation {
+                    Mutation::WriteLate => Steady::MAX,
+                    _ => oldest(Steady::from_secs(DELAY)),
                 },
             },
             served,
@@ -252,14 +252,16 @@ impl Process {
             Choice::Publish(pair) => {
                 // Nothing, or what the caBundle believes no more.
                 let old = self.serving.as_ref();
-                let is_lost = |old| !is_trusted(&observed, old, now.wall);
+                let real = BEGIN + now.steady;
+                let is_lost = |old| !is_trusted(&observed, old, real);
                 let was_lost = old.map(is_lost);
                 self.serving = Some(pair);
                 let pem = observed.secret.as_ref().unwrap().pem();
                 let leaf = pool::leaf(&pem.chain).unwrap();
                 self.kept.send_replace(Some(pem));
                 let (id, mut world) = (self.id, self.world());
-                let had_nothing_else = was_lost.unwrap_or_else(|| !world.has_rival(id, leaf));
+                let had_nothing_else =
+                    was_lost.unwrap_or_else(|| !world.has_rival(id, leaf, &observed));
                 world.serving[id] = Some(Serving {
                     leaf,
                     since: world.time,
@@ -330,8 +332,21 @@ impl Process {
         let was_busy = self.step.take().is_some();
         self.memory = None;
         let id = self.id;
+        self.let_go();
         let line = || format!("leader {id} begins anew, in the middle of a step: {was_busy}");
         self.world().say(line);
+    }
+}
+
+impl Process {
+    /// What it was writing may still arrive without it.
+    pub(super) fn let_go(&self) {
+        let mut world = self.world();
+        if let Some((made, write)) = world.under_way[self.id].take()
+            && world.dice.one_in(2)
+        {
+            world.late.push((made, self.id, write));
+        }
     }
 }
 
@@ -357,7 +372,7 @@ impl Api {
     async fn arrive(&self, made: u64, latest: u64) -> Result<MutexGuard<'_, World>, Failure> {
         self.others().await;
         let mut world = self.world.lock().unwrap();
-        let is_late = world.time - made > latest && !self.mutation.writes_late();
+        let is_late = world.time - made > latest;
         match is_late || world.dice.one_in(40) {
             true => Err(Failure::Failed("no answer".to_owned())),
             false => Ok(world),
@@ -370,7 +385,10 @@ impl Api {
 
     async fn read<T>(&self, what: impl FnOnce(&World) -> T) -> Result<T, Failure> {
         let made = self.time();
-        Ok(what(&*self.arrive(made, DEADLINE).await?))
+        // A process that stood still finds the answer there when it goes on, and no time gone by.
+        let stood_still = self.world.lock().unwrap().dice.one_in(2);
+        let latest = if stood_still { u64::MAX } else { DEADLINE };
+        Ok(what(&*self.arrive(made, latest).await?))
     }
 }
 
@@ -399,8 +417,18 @@ impl Store for Api {
                 return Err(Failure::Failed("no answer".to_owned()));
             }
         }
+        self.world.lock().unwrap().under_way[self.id] = Some((made, write.clone()));
         // It may be lost on the way there, and done though its caller has given up.
-        let done = self.arrive(made, LATEST).await?.apply(self.id, write);
+        let done = match self.arrive(made, LATEST).await {
+            Ok(mut world) => {
+                world.under_way[self.id] = None;
+                world.apply(self.id, write)
+            }
+            Err(lost) => {
+                self.world.lock().unwrap().under_way[self.id] = None;
+                return Err(lost);
+            }
+        };
         // Or the answer on the way back.
         drop(self.arrive(made, DEADLINE).await?);
         done

@@ -3,14 +3,15 @@
 
 use super::process::LATEST;
 use super::{DELAY, Dice, Mutation, pool};
+use crate::pki::Bundle;
 use crate::rotation::replica::FRESH;
-use crate::rotation::state::{Configuration, Hook, Secret};
+use crate::rotation::state::{Configuration, Hook, Observed, Secret};
 use crate::rotation::tests::changed;
 use crate::rotation::write::{Failure, Next, Write};
 
 /// What a leader planned on what it saw before a hand came is written so long after at the latest,
 /// in seconds: the driver's bound, and a call's.
-const UNDER_WAY: u64 = 20 + 10;
+pub(super) const UNDER_WAY: u64 = 20 + 10;
 
 /// One state of the configuration.
 struct Published {
@@ -59,6 +60,8 @@ pub(super) struct World {
     pub(super) ghosts: Vec<(u64, Serving)>,
     /// Writes that are on their way: since when, whose, and what.
     pub(super) late: Vec<(u64, usize, Write)>,
+    /// The write that each leader is waiting for, and since when.
+    pub(super) under_way: Vec<Option<(u64, Write)>>,
     pub(super) dice: Dice,
     pub(super) trace: Vec<String>,
     /// Whether somebody listens.
@@ -77,11 +80,17 @@ pub(super) struct World {
     minted: usize,
     /// Whether a hand damaged the Secret, and nobody has put it right.
     is_damaged: bool,
+    /// When a hand was last at the Secret.
+    meddled: u64,
+    /// A write that must not have been made.
+    wrong: Option<String>,
     emergencies: Vec<Emergency>,
     /// When each leaf became the one in the Secret.
     promoted: Vec<(usize, u64)>,
     requests: u64,
     is_resting: bool,
+    /// The leaves that there were when a rotation was asked for at the end.
+    pub(super) before_the_last: Option<Vec<usize>>,
     /// Whether nobody does anything for days now and then, so that leaves end.
     pub(super) may_end: bool,
 }
@@ -97,10 +106,14 @@ pub(super) struct Writes {
     bundles_widened: u64,
     bundles_pruned: u64,
     conflicts: u64,
+    /// Of those that were staged, with nobody asking.
+    pub(super) due: u64,
+    /// Pairs that took the place of one that had ended.
+    pub(super) too_late: u64,
 }
 
 impl Writes {
-    fn all(&mut self) -> [&mut u64; 8] {
+    fn all(&mut self) -> [&mut u64; 10] {
         [
             &mut self.created,
             &mut self.replaced,
@@ -110,13 +123,16 @@ impl Writes {
             &mut self.bundles_widened,
             &mut self.bundles_pruned,
             &mut self.conflicts,
+            &mut self.due,
+            &mut self.too_late,
         ]
     }
 
-    /// How often the rarest was made.
+    /// How often the rarest was made, but for those that need days to pass.
     pub(super) fn least(mut self) -> u64 {
         self.all()
             .into_iter()
+            .take(8)
             .map(|count| *count)
             .min()
             .unwrap_or(0)
@@ -144,9 +160,15 @@ pub(super) enum Hand {
     Backup,
     /// A good pair of another CA takes the place of ours.
     ForeignPair,
+    /// One CA is taken out of `ca.crt`.
+    DropCa,
     EmptyBundle,
     Rubbish,
     ForeignBundle,
+    /// One CA is taken out of a caBundle.
+    DropFromBundle,
+    /// The caBundles are as they were once, as by a tool that applies what it knows.
+    OldBundles,
     DeleteConfiguration,
     Apply,
 }
@@ -159,11 +181,14 @@ impl Hand {
             Self::CorruptChain,
             Self::CorruptCa,
             Self::DropNext,
+            Self::DropCa,
             Self::Backup,
             Self::ForeignPair,
             Self::EmptyBundle,
             Self::Rubbish,
             Self::ForeignBundle,
+            Self::DropFromBundle,
+            Self::OldBundles,
             Self::DeleteConfiguration,
             Self::Apply,
         ];
@@ -179,6 +204,7 @@ impl World {
             serving: vec![None; processes],
             ghosts: Vec::new(),
             late: Vec::new(),
+            under_way: vec![None; processes],
             hooks,
             dice,
             trace: Vec::new(),
@@ -191,10 +217,13 @@ impl World {
             versions: 0,
             minted: 0,
             is_damaged: true,
+            meddled: 0,
+            wrong: None,
             emergencies: Vec::new(),
             promoted: Vec::new(),
             requests: 0,
             is_resting: false,
+            before_the_last: None,
             may_end: false,
         };
         let fresh = world.fresh();
@@ -299,16 +328,20 @@ impl World {
         });
     }
 
-    /// Whether another process has served another leaf that all webhooks believe, for so long that
-    /// whoever asked must have seen it.
-    pub(super) fn has_rival(&self, id: usize, leaf: usize) -> bool {
+    /// Whether another process has served another leaf for so long that whoever asked must have seen
+    /// it, and all webhooks believed that leaf when they were seen.
+    pub(super) fn has_rival(&self, id: usize, leaf: usize, seen: &Observed) -> bool {
         let asked = self.time.saturating_sub(FRESH.as_secs());
-        let last = self.published.last();
-        let is_believed = |leaf| last.is_some_and(|last| holds(&last.believed, leaf));
+        let hooks = seen.hooks().iter();
+        let believed: Vec<_> = hooks.map(|hook| pool::cas(&hook.bundle)).collect();
+        let is_believed = |leaf| holds(&believed, leaf);
         let mut others = self.serving.iter().enumerate();
         others.any(|(other, one)| {
-            one.is_some_and(|one| one.leaf != leaf && one.since < asked && is_believed(one.leaf))
-                && other != id
+            let is_rival = |one: &Serving| {
+                let is_good = pool::of(one.leaf).ends > self.time && is_believed(one.leaf);
+                one.leaf != leaf && one.since < asked && is_good
+            };
+            other != id && one.as_ref().is_some_and(is_rival)
         })
     }
 
@@ -367,11 +400,29 @@ impl World {
                 let old = old.filter(|old| old.version == *version || is_blind);
                 let mut new = old.ok_or_else(conflict)?;
                 for hook in hooks {
-                    new.hooks[hook.index].bundle.clone_from(&hook.bundle);
+                    let old =
+                        std::mem::replace(&mut new.hooks[hook.index].bundle, hook.bundle.clone());
+                    self.look_what_went(&old, &hook.bundle);
                 }
                 self.write_configuration(new, false);
                 Ok(())
             }
+        }
+    }
+
+    /// No leader takes a CA out of a caBundle that `ca.crt` names, unless it could not know that.
+    fn look_what_went(&mut self, old: &[u8], new: &[u8]) {
+        let ca = self
+            .secret()
+            .and_then(|secret| secret.ca)
+            .unwrap_or_default();
+        let (named, left) = (pool::cas(&ca), pool::cas(new));
+        let mut old = pool::cas(old).into_iter();
+        let went = old.find(|ca| named.contains(ca) && !left.contains(ca));
+        if let Some(went) = went
+            && self.meddled + UNDER_WAY < self.time
+        {
+            self.wrong = Some(format!("{went} went from a caBundle, and ca.crt names it"));
         }
     }
 
@@ -387,6 +438,7 @@ impl World {
         self.promoted.push((leaf, self.time));
         let old = self.secret().and_then(|old| pool::leaf(&old.pem().chain));
         let has_ended = old.is_some_and(|old| pool::of(old).ends <= self.time);
+        self.writes.too_late += u64::from(has_ended);
         if std::mem::take(&mut self.is_damaged) || has_ended {
             self.emergency(leaf, None);
         }
@@ -407,7 +459,10 @@ impl World {
             _ if !is_done => &mut self.writes.conflicts,
             Write::Create(_) => &mut self.writes.created,
             Write::Change { change, .. } => match (&change.pair, &change.next) {
-                (_, Some(Next::Set(_))) => &mut self.writes.staged,
+                (_, Some(Next::Set(_))) => {
+                    self.writes.due += u64::from(change.answered.is_none());
+                    &mut self.writes.staged
+                }
                 (Some(_), _) if change.ca.is_some() => &mut self.writes.replaced,
                 (Some(_), _) => &mut self.writes.promoted,
                 (None, _) => &mut self.writes.pruned,
@@ -432,7 +487,11 @@ impl World {
         }
         self.say(|| format!("a hand: {hand:?}"));
         match hand {
-            Hand::EmptyBundle | Hand::Rubbish | Hand::ForeignBundle => self.meddle_bundle(hand),
+            Hand::EmptyBundle
+            | Hand::Rubbish
+            | Hand::ForeignBundle
+            | Hand::DropFromBundle
+            | Hand::OldBundles => self.meddle_bundle(hand),
             Hand::DeleteConfiguration => self.publish(None, true),
             Hand::Apply => {
                 let fresh = self.fresh();
@@ -447,11 +506,22 @@ impl World {
         let Some(mut new) = self.configuration() else {
             return;
         };
+        if matches!(hand, Hand::OldBundles) {
+            let which = self.dice.below(self.published.len());
+            if let Some(old) = &self.published[which].configuration {
+                new.hooks.clone_from(&old.hooks);
+            }
+            return self.write_configuration(new, true);
+        }
         let which = self.dice.below(self.hooks);
         let rubbish = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         new.hooks[which].bundle = match hand {
             Hand::EmptyBundle => Vec::new(),
             Hand::Rubbish => rubbish.to_vec(),
+            Hand::DropFromBundle => {
+                let bundle = &new.hooks[which].bundle;
+                without_one(bundle, &mut self.dice)
+            }
             _ => pool::foreign(&mut self.dice).ca.clone().into_bytes(),
         };
         self.write_configuration(new, true);
@@ -484,6 +554,7 @@ impl World {
     }
 
     fn put(&mut self, new: Secret) {
+        self.meddled = self.time;
         for chain in [new.pem().chain, new.next().chain] {
             if let Some(leaf) = pool::leaf(&chain) {
                 self.promoted.push((leaf, self.time));
@@ -507,10 +578,21 @@ impl World {
             Hand::CorruptKey => secret.key = rubbish,
             Hand::CorruptChain => secret.chain = None,
             Hand::CorruptCa => secret.ca = rubbish,
+            Hand::DropCa => {
+                let ca = secret.ca.unwrap_or_default();
+                secret.ca = Some(without_one(&ca, &mut self.dice));
+            }
             Hand::DropNext => (secret.next_chain, secret.next_key) = (None, rubbish),
             _ => {}
         }
-        self.is_damaged |= !matches!(hand, Hand::Request | Hand::DropNext);
+        self.is_damaged |= match hand {
+            Hand::Request | Hand::DropNext => false,
+            Hand::DropCa => !is_good(&secret),
+            _ => true,
+        };
+        if !matches!(hand, Hand::Request) {
+            self.meddled = self.time;
+        }
         secret.version = self.version();
         let new = (!matches!(hand, Hand::DeleteSecret)).then_some(secret);
         self.secrets.push(new);
@@ -521,15 +603,34 @@ impl World {
         if self.configuration().is_none() {
             self.hand(Hand::Apply);
         }
-        self.hand(Hand::Request);
         self.is_resting = true;
         self.say(|| "the hand rests".to_owned());
+    }
+
+    /// Asks for the last rotation, once there is a Secret.
+    pub(super) fn ask(&mut self) {
+        if self.before_the_last.is_some() {
+            return;
+        }
+        let Some(mut secret) = self.secret() else {
+            return;
+        };
+        let mut before = self.needed();
+        before.extend(pool::leaf(&secret.next().chain));
+        self.before_the_last = Some(before);
+        secret.request = Some("the last".to_owned());
+        secret.version = self.version();
+        self.secrets.push(Some(secret));
+        self.say(|| "a rotation is asked for".to_owned());
     }
 
     // === what must be so ===
 
     /// Why what somebody serves is not believed by all who may call, if it is not.
     pub(super) fn distrust(&self) -> Option<String> {
+        if self.wrong.is_some() {
+            return self.wrong.clone();
+        }
         let served = self.serving.iter().flatten();
         let mut all = served.chain(self.ghosts.iter().map(|(_, ghost)| ghost));
         all.find_map(|serving| {
@@ -569,10 +670,11 @@ impl World {
     fn is_excused(&self, index: usize, serving: &Serving) -> bool {
         let (leaf, one) = (serving.leaf, &self.published[index]);
         let fresh = FRESH.as_secs();
+        let soon = |at: u64| at..=at + UNDER_WAY;
         let by_bundle = |excuse: &Excuse| {
             let mut promoted = self.promoted.iter();
             let mut was_promoted =
-                || promoted.any(|(new, at)| *new == leaf && *at <= excuse.at + UNDER_WAY);
+                || promoted.any(|(new, at)| *new == leaf && soon(excuse.at).contains(at));
             excuse.ca == leaf
                 && (excuse.is_needed || serving.since <= excuse.at + fresh || was_promoted())
         };
@@ -591,6 +693,16 @@ impl World {
 
     /// Whether it has ended rotated and pruned, with which leaf.
     pub(super) fn is_over(&self) -> Result<usize, String> {
+        let leaf = self.is_at_rest()?;
+        let before = self.before_the_last.as_ref().ok_or("nobody asked")?;
+        match before.contains(&leaf) {
+            true => Err(format!("{leaf} was there before a rotation was asked for")),
+            false => Ok(leaf),
+        }
+    }
+
+    /// Whether there is nothing to do, and with which leaf.
+    pub(super) fn is_at_rest(&self) -> Result<usize, String> {
         let secret = self.secret().ok_or("there is no Secret")?;
         let pem = secret.pem();
         let leaf = pool::leaf(&pem.chain).ok_or("the chain is none of ours")?;
@@ -650,4 +762,14 @@ fn is_good(secret: &Secret) -> bool {
 /// Whether there are webhooks, and all hold this CA.
 fn holds(believed: &[Vec<usize>], ca: usize) -> bool {
     !believed.is_empty() && believed.iter().all(|cas| cas.contains(&ca))
+}
+
+/// A bundle without one of its CAs.
+fn without_one(bundle: &[u8], dice: &mut Dice) -> Vec<u8> {
+    let all = Bundle::read(bundle);
+    let one = all.singles().nth(dice.below(all.len().max(1)));
+    all.clone()
+        .without(&one.unwrap_or_default())
+        .pem()
+        .into_bytes()
 }
