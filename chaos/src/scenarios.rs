@@ -17,6 +17,7 @@ mod node_lost;
 mod reinstall;
 mod rollout_maps;
 mod rollout_update;
+mod rollout_wires;
 mod rotations;
 mod scale;
 mod second_apiserver;
@@ -29,6 +30,8 @@ use crate::scenario::Scenario;
 pub const ALL: &[&Scenario] = &[
     &rollout_update::SCENARIO,
     &rollout_maps::SCENARIO,
+    &rollout_wires::WIRES,
+    &rollout_wires::DIALS,
     &scale::SCENARIO,
     &delete_pods::SCENARIO,
     &delete_force::SCENARIO,

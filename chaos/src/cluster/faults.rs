@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use super::network::ip;
 use super::{Cluster, Machine, control_plane, node};
-use crate::command::{eventually, run};
+use crate::command::{command, eventually, run};
 
 impl Cluster {
     /// Cuts a node off from all others: its processes go on, no packet comes or goes.
@@ -30,6 +30,28 @@ impl Cluster {
     fn link(&self, node: &Machine, state: &str) -> anyhow::Result<()> {
         let bridge = self.layout.network(0);
         ip(&["-n", &bridge, "link", "set", &node.name, state]).map(drop)
+    }
+
+    /// Lets so much a second, such as `1mbit`, through to a node; what comes from it is as fast as ever.
+    ///
+    /// # Errors
+    /// The kernel can't.
+    pub fn thin_wire(&self, node: &Machine, rate: &str) -> anyhow::Result<()> {
+        // What waits may wait for long: nothing is dropped, and a frame goes through at once.
+        let limits = ["rate", rate, "burst", "2kb", "latency", "20s"];
+        let bridge = self.layout.network(0);
+        let device = ["-n", &bridge, "qdisc", "replace", "dev", &node.name];
+        run(command("tc", device).args(["root", "tbf"]).args(limits)).map(drop)
+    }
+
+    /// Ends [`Cluster::thin_wire`].
+    ///
+    /// # Errors
+    /// It was not thin.
+    pub fn full_wire(&self, node: &Machine) -> anyhow::Result<()> {
+        let bridge = self.layout.network(0);
+        let device = ["-n", &bridge, "qdisc", "del", "dev", &node.name, "root"];
+        run(&mut command("tc", device)).map(drop)
     }
 
     /// Kills all that runs on a node, at once: containerd, kubelet, kube-proxy, and every container.
