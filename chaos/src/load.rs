@@ -204,9 +204,17 @@ impl Load {
     ///
     /// # Errors
     /// It ends before that.
-    pub fn wait(mut self) -> anyhow::Result<Report> {
+    pub fn wait(self) -> anyhow::Result<Report> {
+        Ok(Report::of(&self.wait_for_all()?))
+    }
+
+    /// The same, with every call.
+    ///
+    /// # Errors
+    /// As for [`Load::wait`].
+    pub fn wait_for_all(mut self) -> anyhow::Result<Vec<Call>> {
         self.rest()?;
-        Ok(Report::of(&*self.calls()))
+        Ok(std::mem::take(&mut *self.calls()))
     }
 
     /// Makes no more calls, and waits for the answers to those that were made.
@@ -223,8 +231,7 @@ impl Load {
     /// As for [`Load::wait`].
     pub fn finish(mut self) -> anyhow::Result<Vec<Call>> {
         drop(self.input.take());
-        self.rest()?;
-        Ok(std::mem::take(&mut *self.calls()))
+        self.wait_for_all()
     }
 
     /// To the end of what it tells.

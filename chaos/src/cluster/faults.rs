@@ -1,5 +1,6 @@
 //! What can be broken of a cluster, and mended again.
 
+use std::net::IpAddr;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use time::OffsetDateTime;
 
 use super::network::ip;
 use super::{Cluster, Machine, control_plane, node};
-use crate::command::{command, eventually, run};
+use crate::command::{eventually, run};
 
 impl Cluster {
     /// Cuts a node off from all others: its processes go on, no packet comes or goes.
@@ -32,26 +33,29 @@ impl Cluster {
         ip(&["-n", &bridge, "link", "set", &node.name, state]).map(drop)
     }
 
-    /// Lets so much a second, such as `1mbit`, through to a node; what comes from it is as fast as ever.
+    /// From now on, whoever in node 1's network, such as kube-apiserver, connects to port 443 of this
+    /// address comes to this port there.
     ///
     /// # Errors
     /// The kernel can't.
-    pub fn thin_wire(&self, node: &Machine, rate: &str) -> anyhow::Result<()> {
-        // What waits may wait for long: nothing is dropped, and a frame goes through at once.
-        let limits = ["rate", rate, "burst", "2kb", "latency", "20s"];
-        let bridge = self.layout.network(0);
-        let device = ["-n", &bridge, "qdisc", "replace", "dev", &node.name];
-        run(command("tc", device).args(["root", "tbf"]).args(limits)).map(drop)
+    pub fn lead_astray(&self, from: IpAddr, to: u16) -> anyhow::Result<()> {
+        self.detour("-I", from, to)
     }
 
-    /// Ends [`Cluster::thin_wire`].
+    /// Ends [`Cluster::lead_astray`] for connections that are begun from now on.
     ///
     /// # Errors
-    /// It was not thin.
-    pub fn full_wire(&self, node: &Machine) -> anyhow::Result<()> {
-        let bridge = self.layout.network(0);
-        let device = ["-n", &bridge, "qdisc", "del", "dev", &node.name, "root"];
-        run(&mut command("tc", device)).map(drop)
+    /// It was not so.
+    pub fn lead_back(&self, from: IpAddr, to: u16) -> anyhow::Result<()> {
+        self.detour("-D", from, to)
+    }
+
+    fn detour(&self, how: &str, from: IpAddr, to: u16) -> anyhow::Result<()> {
+        let mut iptables = self.parts.control.command("iptables");
+        iptables.args(["-t", "nat", how, "OUTPUT", "-p", "tcp"]);
+        iptables.args(["-d", &from.to_string(), "--dport", "443"]);
+        iptables.args(["-j", "REDIRECT", "--to-ports", &to.to_string()]);
+        run(&mut iptables).map(drop)
     }
 
     /// Kills all that runs on a node, at once: containerd, kubelet, kube-proxy, and every container.
@@ -93,6 +97,25 @@ impl Cluster {
         let script = "kill -s \"$2\" $(pidof \"$1\")";
         let mut sh = self.parts.control.command("sh");
         run(sh.args(["-c", script, "sh", program, signal])).map(drop)
+    }
+
+    /// What all processes of a program that run now, on the nodes or beside them, have taken of the
+    /// machine's processors.
+    ///
+    /// # Errors
+    /// A node can't be looked at.
+    pub fn cpu_time(&self, program: &str) -> anyhow::Result<Duration> {
+        // By proc(5): behind the name in parentheses come eleven fields, then user and system.
+        const SUM: &str = "cat /proc/[0-9]*/stat 2>/dev/null | sed -n \"s/^[0-9]* ($1) //p\" | \
+             awk -v hz=\"$(getconf CLK_TCK)\" '{ sum += $12 + $13 } END { printf \"%d\", sum * 1000 / hz }'";
+        let mut millis = 0;
+        for machine in self.nodes().iter().chain([&self.parts.control]) {
+            let words = ["-c", SUM, "sh", program];
+            millis += run(machine.command("sh").args(words))?
+                .trim()
+                .parse::<u64>()?;
+        }
+        Ok(Duration::from_millis(millis))
     }
 
     /// Whether a program of the control plane runs.

@@ -1,30 +1,48 @@
-//! Rolling restarts where a moment counts: over wires on which a call is long under way, and by
-//! connections of which each carries one call.
+//! Rolling restarts where a moment counts: over long wires, and by connections of which each carries one
+//! call.
 //!
 //! A replica that ends closes its connections, and a call that is sent while a close is on its way is
 //! lost. In a cluster that is one machine that takes some 50 µs. And who dials a replica that has closed
 //! its door, because kube-proxy has not heard of it yet, is refused; a cluster at rest hardly dials.
 
-use crate::scenario::{Scenario, Stage};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
-/// A review of a few KB takes some 30 ms on it.
-const THIN: &str = "1mbit";
+use anyhow::Context;
+use serde_json::json;
+
+use crate::install::{self, NAMESPACE};
+use crate::scenario::{Scenario, Stage};
+use crate::wire::Wire;
+
+/// As between regions.
+const LATE: Duration = Duration::from_millis(50);
+
+/// Where the wire begins, in node 1's network.
+const BEGIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7443);
+
+/// The Service at the other end, for the same Pods.
+const FAR: &str = "imageswap-far";
 
 pub(super) const WIRES: Scenario = Scenario::new(
     "rollout-wires",
-    "rolling restarts while what goes to the other nodes goes through 1 Mbit/s",
+    "rolling restarts while all that kube-apiserver is answered comes 50 ms late",
     |stage| {
+        let ip = far_service(stage)?;
         stage.fault(|| {
-            for node in stage.cluster.nodes().iter().skip(1) {
-                stage.cluster.thin_wire(node, THIN)?;
-            }
-            stage.event(format!("wires of {THIN}/s"));
-            let done = restarts(stage);
-            for node in stage.cluster.nodes().iter().skip(1) {
-                stage.cluster.full_wire(node)?;
-            }
-            done
-        })
+            let wire = Wire::lay(stage.cluster, BEGIN, SocketAddr::new(ip, 443), LATE)?;
+            let near = service_ip(stage, "imageswap")?;
+            stage.cluster.lead_astray(near, BEGIN.port())?;
+            stage.event("a long wire");
+            let done = restarts(stage, stage.by_extent(4, 1));
+            stage.cluster.lead_back(near, BEGIN.port())?;
+            stage.event("the short way");
+            // Connections over the wire last as long as the replicas at their ends.
+            done.and_then(|()| restarts(stage, 1))?;
+            drop(wire);
+            Ok(())
+        })?;
+        stage.kubectl(&["delete", "service", FAR]).map(drop)
     },
 );
 
@@ -33,15 +51,45 @@ pub(super) const DIALS: Scenario = Scenario {
     ..Scenario::new(
         "rollout-dials",
         "rolling restarts while hardly a connection carries more than one call",
-        |stage| stage.fault(|| restarts(stage)),
+        |stage| stage.fault(|| restarts(stage, stage.by_extent(4, 1))),
     )
 };
 
-fn restarts(stage: &Stage<'_>) -> anyhow::Result<()> {
-    for n in 1..=stage.by_extent(4, 1) {
+fn restarts(stage: &Stage<'_>, times: usize) -> anyhow::Result<()> {
+    for n in 1..=times {
         stage.event(format!("rolling restart {n}"));
         stage.kubectl(&["rollout", "restart", "deployment/imageswap"])?;
         stage.rolled_out()?;
     }
     Ok(())
+}
+
+/// A Service beside the webhook's; its address.
+fn far_service(stage: &Stage<'_>) -> anyhow::Result<IpAddr> {
+    let selector = stage.kubectl(&[
+        "get",
+        "service",
+        "imageswap",
+        "-o",
+        "jsonpath={.spec.selector}",
+    ])?;
+    let selector: serde_json::Value = serde_json::from_str(&selector)?;
+    let service = json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": FAR, "namespace": NAMESPACE},
+        "spec": {
+            "selector": selector,
+            "ports": [{"name": "https", "port": 443, "targetPort": 5000}],
+        },
+    });
+    install::apply(stage.cluster, &service.to_string())?;
+    service_ip(stage, FAR)
+}
+
+fn service_ip(stage: &Stage<'_>, name: &str) -> anyhow::Result<IpAddr> {
+    let ip = stage.kubectl(&["get", "service", name, "-o", "jsonpath={.spec.clusterIP}"])?;
+    ip.trim()
+        .parse()
+        .with_context(|| format!("{name} has the address {ip:?}"))
 }
