@@ -1,8 +1,9 @@
 //! Replicas with very little of what they need.
 //!
 //! Of 200 Pods of 3 MB at once kube-apiserver itself has no time for all: to apply a patch of one line to
-//! such a Pod takes it a third of a second of CPU, and a request may take 34 s. So what it gives up is
-//! not counted as long as ImageSwap takes hardly any time beside it.
+//! such a Pod takes it a third of a second of CPU, and a request may take 34 s. So what it gives up of
+//! these is not counted, and a few of the small ones may be lost beside them, as long as ImageSwap takes
+//! hardly any time. docs/reliability.md has the figures.
 
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ const OURS: &str = "imageswap";
 
 pub(super) const MEMORY: Scenario = Scenario {
     budget: Budget::nothing_but(
-        "0, but for large ones that kube-apiserver has no CPU to patch in time",
+        "no OOM kill; of the small 20, of the large what kube-apiserver has CPU for",
     ),
     ..Scenario::new(
         "memory",
@@ -86,14 +87,21 @@ fn large_at_once(stage: &Stage<'_>) -> anyhow::Result<()> {
             others.count() + 1
         );
     }
-    ensure!(
-        given_up == 0 || ours * 10 < theirs,
-        "{given_up} large ones came too late, and {OURS} took {ours:.1?} of CPU beside {theirs:.1?}"
-    );
+    if given_up > 0 {
+        ensure!(
+            ours * 10 < theirs,
+            "{given_up} large ones came too late, and {OURS} took {ours:.1?} of CPU beside {theirs:.1?}"
+        );
+        stage.may_lose(
+            20,
+            format!("{given_up} large ones came too late for {SERVER}"),
+        );
+    }
     Ok(())
 }
 
-/// Whether kube-apiserver says that it had no time left.
+/// Whether kube-apiserver says that it had no time left, or had sent nothing for so long that ImageSwap
+/// took it for gone.
 fn is_given_up(outcome: &Outcome) -> bool {
     let Outcome::Failed(why) = outcome else {
         return false;
@@ -102,6 +110,7 @@ fn is_given_up(outcome: &Outcome) -> bool {
         "context deadline exceeded",
         "did not complete within",
         "no answer within",
+        "broken pipe",
     ];
     words.iter().any(|word| why.contains(word))
 }
