@@ -6,13 +6,13 @@ use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 
 #[cfg(test)]
 use super::memo;
-use super::mint::CA_NAME;
+use super::mint::{BACKDATED, CA_NAME};
 use super::{Bundle, Pair, Pem};
 
 /// Why a pair can't be served. Each is a sentence that names the part.
@@ -88,6 +88,15 @@ pub(super) fn read(chain: &str, key: &str, bundle: &Bundle) -> Result<Pair, Flaw
 }
 
 impl Pair {
+    /// For how long it was made. One of ours begins before that, for the sake of slow clocks.
+    pub fn life(&self) -> Duration {
+        let life = self.not_after - self.not_before;
+        match self.is_minted {
+            true => life - BACKDATED,
+            false => life,
+        }
+    }
+
     /// Whether a client that believes these CAs believes this pair now.
     pub fn is_trusted(&self, bundle: &Bundle, now: OffsetDateTime) -> bool {
         #[cfg(test)]

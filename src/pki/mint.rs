@@ -10,7 +10,7 @@ use super::Pem;
 
 /// How far `notBefore` lies back: the clocks of two machines may each be wrong by a day, in opposite
 /// directions.
-const BACKDATED: Duration = Duration::hours(49);
+pub(super) const BACKDATED: Duration = Duration::hours(49);
 
 /// How the names of our CAs begin.
 pub(super) const CA_NAME: &str = "imageswap CA ";

@@ -221,6 +221,8 @@ impl<S: Store> Driver<S> {
         else {
             return Ok(first);
         };
+        // Also while nobody can tell where they are.
+        self.show(&first.step);
         let endpoints = self.store.endpoints().await?;
         belief.saw(&endpoints, self.clock.now().steady);
         let known = Known {
@@ -335,7 +337,7 @@ impl<S: Store> Driver<S> {
         let shown = match step {
             // Not at rest: an endpoint that is in the way for long is somebody's business.
             Step::Wait {
-                needs: Needs::Pruning,
+                needs: Needs::Endpoints | Needs::Pruning,
                 ..
             } => "prune",
             step => step.name(),

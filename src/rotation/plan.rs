@@ -75,7 +75,7 @@ pub fn shown(drain_delay: Steady) -> Steady {
 /// How old at most is what a step is planned on when it is written: a write that names the version
 /// of one object says nothing of the other. Handshakes with many endpoints take some of it. With a
 /// call's deadline it is well below the trust delay, which a replica waits before it serves a leaf
-/// that somebody put into the Secret; half of that, where it is short.
+/// that somebody put into the Secret; where that is short, half of it, but [`LEAST`].
 pub fn oldest(trust_delay: Steady) -> Steady {
     OLDEST.min(LEAST.max(trust_delay / 2))
 }
@@ -83,8 +83,8 @@ pub fn oldest(trust_delay: Steady) -> Steady {
 /// See [`oldest`].
 pub const OLDEST: Steady = Steady::from_secs(20);
 
-/// Two reads and some handshakes take their time.
-const LEAST: Steady = Steady::from_secs(3);
+/// Two reads and some handshakes, of which one may be in vain, take their time.
+const LEAST: Steady = Steady::from_secs(6);
 
 /// How many CAs are kept in `ca.crt` besides those that are needed. A Secret holds 1 MiB.
 const KEPT: usize = 32;

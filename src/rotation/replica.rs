@@ -74,8 +74,10 @@ pub struct View<'a> {
 /// What the other endpoints of the Service were seen serving.
 #[derive(Debug, Clone)]
 pub struct Others {
-    /// Each of them, this one perhaps among them: it serves nothing.
+    /// Each of them, as it was seen now or a moment ago; this one perhaps among them: it serves nothing.
     pub endpoints: Vec<Endpoint>,
+    /// Where which leaf was seen, and when last.
+    pub sights: Vec<(String, Vec<u8>, Steady)>,
     /// When that was.
     pub read: Span,
     /// For how long they have been looked at again and again.
@@ -85,23 +87,30 @@ pub struct Others {
 }
 
 impl Others {
-    /// What was seen now, after what was seen before.
-    pub fn after(before: Option<&Self>, endpoints: Vec<Endpoint>, read: Span) -> Self {
+    /// What was seen now, after what was seen before. One that was seen a moment ago is not gone because
+    /// it was not seen once, or nobody could tell where to look.
+    pub fn after(before: Option<&Self>, mut endpoints: Vec<Endpoint>, read: Span) -> Self {
+        let seen = |one: &Endpoint| Some((one.address.clone(), one.leaf.clone().ok()?, read.to));
+        let mut sights: Vec<_> = endpoints.iter().filter_map(seen).collect();
+        for old in before.into_iter().flat_map(|before| &before.sights) {
+            let (address, leaf, at) = old;
+            let is_fresh = read.from.saturating_sub(*at) < UNSEEN;
+            if is_fresh && sights.iter().all(|(known, ..)| known != address) {
+                sights.push(old.clone());
+                endpoints.retain(|one| one.address != *address);
+                endpoints.push(Endpoint {
+                    address: address.clone(),
+                    leaf: Ok(leaf.clone()),
+                });
+            }
+        }
         // What was not seen long ago may have been there since.
         let soon = |before: &&Self| read.from.saturating_sub(before.read.to) <= UNSEEN;
-        // Nor is one that was seen a moment ago gone because it was not seen once.
-        let is_unseen = |known: &Endpoint| {
-            let mut now = endpoints.iter();
-            now.any(|one| one.address == known.address && one.leaf.is_err())
-        };
-        let lost = |before: &&Self| {
-            let mut known = before.endpoints.iter().filter(|one| one.leaf.is_ok());
-            known.any(is_unseen)
-        };
-        let before = before.filter(soon).filter(|before| !lost(before));
+        let before = before.filter(soon);
         let gap = |before: &Self| read.from.saturating_sub(before.read.from);
         Self {
             endpoints,
+            sights,
             read,
             since: before.map_or(Steady::ZERO, |before| before.since + gap(before)),
             times: before.map_or(0, |before| before.times) + 1,
@@ -145,7 +154,7 @@ fn first(view: &View<'_>, pair: Pair, moment: Moment) -> Choice {
     let named = view.observed.secret.as_ref().map(Secret::bundle);
     let known = view.observed.live_bundle().and(&named.unwrap_or_default());
     // One that has ended is none, unless the clock is fast.
-    let then = now - clock::doubt(moment.is_told, pair.not_after - pair.not_before);
+    let then = now - clock::doubt(moment.is_told, pair.life());
     let rivals = known.clone().without(&pair.needs(&known, now)).valid(then);
     let is_alone = rivals.is_empty() && is_trusted(view.observed, &pair, now);
     let rest = rest(view, &pair, now);
@@ -181,7 +190,7 @@ pub fn may_lead(observed: &Observed, others: Option<&Others>) -> bool {
 fn must_wait(view: &View<'_>, served: &Pair, pair: &Pair, moment: Moment) -> bool {
     let now = moment.wall;
     // A clock that is fast must not end it.
-    let doubt = clock::doubt(moment.is_told, served.not_after - served.not_before);
+    let doubt = clock::doubt(moment.is_told, served.life());
     let then = if served.not_after <= now {
         now - doubt
     } else {

@@ -273,10 +273,10 @@ impl Story {
         let ends = |serving: &world::Serving| pool::of(serving.leaf).ends;
         match served.iter().flatten().map(ends).min() {
             Some(end) if may_end && now + DAY < end && end < LAST && self.dice.one_in(2) => {
-                self.to_about(end - now)
+                self.until_about(end - now)
             }
             Some(end) if now + 6 * DAY < end && self.dice.one_in(2) => {
-                self.to_about(end - 6 * DAY - now)
+                self.until_about(end - 6 * DAY - now)
             }
             Some(end) if now + 5 * DAY < end => self.dice.below(86_400),
             _ if may_end && now + 6 * DAY < LAST => self.dice.below(6 * 86_400),
@@ -285,7 +285,7 @@ impl Story {
     }
 
     /// Some minutes before it, or after.
-    fn to_about(&mut self, seconds: u64) -> usize {
+    fn until_about(&mut self, seconds: u64) -> usize {
         (usize::try_from(seconds).unwrap() + self.dice.below(1_200)).saturating_sub(600)
     }
 

@@ -771,6 +771,22 @@ async fn the_driver_works_at_once_and_when_told() {
     }
 }
 
+/// An endpoint that is in the way for long is somebody's business, and so is that none can be found.
+#[test]
+fn what_waits_to_be_pruned_is_shown_as_such() {
+    let [good, other, ..] = pairs();
+    let live = [bundle(&[good, other])];
+    let memory = Memory::new(observed(Some(secret(good)), Some(&live)));
+    let metrics = Metrics::new().unwrap();
+    let driver = driver(&memory, Fate::Done, metrics.clone());
+    let waits = driver.step(&mut Leader::default()).now_or_never().unwrap();
+    assert!(waits.unwrap().is_some());
+    for (step, is_now) in [("prune", 1), ("wait", 0)] {
+        let gauge = metrics.rotation_step.with_label_values(&[step]);
+        assert_eq!(gauge.get(), is_now, "{step}");
+    }
+}
+
 // === what replicas serve ===
 
 #[test]
@@ -934,6 +950,7 @@ fn others(leaves: &[Option<Vec<u8>>], times: u32, since: u64) -> Others {
     };
     Others {
         endpoints: leaves.iter().enumerate().map(endpoint).collect(),
+        sights: Vec::new(),
         read: at(Steady::ZERO),
         since: Steady::from_secs(since),
         times,
@@ -961,16 +978,23 @@ fn looks_at_others_count_while_they_follow_each_other() {
     };
     let leaf = || Some(vec![1]);
     let mut seen = look(&[None], None, 0);
-    for (moment, leaves, times) in [
-        (3, [None, leaf()], 2),
-        (6, [None, leaf()], 3),
-        (9, [None, None], 1),
-        (12, [None, None], 2),
-        (15, [leaf(), None], 3),
+    for (moment, leaves, known) in [
+        (3, &[None, leaf()][..], 1),
+        (6, &[None, None], 1),
+        // Two that are seen in turns.
+        (7, &[leaf(), None], 2),
+        (8, &[None, leaf()], 2),
+        // Nobody could be listed.
+        (10, &[None], 2),
+        (13, &[None, None], 1),
+        (14, &[None, None], 0),
     ] {
-        seen = look(&leaves, Some(&seen), moment);
-        assert_eq!(seen.times, times, "{moment}");
+        seen = look(leaves, Some(&seen), moment);
+        let leaves = seen.endpoints.iter().filter(|one| one.leaf.is_ok());
+        assert_eq!(leaves.count(), known, "{moment}");
     }
+    assert_eq!(seen.endpoints.len(), 2);
+    assert_eq!((seen.times, seen.since.as_secs()), (8, 14));
 }
 
 fn word(choice: &Choice) -> &'static str {

@@ -28,21 +28,9 @@ pub(super) const WIRES: Scenario = Scenario::new(
     "rollout-wires",
     "rolling restarts while all that kube-apiserver is answered comes 50 ms late",
     |stage| {
-        let ip = far_service(stage)?;
-        stage.fault(|| {
-            let wire = Wire::lay(stage.cluster, BEGIN, SocketAddr::new(ip, 443), LATE)?;
-            let near = service_ip(stage, "imageswap")?;
-            stage.cluster.lead_astray(near, BEGIN.port())?;
-            stage.event("a long wire");
-            let done = restarts(stage, stage.by_extent(4, 1));
-            stage.cluster.lead_back(near, BEGIN.port())?;
-            stage.event("the short way");
-            // Connections over the wire last as long as the replicas at their ends.
-            done.and_then(|()| restarts(stage, 1))?;
-            drop(wire);
-            Ok(())
-        })?;
-        stage.kubectl(&["delete", "service", FAR]).map(drop)
+        let done = stage.fault(|| over_a_wire(stage));
+        let gone = stage.kubectl(&["delete", "service", FAR, "--ignore-not-found"]);
+        done.and(gone.map(drop))
     },
 );
 
@@ -54,6 +42,21 @@ pub(super) const DIALS: Scenario = Scenario {
         |stage| stage.fault(|| restarts(stage, stage.by_extent(4, 1))),
     )
 };
+
+fn over_a_wire(stage: &Stage<'_>) -> anyhow::Result<()> {
+    let (near, far) = (service_ip(stage, "imageswap")?, far_service(stage)?);
+    let wire = Wire::lay(stage.cluster, BEGIN, SocketAddr::new(far, 443), LATE)?;
+    stage.cluster.lead_astray(near, BEGIN.port())?;
+    stage.event("a long wire");
+    let done = restarts(stage, stage.by_extent(4, 1));
+    let back = stage.cluster.lead_back(near, BEGIN.port());
+    stage.event("the short way");
+    done.and(back)?;
+    // Connections over the wire last as long as the replicas at their ends.
+    restarts(stage, 1)?;
+    drop(wire);
+    Ok(())
+}
 
 fn restarts(stage: &Stage<'_>, times: usize) -> anyhow::Result<()> {
     for n in 1..=times {

@@ -32,8 +32,8 @@ impl Kubernetes {
         Ok(self.call("endpoint slices", call).await?.items)
     }
 
-    /// Looks at every endpoint but those of this Pod. One that can't be reached is told, too, unless
-    /// nobody will ever reach it again.
+    /// Looks at every endpoint but those of this Pod. One that can't be reached is told, too; unless all
+    /// are looked at, and it goes.
     pub(super) async fn look_at_endpoints(
         &self,
         but: Option<&str>,
@@ -51,7 +51,7 @@ impl Kubernetes {
                 let leaf = leaf_served_at(&address, &host).await;
                 let (ip, port) = address;
                 let address = format!("{ip} port {port}");
-                (leaf.is_ok() || !is_going).then_some(Endpoint { address, leaf })
+                (leaf.is_ok() || !is_going || but.is_some()).then_some(Endpoint { address, leaf })
             }
         });
         let seen = stream::iter(looks).buffer_unordered(AT_ONCE);
@@ -60,8 +60,8 @@ impl Kubernetes {
 }
 
 /// Where a slice says that the webhook is, but for one Pod; and whether that Pod is deleted and not
-/// ready. Such a one never becomes ready again, and nobody is sent there. It stays listed for as long as
-/// its node is gone.
+/// ready. While its node is gone it stays listed like that, for ever if nobody forces it out. Should it
+/// come back, it sees within a second what it has to serve.
 fn addresses(slice: &EndpointSlice, but: Option<&str>) -> Vec<((String, u16), bool)> {
     let is_left_out = |endpoint: &&Listed| {
         let target = endpoint.target_ref.as_ref();
