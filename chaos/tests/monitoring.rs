@@ -33,7 +33,7 @@ const FOREIGN: [&str; 8] = [
 ];
 
 /// All of PromQL that is used.
-const WORDS: [&str; 15] = [
+const WORDS: [&str; 16] = [
     "absent",
     "and",
     "by",
@@ -41,6 +41,7 @@ const WORDS: [&str; 15] = [
     "histogram_quantile",
     "increase",
     "max",
+    "max_over_time",
     "min",
     "offset",
     "on",
