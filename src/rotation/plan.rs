@@ -75,7 +75,7 @@ pub fn shown(drain_delay: Steady) -> Steady {
 /// How old at most is what a step is planned on when it is written: a write that names the version
 /// of one object says nothing of the other. Handshakes with many endpoints take some of it. With a
 /// call's deadline it is well below the trust delay, which a replica waits before it serves a leaf
-/// that somebody put into the Secret; where that is short, half of it, but [`LEAST`].
+/// that somebody put into the Secret; where that is short, half of it, but six seconds.
 pub fn oldest(trust_delay: Steady) -> Steady {
     OLDEST.min(LEAST.max(trust_delay / 2))
 }
@@ -328,25 +328,18 @@ impl<'a> Eyes<'a> {
 
 fn rest(eyes: &Eyes<'_>, pair: &Pair) -> Plan {
     let due = eyes.due(pair);
-    Plan {
-        step: Step::Wait {
-            until: due,
-            needs: Needs::Nothing,
-        },
-        reason: format!("all is right until the leaf is due, {due}"),
-    }
+    wait(due, format!("all is right until the leaf is due, {due}"))
 }
 
 fn wait(until: OffsetDateTime, reason: String) -> Plan {
-    let needs = Needs::Nothing;
-    Plan {
-        step: Step::Wait { until, needs },
-        reason,
-    }
+    wait_for(Needs::Nothing, until, reason)
 }
 
 fn attention(until: OffsetDateTime, reason: String) -> Plan {
-    let needs = Needs::Attention;
+    wait_for(Needs::Attention, until, reason)
+}
+
+fn wait_for(needs: Needs, until: OffsetDateTime, reason: String) -> Plan {
     Plan {
         step: Step::Wait { until, needs },
         reason,

@@ -3,8 +3,8 @@
 //! A leaf is published once it is right *and* the live caBundle has been seen to believe it for the
 //! trust delay, so that all kube-apiservers do; until then the one in memory goes on, and neither a
 //! rotation nor a Secret replaced by hand makes a gap. It is not waited for if the one in memory is
-//! of no use: it has surely ended, or the caBundle believes the new one alone. A Secret that can't be served
-//! changes nothing.
+//! of no use: it has surely ended, or the caBundle believes the new one alone. A Secret that can't be
+//! served changes nothing.
 //!
 //! A replica that has none serves the one it finds, unless that may be a newcomer beside one that has
 //! been believed for longer: the caBundles do not believe it alone, and one of the other endpoints

@@ -2,7 +2,7 @@
 
 use time::Duration;
 
-use super::{Endpoint, Eyes, Needs, Plan, SOON, Step};
+use super::{Endpoint, Eyes, Needs, Plan, SOON, Step, wait_for};
 use crate::pki::{Bundle, Pair};
 use crate::rotation::state::{Configuration, Hook, Secret};
 use crate::rotation::write::{Change, Next, Write};
@@ -39,11 +39,8 @@ pub(super) fn plan(eyes: &Eyes<'_>, secret: &Secret, pair: &Pair) -> Option<Plan
     let left = policy.shown.saturating_sub(served).max(unsettled);
     if !left.is_zero() && !is_ended {
         let reason = format!("{reason}, and has been seen to for {} s", served.as_secs());
-        let step = Step::Wait {
-            until: eyes.now + Duration::try_from(left).unwrap_or(SOON),
-            needs: Needs::Pruning,
-        };
-        return Some(Plan { step, reason });
+        let until = eyes.now + Duration::try_from(left).unwrap_or(SOON);
+        return Some(wait_for(Needs::Pruning, until, reason));
     }
     Some(Plan {
         step: Step::Prune(write),
@@ -53,21 +50,12 @@ pub(super) fn plan(eyes: &Eyes<'_>, secret: &Secret, pair: &Pair) -> Option<Plan
 
 /// Which of the CAs may go, and why. If none may, what to do instead.
 fn removable(eyes: &Eyes<'_>, pair: &Pair, extra: Bundle) -> Result<(Bundle, String), Box<Plan>> {
+    let soon = |needs, reason| Err(Box::new(wait_for(needs, eyes.now + SOON, reason)));
     let Some(endpoints) = eyes.known.endpoints else {
-        let step = Step::Wait {
-            until: eyes.now + SOON,
-            needs: Needs::Endpoints,
-        };
         let reason = "looking which leaf the endpoints serve".to_owned();
-        return Err(Box::new(Plan { step, reason }));
+        return soon(Needs::Endpoints, reason);
     };
-    let later = |reason| {
-        let step = Step::Wait {
-            until: eyes.now + SOON,
-            needs: Needs::Pruning,
-        };
-        Err(Box::new(Plan { step, reason }))
-    };
+    let later = |reason| soon(Needs::Pruning, reason);
     if endpoints.is_empty() {
         return later("the Service has no endpoint to be looked at".to_owned());
     }

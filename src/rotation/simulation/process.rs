@@ -336,13 +336,11 @@ impl Process {
         let line = || format!("leader {id} begins anew, in the middle of a step: {was_busy}");
         self.world().say(line);
     }
-}
 
-impl Process {
     /// What it was writing may still arrive without it.
     pub(super) fn let_go(&self) {
         let mut world = self.world();
-        if let Some((made, write)) = world.under_way[self.id].take()
+        if let Some((made, write)) = world.writing[self.id].take()
             && world.dice.one_in(2)
         {
             world.late.push((made, self.id, write));
@@ -417,15 +415,15 @@ impl Store for Api {
                 return Err(Failure::Failed("no answer".to_owned()));
             }
         }
-        self.world.lock().unwrap().under_way[self.id] = Some((made, write.clone()));
+        self.world.lock().unwrap().writing[self.id] = Some((made, write.clone()));
         // It may be lost on the way there, and done though its caller has given up.
         let done = match self.arrive(made, LATEST).await {
             Ok(mut world) => {
-                world.under_way[self.id] = None;
+                world.writing[self.id] = None;
                 world.apply(self.id, write)
             }
             Err(lost) => {
-                self.world.lock().unwrap().under_way[self.id] = None;
+                self.world.lock().unwrap().writing[self.id] = None;
                 return Err(lost);
             }
         };

@@ -61,7 +61,7 @@ pub(super) struct World {
     /// Writes that are on their way: since when, whose, and what.
     pub(super) late: Vec<(u64, usize, Write)>,
     /// The write that each leader is waiting for, and since when.
-    pub(super) under_way: Vec<Option<(u64, Write)>>,
+    pub(super) writing: Vec<Option<(u64, Write)>>,
     pub(super) dice: Dice,
     pub(super) trace: Vec<String>,
     /// Whether somebody listens.
@@ -204,7 +204,7 @@ impl World {
             serving: vec![None; processes],
             ghosts: Vec::new(),
             late: Vec::new(),
-            under_way: vec![None; processes],
+            writing: vec![None; processes],
             hooks,
             dice,
             trace: Vec::new(),
