@@ -291,7 +291,15 @@ pub fn wait(cluster: &Cluster) -> anyhow::Result<()> {
 /// # Errors
 /// There is none.
 pub fn address(cluster: &Cluster) -> anyhow::Result<String> {
-    let words = ["-n", NAMESPACE, "get", "service", "imageswap"];
+    address_of(cluster, "imageswap")
+}
+
+/// The same, of another Service in its namespace.
+///
+/// # Errors
+/// There is none.
+pub fn address_of(cluster: &Cluster, service: &str) -> anyhow::Result<String> {
+    let words = ["-n", NAMESPACE, "get", "service", service];
     let words = [&words[..], &["-o", "jsonpath={.spec.clusterIP}"]].concat();
     Ok(format!("{}:443", cluster.ask(&words)?))
 }

@@ -1,6 +1,6 @@
 //! What can be broken of a cluster, and mended again.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -33,12 +33,12 @@ impl Cluster {
         ip(&["-n", &bridge, "link", "set", &node.name, state]).map(drop)
     }
 
-    /// From now on, whoever in node 1's network, such as kube-apiserver, connects to port 443 of this
+    /// From now on, whoever in node 1's network, such as kube-apiserver, connects to this
     /// address comes to this port there.
     ///
     /// # Errors
     /// The kernel can't.
-    pub fn lead_astray(&self, from: IpAddr, to: u16) -> anyhow::Result<()> {
+    pub fn lead_astray(&self, from: SocketAddr, to: u16) -> anyhow::Result<()> {
         self.detour("-I", from, to)
     }
 
@@ -46,14 +46,19 @@ impl Cluster {
     ///
     /// # Errors
     /// It was not so.
-    pub fn lead_back(&self, from: IpAddr, to: u16) -> anyhow::Result<()> {
+    pub fn lead_back(&self, from: SocketAddr, to: u16) -> anyhow::Result<()> {
         self.detour("-D", from, to)
     }
 
-    fn detour(&self, how: &str, from: IpAddr, to: u16) -> anyhow::Result<()> {
+    fn detour(&self, how: &str, from: SocketAddr, to: u16) -> anyhow::Result<()> {
         let mut iptables = self.parts.control.command("iptables");
         iptables.args(["-t", "nat", how, "OUTPUT", "-p", "tcp"]);
-        iptables.args(["-d", &from.to_string(), "--dport", "443"]);
+        iptables.args([
+            "-d",
+            &from.ip().to_string(),
+            "--dport",
+            &from.port().to_string(),
+        ]);
         iptables.args(["-j", "REDIRECT", "--to-ports", &to.to_string()]);
         run(&mut iptables).map(drop)
     }

@@ -8,7 +8,6 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::Context;
 use serde_json::json;
 
 use crate::install::{self, NAMESPACE};
@@ -44,8 +43,8 @@ pub(super) const DIALS: Scenario = Scenario {
 };
 
 fn over_a_wire(stage: &Stage<'_>) -> anyhow::Result<()> {
-    let (near, far) = (service_ip(stage, "imageswap")?, far_service(stage)?);
-    let wire = Wire::lay(stage.cluster, BEGIN, SocketAddr::new(far, 443), LATE)?;
+    let near: SocketAddr = install::address(stage.cluster)?.parse()?;
+    let wire = Wire::lay(stage.cluster, BEGIN, far_service(stage)?, LATE)?;
     stage.cluster.lead_astray(near, BEGIN.port())?;
     stage.event("a long wire");
     let done = restarts(stage, stage.by_extent(4, 1));
@@ -61,14 +60,14 @@ fn over_a_wire(stage: &Stage<'_>) -> anyhow::Result<()> {
 fn restarts(stage: &Stage<'_>, times: usize) -> anyhow::Result<()> {
     for n in 1..=times {
         stage.event(format!("rolling restart {n}"));
-        stage.kubectl(&["rollout", "restart", "deployment/imageswap"])?;
-        stage.rolled_out()?;
+        install::restart(stage.cluster)?;
+        install::old_ones_gone(stage.cluster)?;
     }
     Ok(())
 }
 
 /// A Service beside the webhook's; its address.
-fn far_service(stage: &Stage<'_>) -> anyhow::Result<IpAddr> {
+fn far_service(stage: &Stage<'_>) -> anyhow::Result<SocketAddr> {
     let selector = stage.kubectl(&[
         "get",
         "service",
@@ -87,12 +86,5 @@ fn far_service(stage: &Stage<'_>) -> anyhow::Result<IpAddr> {
         },
     });
     install::apply(stage.cluster, &service.to_string())?;
-    service_ip(stage, FAR)
-}
-
-fn service_ip(stage: &Stage<'_>, name: &str) -> anyhow::Result<IpAddr> {
-    let ip = stage.kubectl(&["get", "service", name, "-o", "jsonpath={.spec.clusterIP}"])?;
-    ip.trim()
-        .parse()
-        .with_context(|| format!("{name} has the address {ip:?}"))
+    Ok(install::address_of(stage.cluster, FAR)?.parse()?)
 }
