@@ -25,6 +25,7 @@ use axum::response::Response;
 use http::Request;
 use tower::Service;
 
+pub use self::connection::LINGER;
 pub use self::connections::Connections;
 use self::lifecycle::Lifecycle;
 use self::tls::ServingCert;

@@ -211,7 +211,7 @@ fn admin_endpoint(
     })
 }
 
-/// Serves on for the delay, then finishes what is under way and closes what is idle.
+/// Serves on for the delay, then finishes what is under way and takes leave of what is idle.
 async fn drain(
     lifecycle: &Lifecycle,
     connections: &Connections,
@@ -231,7 +231,7 @@ async fn drain(
             }
         };
         // Whoever does not close by then is a peer that does not listen.
-        let _ = tokio::time::timeout(Duration::from_secs(1), closed).await;
+        let _ = tokio::time::timeout(server::LINGER, closed).await;
         finished.is_ok()
     };
     tokio::select! {

@@ -94,11 +94,13 @@ async fn serve_tls<S: Answers>(
     };
     let handshake = clients::told(peer, metrics, handshake);
     let handshake = tokio::select! {
-        done = tokio::time::timeout(terms.patience.handshake, handshake) => done,
+        done = tokio::time::timeout(terms.patience.handshake, handshake) => done.map_err(drop),
         () = place.activity.evicted() => {
             metrics.handshakes.with_label_values(&["evicted"]).inc();
             return "evicted";
         }
+        // All that were young are done by then.
+        () = terms.lifecycle.reached(Phase::Stopping) => Err(()),
     };
     let (result, stream) = match handshake {
         Ok(Ok(stream)) => ("ok", Some(stream)),
@@ -106,7 +108,7 @@ async fn serve_tls<S: Answers>(
             tracing::debug!(%error, "TLS handshake failed");
             ("failed", None)
         }
-        Err(_) => ("late", None),
+        Err(()) => ("late", None),
     };
     metrics.handshakes.with_label_values(&[result]).inc();
     match stream {

@@ -1,4 +1,10 @@
-//! One connection: HTTP/1.1 over a stream, cut off when its peer takes too long.
+//! One connection: HTTP/1.1 over a stream, cut off when its peer takes too long, and never closed under
+//! a request.
+//!
+//! Whoever closes a connection that is idle may cross a request on its way, and kube-apiserver does not
+//! send a review again that it has begun to write. So an idle connection is not closed but told that it
+//! is over, by an answer to nothing: a peer that is idle closes by itself, and one that has just sent a
+//! request takes it for its answer, and asks again elsewhere.
 
 use std::io;
 use std::pin::Pin;
@@ -14,7 +20,7 @@ use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Instant;
 use tower::ServiceExt;
 
@@ -28,6 +34,20 @@ const TICK: Duration = Duration::from_secs(2);
 /// The stretch in which a connection is read, in bytes; a head may be a few times as long. A
 /// thousand peers can fill it.
 const BUFFER: usize = 16 << 10;
+
+/// Said to a peer that has asked nothing. Go's client closes an idle connection on which anything comes;
+/// if it has asked in this very moment, kube-apiserver asks again at once because of `retry-after`. Not
+/// a 408: that one, Go takes for a close.
+const FAREWELL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    content-type: text/plain\r\n\
+    connection: close\r\n\
+    retry-after: 0\r\n\
+    content-length: 51\r\n\
+    \r\n\
+    this connection is over: another one will be served";
+
+/// How long a peer may take to close after the farewell. One that runs needs a round trip.
+pub const LINGER: Duration = Duration::from_secs(5);
 
 /// What a connection needs to know.
 #[derive(Clone)]
@@ -54,38 +74,58 @@ where
     let patience = terms.patience.clone();
     let answering = activity.clone();
     let service = service_fn(move |request| answer(request, answering.clone(), terms.clone()));
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(connection);
     let stopping = lifecycle.reached(Phase::Stopping);
     tokio::pin!(stopping);
     let mut is_stopping = false;
-    loop {
+    let reason = loop {
         let wait = match activity.deadline(&patience) {
             Some(deadline) => TICK.min(deadline.saturating_duration_since(Instant::now())),
             None => TICK,
         };
         tokio::select! {
             biased;
-            ended = &mut connection => return match ended {
+            ended = Pin::new(&mut connection) => return match ended {
                 Ok(()) => "done",
                 Err(error) if error.is_parse() => "not_http",
                 Err(_) => "broken",
             },
-            () = activity.evicted() => return "evicted",
+            () = activity.evicted() => break "evicted",
             () = &mut stopping, if !is_stopping => {
                 is_stopping = true;
-                connection.as_mut().graceful_shutdown();
+                if matches!(activity.state(), State::Fresh | State::Idle) {
+                    break "done";
+                }
+                // What is under way is answered, and that answer closes.
             }
             () = tokio::time::sleep(wait) => {
                 let late = |deadline| deadline <= Instant::now();
                 if activity.deadline(&patience).is_some_and(late) {
-                    return "late";
+                    break "late";
                 }
             }
         }
+    };
+    if is_stopping || activity.state() == State::Idle {
+        let stream = connection.into_parts().io.into_inner().stream;
+        // A peer that does not hear it out is gone.
+        let _ = tokio::time::timeout(LINGER, dismiss(stream)).await;
     }
+    reason
+}
+
+/// Tells the peer that it is over, and waits until it has closed; what it says until then is answered.
+async fn dismiss<T>(mut stream: T) -> io::Result<()>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    stream.write_all(FAREWELL).await?;
+    stream.flush().await?;
+    let mut unheard = [0; 1024];
+    while stream.read(&mut unheard).await? > 0 {}
+    stream.shutdown().await
 }
 
 /// Answers a request and, if the connection has had its time, closes it with the answer.

@@ -1,7 +1,7 @@
 //! Where the process is in its life, for all who act on it.
 //!
 //! Starting → Ready → Draining (not ready; still serving, and every answer closes its connection,
-//! while endpoints propagate) → Finishing (no new connections) → Stopping (idle ones close, last).
+//! while endpoints propagate) → Finishing (no new connections) → Stopping (idle ones are told that they are over, last).
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub enum Phase {
     Draining,
     /// No longer listening; what is under way is answered.
     Finishing,
-    /// All is answered, and connections that are idle are closed.
+    /// All is answered, and connections that are idle are told that they are over.
     Stopping,
 }
 

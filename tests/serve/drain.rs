@@ -1,4 +1,7 @@
 //! SIGTERM: not ready at once, no request lost, then gone.
+//!
+//! Where a test waits for the end with a client of ours still connected, it has a thread for that client
+//! to close on: the server waits for its peers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -104,7 +107,7 @@ async fn answered_when_it_stops_listening(keeper: &str) {
     assert_eq!(serve.wait(Duration::from_secs(3)).code(), Some(0));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn idle_connections_are_served_until_the_end_and_closed_last() {
     let mut serve = Serve::start(&["--drain-delay", "2s"]);
     let mut idle = Client::connect(&serve).await;
@@ -116,6 +119,46 @@ async fn idle_connections_are_served_until_the_end_and_closed_last() {
     let _silent = Client::connect(&serve).await;
     assert_eq!(serve.wait(Duration::from_secs(5)).code(), Some(0));
     assert!(idle.try_send(Method::POST, "/", b"").await.is_err());
+}
+
+/// What kube-apiserver sends on an idle connection while a replica closes it must not be lost.
+#[tokio::test]
+async fn an_idle_connection_is_told_that_it_is_over_and_hears_no_reset_if_it_asks_all_the_same() {
+    let mut serve = Serve::start(&["--drain-delay", "200ms"]);
+    let request = b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100000\r\n\r\n";
+    let (mut idle, mut fresh) = (connect_tls(&serve).await, connect_tls(&serve).await);
+    idle.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        .await
+        .unwrap();
+    let _ = idle.read(&mut [0; 4096]).await.unwrap();
+    serve.signal(Signal::TERM);
+    for connection in [&mut idle, &mut fresh] {
+        let mut told = [0; 4096];
+        let length = connection.read(&mut told).await.unwrap();
+        let told = std::str::from_utf8(&told[..length]).unwrap();
+        let (head, body) = told.split_once("\r\n\r\n").unwrap();
+        for line in [
+            "HTTP/1.1 503 ",
+            "\r\nconnection: close",
+            "\r\nretry-after: 0",
+        ] {
+            assert!(head.contains(line), "{line:?} is not in {told:?}");
+        }
+        let length = format!("\r\ncontent-length: {}", body.len());
+        assert!(head.contains(&length), "{told:?}");
+        // A request that was on its way: all of it is taken, and none of it breaks.
+        connection.write_all(request).await.unwrap();
+        for _ in 0..100 {
+            connection.write_all(&[b' '; 1000]).await.unwrap();
+            connection.flush().await.unwrap();
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(serve.runs(), "it waits until its peers have closed");
+    for mut connection in [idle, fresh] {
+        connection.shutdown().await.unwrap();
+    }
+    assert_eq!(serve.wait(Duration::from_secs(2)).code(), Some(0));
 }
 
 #[tokio::test]
@@ -134,7 +177,7 @@ async fn a_second_signal_ends_it_now_and_control_c_does_not_wait() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn it_serves_and_drains_when_nobody_reads_its_logs_any_more() {
     let mut serve = Serve::start_unread(&["--drain-delay", "500ms"]);
     serve.close_log();

@@ -167,6 +167,11 @@ impl Serve {
         kill_process(self.pid(), signal).unwrap();
     }
 
+    /// Whether it has not ended.
+    pub fn runs(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// Its end, which must come within this time.
     pub fn wait(&mut self, within: Duration) -> ExitStatus {
         let until = Instant::now() + within;
