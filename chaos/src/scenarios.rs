@@ -13,11 +13,11 @@ mod kill_workers;
 mod leader_cut_off;
 mod leader_paused;
 mod maps_broken;
+mod moments;
 mod node_lost;
 mod reinstall;
 mod rollout_maps;
 mod rollout_update;
-mod rollout_wires;
 mod rotations;
 mod scale;
 mod second_apiserver;
@@ -30,8 +30,9 @@ use crate::scenario::Scenario;
 pub const ALL: &[&Scenario] = &[
     &rollout_update::SCENARIO,
     &rollout_maps::SCENARIO,
-    &rollout_wires::WIRES,
-    &rollout_wires::DIALS,
+    &moments::WIRES,
+    &moments::DIALS,
+    &moments::PAUSES,
     &scale::SCENARIO,
     &delete_pods::SCENARIO,
     &delete_force::SCENARIO,

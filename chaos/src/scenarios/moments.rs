@@ -1,11 +1,13 @@
-//! Rolling restarts where a moment counts: over long wires, and by connections of which each carries one
-//! call.
+//! Replicas end, and a moment counts: over long wires, by connections of which each carries one call, and
+//! while kube-apiserver gets no CPU.
 //!
-//! A replica that ends closes its connections, and a call that is sent while a close is on its way is
-//! lost. In a cluster that is one machine that takes some 50 µs. And who dials a replica that has closed
-//! its door, because kube-proxy has not heard of it yet, is refused; a cluster at rest hardly dials.
+//! A replica that ends closes its connections, and a call that is sent while a close is on its way, or has
+//! come and was not read yet, is lost. In a cluster that is one quiet machine that takes some 50 µs. And
+//! who dials a replica that has closed its door, because kube-proxy has not heard of it yet, is refused; a
+//! cluster at rest hardly dials.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::thread;
 use std::time::Duration;
 
 use serde_json::json;
@@ -16,6 +18,13 @@ use crate::wire::Wire;
 
 /// As between regions.
 const LATE: Duration = Duration::from_millis(50);
+
+/// How long kube-apiserver stands still. What is asked meanwhile comes to ImageSwap at once after it, also on
+/// connections that nobody has used for long.
+const PAUSE: Duration = Duration::from_millis(1_500);
+
+/// From a replica's end to that pause: it has served its drain delay of 8 s, and is about to close.
+const BEFORE_ITS_CLOSE: Duration = Duration::from_millis(7_300);
 
 /// Where the wire begins, in node 1's network.
 const BEGIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7443);
@@ -41,6 +50,35 @@ pub(super) const DIALS: Scenario = Scenario {
         |stage| stage.fault(|| restarts(stage, stage.by_extent(4, 1))),
     )
 };
+
+pub(super) const PAUSES: Scenario = Scenario::new(
+    "pauses",
+    "a replica deleted, and kube-apiserver stands still while it closes its connections, six times",
+    |stage| {
+        stage.fault(|| {
+            for n in 0..stage.by_extent(6, 1) {
+                // Many connections, to be idle then.
+                pause(stage)?;
+                let pod = stage.next_victim(n)?;
+                stage.event(format!("deleted {pod}"));
+                stage.kubectl(&["delete", "pod", &pod, "--wait=false"])?;
+                thread::sleep(BEFORE_ITS_CLOSE);
+                pause(stage)?;
+                stage.rolled_out()?;
+            }
+            Ok(())
+        })
+    },
+);
+
+fn pause(stage: &Stage<'_>) -> anyhow::Result<()> {
+    stage.event("kube-apiserver stands still");
+    stage.cluster.signal("kube-apiserver", "STOP")?;
+    thread::sleep(PAUSE);
+    stage.cluster.signal("kube-apiserver", "CONT")?;
+    stage.event("it runs");
+    Ok(())
+}
 
 fn over_a_wire(stage: &Stage<'_>) -> anyhow::Result<()> {
     let near: SocketAddr = install::address(stage.cluster)?.parse()?;
