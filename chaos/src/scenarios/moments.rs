@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
+use anyhow::ensure;
 use serde_json::json;
 
 use crate::install::{self, NAMESPACE};
@@ -23,8 +24,15 @@ const LATE: Duration = Duration::from_millis(50);
 /// connections that nobody has used for long.
 const PAUSE: Duration = Duration::from_millis(1_500);
 
-/// From a replica's end to that pause: it has served its drain delay of 8 s, and is about to close.
-const BEFORE_ITS_CLOSE: Duration = Duration::from_millis(7_300);
+/// From a replica's SIGTERM to when it must be left alone: its endpoint is gone, and each answer since has
+/// closed its connection.
+const LEFT_ALONE: Duration = Duration::from_secs(4);
+
+/// From then to that pause: it has served its drain delay of 8 s, and is about to close.
+const BEFORE_ITS_CLOSE: Duration = Duration::from_millis(3_100);
+
+/// What shows that a replica is asked.
+const REVIEWS: &str = r#"imageswap_reviews_total{operation="CREATE",outcome="swapped"}"#;
 
 /// Where the wire begins, in node 1's network.
 const BEGIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7443);
@@ -62,7 +70,15 @@ pub(super) const PAUSES: Scenario = Scenario::new(
                 let pod = stage.next_victim(n)?;
                 stage.event(format!("deleted {pod}"));
                 stage.kubectl(&["delete", "pod", &pod, "--wait=false"])?;
+                thread::sleep(LEFT_ALONE);
+                let reviews = || install::metric::<u64>(stage.cluster, &pod, REVIEWS);
+                let before = reviews()?;
                 thread::sleep(BEFORE_ITS_CLOSE);
+                let late = reviews()? - before;
+                ensure!(
+                    late == 0,
+                    "{pod} was asked {late} times more although it was about to end"
+                );
                 pause(stage)?;
                 stage.rolled_out()?;
             }
