@@ -92,10 +92,10 @@ where
                 Err(error) if error.is_parse() => "not_http",
                 Err(_) => "broken",
             },
-            () = activity.evicted() => break "evicted",
+            () = activity.evicted() => return "evicted",
             () = &mut stopping, if !is_stopping => {
                 is_stopping = true;
-                if matches!(activity.state(), State::Fresh | State::Idle) {
+                if activity.awaits_request() {
                     break "done";
                 }
                 // What is under way is answered, and that answer closes.
@@ -110,8 +110,11 @@ where
     };
     if is_stopping || activity.state() == State::Idle {
         let stream = connection.into_parts().io.into_inner().stream;
-        // A peer that does not hear it out is gone.
-        let _ = tokio::time::timeout(LINGER, dismiss(stream)).await;
+        tokio::select! {
+            // A peer that does not hear it out is gone.
+            _ = tokio::time::timeout(LINGER, dismiss(stream)) => {}
+            () = activity.evicted() => {}
+        }
     }
     reason
 }

@@ -239,9 +239,14 @@ impl Activity {
 
     /// Bytes came in.
     pub(super) fn heard(&self) {
-        if matches!(self.state(), State::Fresh | State::Idle) {
+        if self.awaits_request() {
             self.enter(State::Head);
         }
+    }
+
+    /// Whether it is between requests, or before the first.
+    pub(super) fn awaits_request(&self) -> bool {
+        matches!(self.state(), State::Fresh | State::Idle)
     }
 
     /// Bytes went out.

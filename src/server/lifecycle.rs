@@ -1,7 +1,8 @@
 //! Where the process is in its life, for all who act on it.
 //!
 //! Starting → Ready → Draining (not ready; still serving, and every answer closes its connection,
-//! while endpoints propagate) → Finishing (no new connections) → Stopping (idle ones are told that they are over, last).
+//! while endpoints propagate) → Finishing (no new connections) → Stopping (idle ones are told that
+//! they are over, last).
 
 use std::sync::Arc;
 
