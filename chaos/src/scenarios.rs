@@ -13,11 +13,13 @@ mod kill_workers;
 mod leader_cut_off;
 mod leader_paused;
 mod maps_broken;
-mod moments;
 mod node_lost;
+mod pauses;
 mod reinstall;
+mod rollout_dials;
 mod rollout_maps;
 mod rollout_update;
+mod rollout_wires;
 mod rotations;
 mod scale;
 mod second_apiserver;
@@ -30,9 +32,9 @@ use crate::scenario::Scenario;
 pub const ALL: &[&Scenario] = &[
     &rollout_update::SCENARIO,
     &rollout_maps::SCENARIO,
-    &moments::WIRES,
-    &moments::DIALS,
-    &moments::PAUSES,
+    &rollout_wires::SCENARIO,
+    &rollout_dials::SCENARIO,
+    &pauses::SCENARIO,
     &scale::SCENARIO,
     &delete_pods::SCENARIO,
     &delete_force::SCENARIO,

@@ -94,6 +94,16 @@ impl Cluster {
         self.ask(&words).map(drop)
     }
 
+    /// Lets a program of the control plane stand still for a while.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn freeze(&self, program: &str, time: Duration) -> anyhow::Result<()> {
+        self.signal(program, "STOP")?;
+        std::thread::sleep(time);
+        self.signal(program, "CONT")
+    }
+
     /// Sends a signal, such as `STOP`, to a program of the control plane.
     ///
     /// # Errors

@@ -305,6 +305,19 @@ impl<'c> Stage<'c> {
         install::old_ones_gone(self.cluster)
     }
 
+    /// Rolling restarts, one after the other; after each no replica of before is left.
+    ///
+    /// # Errors
+    /// One is not over in time.
+    pub fn restarts(&self, times: usize) -> anyhow::Result<()> {
+        for n in 1..=times {
+            self.event(format!("rolling restart {n}"));
+            install::restart(self.cluster)?;
+            install::old_ones_gone(self.cluster)?;
+        }
+        Ok(())
+    }
+
     /// Replicas with this change to their container (a strategic patch) while something is done.
     ///
     /// # Errors

@@ -15,10 +15,9 @@ fn play(stage: &Stage<'_>) -> anyhow::Result<()> {
     let cluster = stage.cluster;
     stage.fault(|| {
         stage.excused("etcd does not answer", None, || {
-            cluster.signal("etcd", "STOP")?;
             stage.event("frozen");
-            std::thread::sleep(stage.by_extent(Duration::from_secs(30), Duration::from_secs(5)));
-            cluster.signal("etcd", "CONT")?;
+            let time = stage.by_extent(Duration::from_secs(30), Duration::from_secs(5));
+            cluster.freeze("etcd", time)?;
             stage.event("thawed");
             eventually("kube-apiserver is well", Duration::from_secs(60), || {
                 cluster.ask(&["get", "--raw", "/readyz"]).map(drop)

@@ -1,0 +1,61 @@
+//! A replica ends while kube-apiserver gets no CPU.
+//!
+//! A replica that ends closes its connections, and a call that is sent when a close has come, but was not
+//! read yet, is lost. On a quiet machine that takes some 50 µs.
+
+use std::thread;
+use std::time::Duration;
+
+use anyhow::ensure;
+
+use crate::install;
+use crate::scenario::{Scenario, Stage};
+
+/// How long kube-apiserver stands still. What is asked meanwhile comes to ImageSwap at once after it, also on
+/// connections that nobody has used for long.
+const PAUSE: Duration = Duration::from_millis(1_500);
+
+/// From a replica's SIGTERM to when it must be left alone: its endpoint is gone, and each answer since has
+/// closed its connection.
+const LEFT_ALONE: Duration = Duration::from_secs(4);
+
+/// From then to that pause: it has served its drain delay of 8 s, and is about to close.
+const BEFORE_ITS_CLOSE: Duration = Duration::from_millis(3_100);
+
+/// What shows that a replica is asked.
+const REVIEWS: &str = r#"imageswap_reviews_total{operation="CREATE",outcome="swapped"}"#;
+
+pub(super) const SCENARIO: Scenario = Scenario::new(
+    "pauses",
+    "a replica deleted, and kube-apiserver stands still while it closes its connections, six times",
+    |stage| {
+        stage.fault(|| {
+            for n in 0..stage.by_extent(6, 1) {
+                // Many connections, to be idle then.
+                pause(stage)?;
+                let pod = stage.next_victim(n)?;
+                stage.event(format!("deleted {pod}"));
+                stage.kubectl(&["delete", "pod", &pod, "--wait=false"])?;
+                thread::sleep(LEFT_ALONE);
+                let reviews = || install::metric::<u64>(stage.cluster, &pod, REVIEWS);
+                let before = reviews()?;
+                thread::sleep(BEFORE_ITS_CLOSE);
+                let after = reviews()?;
+                ensure!(
+                    after == before,
+                    "{pod} was about to end, and its reviews still went from {before} to {after}"
+                );
+                pause(stage)?;
+                stage.rolled_out()?;
+            }
+            Ok(())
+        })
+    },
+);
+
+fn pause(stage: &Stage<'_>) -> anyhow::Result<()> {
+    stage.event("kube-apiserver stands still");
+    stage.cluster.freeze("kube-apiserver", PAUSE)?;
+    stage.event("it runs");
+    Ok(())
+}
