@@ -67,6 +67,16 @@ pub fn leader(cluster: &Cluster) -> anyhow::Result<String> {
     Ok(holder.to_owned())
 }
 
+/// The same, if it is not about to go: just after a rollout, the Lease may name one of before still.
+///
+/// # Errors
+/// Nobody leads, or such a one.
+pub fn lasting_leader(cluster: &Cluster) -> anyhow::Result<String> {
+    let leader = leader(cluster)?;
+    find(cluster, &leader)?;
+    Ok(leader)
+}
+
 /// The Pod of a replica that is named by its Pod, or as the Lease does.
 ///
 /// # Errors

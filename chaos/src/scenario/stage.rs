@@ -221,7 +221,7 @@ impl<'c> Stage<'c> {
     /// None does within half a minute.
     pub fn leader(&self) -> anyhow::Result<String> {
         eventually("a leader", Duration::from_secs(30), || {
-            replicas::leader(self.cluster)
+            replicas::lasting_leader(self.cluster)
         })
     }
 

@@ -7,7 +7,7 @@ use chaos::command::eventually;
 use chaos::install::{self, NAMESPACE};
 use chaos::load::{self, Report};
 use chaos::progress::say;
-use chaos::replicas::{Process, leader, leaves, replicas, signal};
+use chaos::replicas::{Process, lasting_leader, leader, leaves, replicas, signal};
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -34,7 +34,7 @@ pub(crate) fn one_leaf(world: &World) -> anyhow::Result<()> {
 pub(crate) fn killed_leader(world: &World) -> anyhow::Result<()> {
     world.need_with(Installed::Production, &QUICK)?;
     let leader_before = eventually("a leader", Duration::from_secs(20), || {
-        leader(&world.cluster)
+        lasting_leader(&world.cluster)
     })?;
     let (secret, bundle, leaves_before) = (
         secret(world)?,

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::replicas::lost_own_calls_only;
 use crate::world::{Installed, QUICK, World, under_load};
-use chaos::replicas::{Process, leader, leaves, process, replicas};
+use chaos::replicas::{Process, lasting_leader, leader, leaves, process, replicas};
 use chaos::rotation::{PATIENCE, ask, finished, secret, served, settled};
 
 /// How a leader goes.
@@ -125,7 +125,7 @@ fn in_every_step(world: &World, end: End) -> anyhow::Result<chaos::load::Report>
 /// One rotation. Says what the leader that went left behind.
 fn one(world: &World, step: &Step, end: End) -> anyhow::Result<String> {
     let token = format!("{end:?}-{}", step.name);
-    let holder = eventually("a leader", PATIENCE, || leader(&world.cluster))?;
+    let holder = eventually("a leader", PATIENCE, || lasting_leader(&world.cluster))?;
     let before = leaves(&world.cluster)?;
     let armed = Armed::new(world, &holder, end)?;
     let mut watch = Watch::start(world, step)?;
