@@ -108,7 +108,7 @@ where
             }
         }
     };
-    if is_stopping || activity.state() == State::Idle {
+    if is_stopping || activity.awaits_request() {
         let stream = connection.into_parts().io.into_inner().stream;
         tokio::select! {
             // A peer that does not hear it out is gone.

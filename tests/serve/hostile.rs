@@ -93,7 +93,9 @@ async fn peers_that_are_slow_or_silent_are_cut_off() {
         assert_eq!(client.swap("nginx").await, "my-registry.example.com/nginx");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    assert_eq!(says_nothing.await.unwrap(), b"");
+    // It may be a spare connection of a client that is about to ask.
+    let told = String::from_utf8(says_nothing.await.unwrap()).unwrap();
+    assert!(told.starts_with("HTTP/1.1 503"), "{told}");
     assert_eq!(drips_head.await.unwrap(), b"");
     for drips in [drips_body, large_body] {
         let answer = String::from_utf8(drips.await.unwrap()).unwrap();

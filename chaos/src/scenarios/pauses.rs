@@ -11,6 +11,10 @@ use anyhow::ensure;
 use crate::install;
 use crate::scenario::{Scenario, Stage};
 
+/// From the burst that follows a pause to the deletion: the second pause then lies where the spare
+/// connections of that burst, on which nothing was ever asked, are ten seconds old as well.
+const AFTER_THE_BURST: Duration = Duration::from_secs(1);
+
 /// How long kube-apiserver stands still. What is asked meanwhile comes to ImageSwap at once after it, also on
 /// connections that nobody has used for long.
 const PAUSE: Duration = Duration::from_millis(1_500);
@@ -33,6 +37,7 @@ pub(super) const SCENARIO: Scenario = Scenario::new(
             for n in 0..stage.by_extent(6, 1) {
                 // Many connections, to be idle then.
                 pause(stage)?;
+                thread::sleep(AFTER_THE_BURST);
                 let pod = stage.next_victim(n)?;
                 stage.event(format!("deleted {pod}"));
                 stage.kubectl(&["delete", "pod", &pod, "--wait=false"])?;
