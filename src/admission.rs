@@ -6,6 +6,7 @@
 //! object whatever the webhook's failurePolicy.
 
 mod brief;
+mod marks;
 pub mod object;
 mod reply;
 pub mod skim;

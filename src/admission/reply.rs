@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use smallvec::SmallVec;
 
-use super::skim::plain_end;
+use super::marks::is_plain;
 use super::slots::List;
 use super::wire::Review;
 use crate::maps::RuleRef;
@@ -159,7 +159,7 @@ fn push_text(json: &mut Vec<u8>, text: &str) {
 
 /// A text within a JSON string.
 fn push_escaped(json: &mut Vec<u8>, text: &str) {
-    if plain_end(text.as_bytes(), 0).is_none() {
+    if is_plain(text) {
         return push(json, text);
     }
     // A text always serialises.
