@@ -92,7 +92,8 @@ async fn serve_tls<S: Answers>(
         place.activity.enter(State::Handshake);
         TlsAcceptor::from(cert.current()).accept(stream).await
     };
-    let handshake = clients::told(peer, metrics, handshake);
+    // In a box, as is its stream: the task would have room for both as long as the connection lives.
+    let handshake = Box::pin(clients::told(peer, metrics, handshake));
     let handshake = tokio::select! {
         done = tokio::time::timeout(terms.patience.handshake, handshake) => done.map_err(drop),
         () = place.activity.evicted() => {
@@ -103,7 +104,7 @@ async fn serve_tls<S: Answers>(
         () = terms.lifecycle.reached(Phase::Stopping) => Err(()),
     };
     let (result, stream) = match handshake {
-        Ok(Ok(stream)) => ("ok", Some(stream)),
+        Ok(Ok(stream)) => ("ok", Some(Box::new(stream))),
         Ok(Err(error)) => {
             tracing::debug!(%error, "TLS handshake failed");
             ("failed", None)

@@ -50,7 +50,6 @@ const FAREWELL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 pub const LINGER: Duration = Duration::from_secs(5);
 
 /// What a connection needs to know.
-#[derive(Clone)]
 pub(super) struct Terms<S> {
     pub(super) service: S,
     pub(super) patience: Patience,
@@ -70,18 +69,17 @@ where
         stream,
         activity: activity.clone(),
     };
-    let lifecycle = terms.lifecycle.clone();
-    let patience = terms.patience.clone();
-    let answering = activity.clone();
-    let service = service_fn(move |request| answer(request, answering.clone(), terms.clone()));
+    let terms = Arc::new(terms);
+    let (answering, agreed) = (activity.clone(), terms.clone());
+    let service = service_fn(move |request| answer(request, answering.clone(), agreed.clone()));
     let mut connection = http1::Builder::new()
         .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(stream), service);
-    let stopping = lifecycle.reached(Phase::Stopping);
+    let stopping = terms.lifecycle.reached(Phase::Stopping);
     tokio::pin!(stopping);
     let mut is_stopping = false;
     let reason = loop {
-        let wait = match activity.deadline(&patience) {
+        let wait = match activity.deadline(&terms.patience) {
             Some(deadline) => TICK.min(deadline.saturating_duration_since(Instant::now())),
             None => TICK,
         };
@@ -102,7 +100,7 @@ where
             }
             () = tokio::time::sleep(wait) => {
                 let late = |deadline| deadline <= Instant::now();
-                if activity.deadline(&patience).is_some_and(late) {
+                if activity.deadline(&terms.patience).is_some_and(late) {
                     break "late";
                 }
             }
@@ -135,7 +133,7 @@ where
 async fn answer<S: Answers>(
     request: http::Request<Incoming>,
     activity: Arc<Activity>,
-    terms: Terms<S>,
+    terms: Arc<Terms<S>>,
 ) -> Result<Response, std::convert::Infallible> {
     let body_is_here = request.body().is_end_stream();
     activity.enter(if body_is_here {
@@ -150,7 +148,7 @@ async fn answer<S: Answers>(
             activity: reading,
         })
     });
-    let mut response = terms.service.oneshot(request).await?;
+    let mut response = terms.service.clone().oneshot(request).await?;
     if response.status().is_success() {
         activity.served();
     }

@@ -1,5 +1,5 @@
-//! What stands between a request and its answer, outermost first: accounting, panic, errors to
-//! statuses, body, load shed, concurrency limit, deadline, handler.
+//! What stands between a review and its answer, outermost first: panics, errors to statuses, the body,
+//! load shed, concurrency limit, deadline, handler.
 //!
 //! kube-apiserver repeats a call that is answered 429, or 5xx with `Retry-After`, inside the same
 //! admission, up to ten times. So too much at once is delay, not denial.
@@ -170,10 +170,12 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Answer {
-        let ReadBody { layer, inner } = self.clone();
+        let reader = self.layer.reader.clone();
+        let inner = self.inner.clone();
+        let request_timeout = self.layer.request_timeout;
         Box::pin(async move {
-            let deadline = deadline(request.uri().query(), layer.request_timeout, Instant::now());
-            let body = layer.reader.read(request, deadline).await?;
+            let deadline = deadline(request.uri().query(), request_timeout, Instant::now());
+            let body = reader.read(request, deadline).await?;
             inner.oneshot(Read { body, deadline }).await
         })
     }

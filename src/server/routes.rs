@@ -2,7 +2,6 @@
 //! admin port, which speaks plain HTTP and is never shed.
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,20 +49,23 @@ pub struct Webhook {
 }
 
 /// The webhook's port. Reviews do not go through the router, which boxes each layer's service and
-/// future anew for each, and notes where the path matched.
+/// future anew for each, and notes where the path matched. Each request takes a clone of all this, so
+/// that is one counter.
 pub fn webhook(webhook: Webhook, limits: &Limits) -> impl Answers + use<> {
     let metrics = webhook.metrics.clone();
-    let review = {
-        let (webhook, counted) = (webhook.clone(), metrics.clone());
-        let stack = overload::stack(limits, &metrics, move |read| answer(webhook.clone(), read));
-        service_fn(move |request| account(counted.clone(), stack.clone().oneshot(request)))
+    let decider = Arc::new(webhook.clone());
+    let review = overload::stack(limits, &metrics, move |read| answer(decider.clone(), read));
+    let review = Arc::new((metrics, review));
+    let accounted = {
+        let review = review.clone();
+        service_fn(move |request| account(review.clone(), request))
     };
-    let pages = pages(webhook, review.clone());
+    let pages = Arc::new(pages(webhook, accounted));
     service_fn(move |request: Request| {
         if is_review(&request) {
-            Either::Left(review.clone().oneshot(request))
+            Either::Left(account(review.clone(), request))
         } else {
-            Either::Right(pages.clone().oneshot(request))
+            Either::Right(pages.as_ref().clone().oneshot(request))
         }
     })
 }
@@ -103,11 +105,12 @@ pub fn admin(metrics: Metrics, lifecycle: Lifecycle) -> Router {
 // === reviews ===
 
 async fn account(
-    metrics: Metrics,
-    answer: impl Future<Output = Result<Response, Infallible>>,
+    review: Arc<(Metrics, impl Answers)>,
+    request: Request,
 ) -> Result<Response, Infallible> {
     let arrived = Instant::now();
-    let response = answer.await?;
+    let (metrics, stack) = &*review;
+    let response = stack.clone().oneshot(request).await?;
     metrics
         .review_duration
         .observe(arrived.elapsed().as_secs_f64());
@@ -116,7 +119,7 @@ async fn account(
     Ok(response)
 }
 
-async fn answer(webhook: Webhook, read: Read) -> Response {
+async fn answer(webhook: Arc<Webhook>, read: Read) -> Response {
     if read.body.bytes.len() <= QUICK {
         return decide(&webhook, &read.body.bytes);
     }
