@@ -5,6 +5,8 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::Context;
 
@@ -16,6 +18,12 @@ use crate::replicas;
 
 /// What counts them.
 const PROGRAM: &str = "conntrack";
+
+/// How soon it surely listens.
+const LISTENS: Duration = Duration::from_millis(300);
+
+/// The states of connections on which nothing is asked any more.
+const OVER: [&str; 5] = ["FIN_WAIT", "CLOSE_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE"];
 
 /// Counts, until it is asked how many there were.
 #[derive(Debug)]
@@ -38,17 +46,19 @@ impl Dials {
         let pod = replicas::find(cluster, pod)?;
         let ours = ["-p", "tcp", "--orig-dst", service, "--reply-src"];
         let ours = [&ours[..], &[text_at(&pod, "/status/podIP")]].concat();
-        let lines = cluster.folder().join("dials");
+        let lines = cluster
+            .folder()
+            .join(format!("dials-{}", text_at(&pod, "/metadata/name")));
         let mut watch = cluster.program(Path::new(PROGRAM));
         watch.args(["--event", "--event-mask", "NEW"]).args(&ours);
         let watch = watch.stdout(File::create(&lines)?).stderr(Stdio::null());
         let watch = watch.spawn().context("can't start conntrack")?;
+        // What is begun before it listens must be in the list.
+        thread::sleep(LISTENS);
         let mut list = cluster.program(Path::new(PROGRAM));
-        let list = list
-            .arg("--dump")
-            .args(&ours)
-            .args(["--state", "ESTABLISHED"]);
-        let open = run(list)?.lines().count();
+        let list = run(list.arg("--dump").args(&ours))?;
+        let is_over = |line: &&str| OVER.iter().any(|state| line.contains(state));
+        let open = list.lines().filter(|line| !is_over(line)).count();
         Ok(Self { open, watch, lines })
     }
 

@@ -179,20 +179,27 @@ impl<'c> Stage<'c> {
         self.note(why);
     }
 
-    /// Does something that may cost a call for each connection that kube-apiserver has to a replica, or
-    /// opens to it meanwhile: the cluster sends some there until it has taken the replica out.
+    /// Does something that may cost a call for each connection that kube-apiserver has to these replicas,
+    /// or opens to them meanwhile: the cluster sends some there until it has taken them out.
     ///
     /// # Errors
     /// Those of the work, or the kernel does not tell of connections.
     pub fn at_the_cost_of_connections<T>(
         &self,
-        pod: &str,
+        pods: &[String],
         work: impl FnOnce() -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
-        let dials = Dials::to(self.cluster, pod)?;
+        let dials = pods.iter().map(|pod| Dials::to(self.cluster, pod));
+        let dials = dials.collect::<anyhow::Result<Vec<_>>>()?;
         let done = work();
-        let (open, begun) = dials.count()?;
-        let why = format!("to {pod} {open} connections were open, and {begun} were begun");
+        let (mut open, mut begun) = (0, 0);
+        for dials in dials {
+            let (more_open, more_begun) = dials.count()?;
+            open += more_open;
+            begun += more_begun;
+        }
+        let pods = pods.join(" and ");
+        let why = format!("to {pods} {open} connections were open, and {begun} were begun");
         self.may_lose(open + begun, why);
         done
     }
@@ -280,20 +287,25 @@ impl<'c> Stage<'c> {
         Ok(())
     }
 
-    /// A node that the control plane is not on, with the Pod of a replica there.
+    /// A node that the control plane is not on, with the replicas there.
     ///
     /// # Errors
     /// All replicas are beside the control plane.
-    pub fn node_with_replica(&self) -> anyhow::Result<(&'c Machine, String)> {
+    pub fn node_with_replicas(&self) -> anyhow::Result<(&'c Machine, Vec<String>)> {
         let pods = replicas::replicas(self.cluster)?;
-        let mut on_nodes = pods.iter().filter_map(|pod| {
-            let node = replicas::node(self.cluster, pod).ok()?;
-            Some((node, replicas::name(pod).to_owned()))
-        });
         let first = self.cluster.nodes().first().map(|node| node.name.as_str());
-        on_nodes
-            .find(|(node, _)| Some(node.name.as_str()) != first)
-            .context("all replicas are on node 1")
+        let (mut found, mut names) = (None, Vec::new());
+        for pod in &pods {
+            let node = replicas::node(self.cluster, pod)?;
+            if Some(node.name.as_str()) == first {
+                continue;
+            }
+            if found.get_or_insert(node).name == node.name {
+                names.push(replicas::name(pod).to_owned());
+            }
+        }
+        let node = found.context("all replicas are on node 1")?;
+        Ok((node, names))
     }
 
     /// Waits until ImageSwap is rolled out, and no replica of before is left.

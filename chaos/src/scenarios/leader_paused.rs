@@ -40,7 +40,7 @@ fn play(stage: &Stage<'_>) -> anyhow::Result<()> {
         ask(stage.cluster, &token)?;
         begun(stage.cluster, &token)?;
         let staged = of_secret(stage, "next.crt")?;
-        let paused = stage.at_the_cost_of_connections(&leader, || {
+        let paused = stage.at_the_cost_of_connections(std::slice::from_ref(&leader), || {
             signal("STOP")?;
             stage.event(format!("stopped {leader}"));
             stage.another_leads(&leader, PAUSE)?;

@@ -34,11 +34,12 @@ fn lost(
     lose: fn(&Cluster, &Machine) -> anyhow::Result<()>,
     mend: fn(&Cluster, &Machine) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let (node, pod) = stage.node_with_replica()?;
+    let (node, pods) = stage.node_with_replicas()?;
     stage.fault(|| {
-        stage.at_the_cost_of_connections(&pod, || {
+        stage.at_the_cost_of_connections(&pods, || {
             lose(stage.cluster, node)?;
-            stage.event(format!("lost {}, and {pod} on it", node.name));
+            let pods = pods.join(" and ");
+            stage.event(format!("lost {}, and {pods} on it", node.name));
             std::thread::sleep(stage.by_extent(LOST, Duration::from_secs(15)));
             Ok(())
         })?;
