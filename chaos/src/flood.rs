@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use rustix::process::setpriority_process;
 use rustls::{ClientConnection, StreamOwned};
 use serde::{Deserialize, Serialize};
 
@@ -84,7 +85,8 @@ pub struct Flooded {
     pub refused: usize,
 }
 
-/// Floods an address until standard input ends; with hostile connections, too, if they are wanted.
+/// Floods an address until standard input ends; with hostile connections, too, if they are wanted. What
+/// the flood itself takes of the machine, it takes of what is left over: strangers bring their own.
 ///
 /// # Errors
 /// The CAs are none.
@@ -94,6 +96,7 @@ pub fn run(
     ca: &[u8],
     is_hostile: bool,
 ) -> anyhow::Result<Flooded> {
+    setpriority_process(None, 19)?;
     let config = config(ca, None)?;
     let idle = || -> anyhow::Result<(ClientConnection, TcpStream)> {
         let (mut connection, mut tcp) = connect(address, name, config.clone())?;
