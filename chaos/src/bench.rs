@@ -11,14 +11,15 @@
 //!   each image what the map file says, reckoned here and not by ImageSwap. All others must be the
 //!   same bytes but for the date and the uid. Each request has a uid of its own, which must come back.
 //! - *Closed loop*: each connection asks again as soon as it is answered. That gives the capacity.
+//!   The client spins while it waits: to wake one that sleeps is work of the server's, some 5 µs for an
+//!   answer on this kind of machine, and a server that keeps its client busy would be spared it.
 //! - *Open loop*: requests are due at a steady rate, whether those before them are answered or not.
 //!   One that finds no connection free waits for one, and its latency counts from when it was due. So
 //!   a stall is seen by all requests that it would have met: nothing coordinates with the server.
 //!   The client spins between them, for a timer would be late by up to a millisecond; how late the
 //!   client itself was is told, too.
-//! - CPU is the server's whole process, by its own clock in the kernel. The client's is told as
-//!   well: where it fills its core, it and not the server limits the rate, and then CPU per request is
-//!   the figure that counts.
+//! - CPU is the server's whole process, by its own clock in the kernel. Where the server does not fill
+//!   its core, the client and not it limits the rate, and then CPU per request is the figure that counts.
 //!
 //! `run` is the order of it all, `loops` makes the load, `client` speaks HTTP, `exchange` knows what
 //! is asked and what must come back, `server` starts what is measured, `process` reads the kernel's

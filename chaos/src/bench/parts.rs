@@ -10,7 +10,7 @@ use super::exchange::Body;
 use super::figures::{Sheet, Side, median};
 use super::handshake;
 use super::loops::{Connections, Load, newcomers, reconnecting};
-use super::process::{Cores, cpu_time};
+use super::process::Cores;
 use super::server::{Program, Server};
 use super::{Options, Part};
 use crate::progress::Step;
@@ -35,9 +35,8 @@ pub(super) struct Bench<'o> {
 /// A load, and what it took.
 pub(super) struct Taken {
     pub(super) load: Load,
-    /// CPU of the server and of the client.
+    /// CPU of the server.
     server: Duration,
-    client: Duration,
 }
 
 type Running<'s> = [(Side, &'s Server); 2];
@@ -138,7 +137,6 @@ impl Bench<'_> {
                 add("closed loop p99", "ms", milliseconds(load.within(990)));
                 add("closed loop p99.9", "ms", milliseconds(load.within(999)));
                 add("server's core busy", "%", busy(taken.server));
-                add("client's core busy", "%", busy(taken.client));
                 step.update(format_args!(
                     "round {round}, {}: {rate:.0}/s, {cpu:.1} µs",
                     self.called(*side)
@@ -163,13 +161,11 @@ impl Bench<'_> {
         self.runtime.block_on(async {
             let mut connections = Connections::open(peer, connections).await?;
             connections.closed(time / 8).await?;
-            let us = std::process::id();
-            let (server_before, client_before) = (server.cpu_time()?, cpu_time(us)?);
+            let before = server.cpu_time()?;
             let load = connections.closed(time).await?;
             Ok(Taken {
                 load,
-                server: server.cpu_time()? - server_before,
-                client: cpu_time(us)? - client_before,
+                server: server.cpu_time()? - before,
             })
         })
     }
