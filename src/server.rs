@@ -54,8 +54,8 @@ pub struct Patience {
     pub handshake: Duration,
     /// From the handshake to the first request, and for the head of any request.
     pub head: Duration,
-    /// Between requests. kube-apiserver closes after 90 s, and must be first: a request that meets
-    /// a close is lost.
+    /// Between requests. kube-apiserver closes after 90 s, and should be first: to be told that it is over
+    /// costs it a line in its log, and a request that crosses the word another call.
     pub idle: Duration,
     /// How old a connection may be before its next answer closes it, so that new replicas get
     /// their share; each connection adds or takes up to a tenth.

@@ -170,12 +170,10 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Answer {
-        let reader = self.layer.reader.clone();
-        let inner = self.inner.clone();
-        let request_timeout = self.layer.request_timeout;
+        let ReadBody { layer, inner } = self.clone();
         Box::pin(async move {
-            let deadline = deadline(request.uri().query(), request_timeout, Instant::now());
-            let body = reader.read(request, deadline).await?;
+            let deadline = deadline(request.uri().query(), layer.request_timeout, Instant::now());
+            let body = layer.reader.read(request, deadline).await?;
             inner.oneshot(Read { body, deadline }).await
         })
     }

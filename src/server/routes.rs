@@ -50,7 +50,7 @@ pub struct Webhook {
 
 /// The webhook's port. Reviews do not go through the router, which boxes each layer's service and
 /// future anew for each, and notes where the path matched. Each request takes a clone of all this, so
-/// that is one counter.
+/// that is two counters.
 pub fn webhook(webhook: Webhook, limits: &Limits) -> impl Answers + use<> {
     let metrics = webhook.metrics.clone();
     let decider = Arc::new(webhook.clone());
@@ -60,12 +60,12 @@ pub fn webhook(webhook: Webhook, limits: &Limits) -> impl Answers + use<> {
         let review = review.clone();
         service_fn(move |request| account(review.clone(), request))
     };
-    let pages = Arc::new(pages(webhook, accounted));
+    let pages = pages(webhook, accounted);
     service_fn(move |request: Request| {
         if is_review(&request) {
             Either::Left(account(review.clone(), request))
         } else {
-            Either::Right(pages.as_ref().clone().oneshot(request))
+            Either::Right(pages.clone().oneshot(request))
         }
     })
 }

@@ -211,3 +211,18 @@ pub async fn metric(serve: &Serve, name: &str) -> f64 {
     });
     line.map_or(0.0, |value| value.parse().unwrap())
 }
+
+/// What a connection is told before it is closed, if nothing was asked on it: an answer that makes
+/// kube-apiserver ask again elsewhere, whole and nothing else.
+pub fn must_be_farewell(told: &str) {
+    let (head, body) = told.split_once("\r\n\r\n").unwrap();
+    for line in [
+        "HTTP/1.1 503 ",
+        "\r\nconnection: close",
+        "\r\nretry-after: 0",
+    ] {
+        assert!(head.contains(line), "{line:?} is not in {told:?}");
+    }
+    let length = format!("\r\ncontent-length: {}", body.len());
+    assert!(head.contains(&length), "{told:?}");
+}
