@@ -22,8 +22,8 @@ const PROGRAM: &str = "conntrack";
 /// How soon it surely listens.
 const LISTENS: Duration = Duration::from_millis(300);
 
-/// The states of connections on which nothing is asked any more.
-const OVER: [&str; 5] = ["FIN_WAIT", "CLOSE_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE"];
+/// In the states of connections on which nothing is asked any more.
+const OVER: [&str; 4] = ["FIN_WAIT", "CLOSE", "LAST_ACK", "TIME_WAIT"];
 
 /// Counts, until it is asked how many there were.
 #[derive(Debug)]

@@ -39,6 +39,24 @@ pub struct Stage<'c> {
     diary: Mutex<Diary>,
 }
 
+/// Processor time that was taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Cpu {
+    /// By kube-apiserver, or by both where there are two.
+    pub kube_apiserver: Duration,
+    /// By all replicas.
+    pub imageswap: Duration,
+}
+
+impl Cpu {
+    fn taken(cluster: &Cluster) -> anyhow::Result<Self> {
+        Ok(Self {
+            kube_apiserver: cluster.cpu_time("kube-apiserver")?,
+            imageswap: cluster.cpu_time("imageswap")?,
+        })
+    }
+}
+
 impl<'c> Stage<'c> {
     pub(super) fn new(
         cluster: &'c Cluster,
@@ -204,6 +222,29 @@ impl<'c> Stage<'c> {
         done
     }
 
+    /// Does something, and notes the CPU that was taken meanwhile.
+    ///
+    /// # Errors
+    /// Those of the work, or a process that was measured has ended.
+    pub fn with_cpu<T>(
+        &self,
+        work: impl FnOnce() -> anyhow::Result<T>,
+    ) -> anyhow::Result<(T, Cpu)> {
+        let before = Cpu::taken(self.cluster)?;
+        let done = work()?;
+        let after = Cpu::taken(self.cluster)?;
+        let took = |after: Duration, before| after.checked_sub(before).context("one was restarted");
+        let cpu = Cpu {
+            kube_apiserver: took(after.kube_apiserver, before.kube_apiserver)?,
+            imageswap: took(after.imageswap, before.imageswap)?,
+        };
+        self.note(format!(
+            "CPU meanwhile: kube-apiserver {:.1?}, imageswap {:.1?}",
+            cpu.kube_apiserver, cpu.imageswap
+        ));
+        Ok((done, cpu))
+    }
+
     // === the cluster ===
 
     /// `kubectl` in ImageSwap's namespace.
@@ -294,18 +335,16 @@ impl<'c> Stage<'c> {
     pub fn node_with_replicas(&self) -> anyhow::Result<(&'c Machine, Vec<String>)> {
         let pods = replicas::replicas(self.cluster)?;
         let first = self.cluster.nodes().first().map(|node| node.name.as_str());
-        let (mut found, mut names) = (None, Vec::new());
+        let mut placed = Vec::new();
         for pod in &pods {
-            let node = replicas::node(self.cluster, pod)?;
-            if Some(node.name.as_str()) == first {
-                continue;
-            }
-            if found.get_or_insert(node).name == node.name {
-                names.push(replicas::name(pod).to_owned());
-            }
+            placed.push((replicas::node(self.cluster, pod)?, replicas::name(pod)));
         }
-        let node = found.context("all replicas are on node 1")?;
-        Ok((node, names))
+        let elsewhere = placed
+            .iter()
+            .find(|(node, _)| Some(node.name.as_str()) != first);
+        let (chosen, _) = *elsewhere.context("all replicas are on node 1")?;
+        let there = placed.iter().filter(|(node, _)| node.name == chosen.name);
+        Ok((chosen, there.map(|(_, name)| (*name).to_owned()).collect()))
     }
 
     /// Waits until ImageSwap is rolled out, and no replica of before is left.

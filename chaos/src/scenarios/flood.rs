@@ -19,26 +19,17 @@ pub(super) const SCENARIO: Scenario = Scenario {
 };
 
 fn play(stage: &Stage<'_>) -> anyhow::Result<()> {
-    let cpu = || {
-        let of = |program| stage.cluster.cpu_time(program);
-        anyhow::Ok((of("imageswap")?, of("kube-apiserver")?))
-    };
     // As long as the flood: in each half minute the machine may have a second for something else.
     std::thread::sleep(stage.by_extent(Duration::from_secs(30), Duration::ZERO));
     stage.fault(|| {
-        let before = cpu()?;
-        let flood = Upon::service(stage.cluster)?;
-        stage.event("flooded");
-        std::thread::sleep(stage.by_extent(Duration::from_secs(30), Duration::from_secs(5)));
-        let flooded = flood.end()?;
+        let (flooded, _) = stage.with_cpu(|| {
+            let flood = Upon::service(stage.cluster)?;
+            stage.event("flooded");
+            std::thread::sleep(stage.by_extent(Duration::from_secs(30), Duration::from_secs(5)));
+            flood.end()
+        })?;
         stage.event("over");
-        let after = cpu()?;
         stage.note(format!("{flooded:?}"));
-        stage.note(format!(
-            "CPU: ImageSwap {:.1} s, kube-apiserver {:.1} s",
-            after.0.saturating_sub(before.0).as_secs_f64(),
-            after.1.saturating_sub(before.1).as_secs_f64()
-        ));
         Ok(())
     })
 }

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 use serde_json::json;
 
 use crate::load::{self, Outcome, Plan, Report};
@@ -16,12 +16,6 @@ use crate::scenario::{Budget, Scenario, Stage};
 
 /// With what kube-apiserver adds, just below its limit of 3 MiB.
 const LARGE: usize = 3_000_000;
-
-/// Whose CPU is told.
-const SERVER: &str = "kube-apiserver";
-
-/// See [`SERVER`].
-const OURS: &str = "imageswap";
 
 pub(super) const MEMORY: Scenario = Scenario {
     budget: Budget::nothing_but(
@@ -58,22 +52,9 @@ fn large_at_once(stage: &Stage<'_>) -> anyhow::Result<()> {
         ..Plan::new(&stage.namespace)
     };
     stage.event(format!("{count} large Pods"));
-    let taken = || {
-        anyhow::Ok((
-            stage.cluster.cpu_time(SERVER)?,
-            stage.cluster.cpu_time(OURS)?,
-        ))
-    };
-    let before = taken()?;
-    let calls = load::start(stage.cluster, &plan)?.wait_for_all()?;
-    let after = taken()?;
+    let (calls, cpu) = stage.with_cpu(|| load::start(stage.cluster, &plan)?.wait_for_all())?;
     stage.event("all are answered");
-    let took = |after: Duration, before| after.checked_sub(before).context("one was restarted");
-    let (theirs, ours) = (took(after.0, before.0)?, took(after.1, before.1)?);
     stage.note(format!("large ones: {}", Report::of(&calls)));
-    stage.note(format!(
-        "CPU meanwhile: {SERVER} {theirs:.1?}, {OURS} {ours:.1?}"
-    ));
     let restarts = restarts(stage.cluster)?;
     ensure!(
         restarts.iter().all(|count| *count == 0),
@@ -90,8 +71,8 @@ fn large_at_once(stage: &Stage<'_>) -> anyhow::Result<()> {
     }
     if given_up > 0 {
         ensure!(
-            ours * 10 < theirs,
-            "{given_up} large ones came too late, and {OURS} took {ours:.1?} of CPU beside {theirs:.1?}"
+            cpu.imageswap * 10 < cpu.kube_apiserver,
+            "{given_up} large ones came too late, and {cpu:.1?} was taken"
         );
         // One after the other they pass: it was not ImageSwap that hung.
         let plan = Plan {
@@ -104,7 +85,7 @@ fn large_at_once(stage: &Stage<'_>) -> anyhow::Result<()> {
         ensure!(report.is_clean(), "one large one after the other: {report}");
         stage.may_lose(
             20,
-            format!("{given_up} large ones came too late for {SERVER}"),
+            format!("{given_up} large ones came too late for kube-apiserver"),
         );
     }
     Ok(())
