@@ -7,12 +7,21 @@
 use smallvec::SmallVec;
 use wide::u8x16;
 
-/// A bit for each byte of a text.
+/// The marks of a text.
 #[derive(Debug)]
 pub(super) struct Marks(
-    /// Enough for a usual review without the heap.
+    /// A bit for each byte; enough for a usual review without the heap.
     SmallVec<[u64; 128]>,
 );
+
+/// Goes from each mark to the next: who reads a text from its start meets them all.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cursor {
+    /// The word it is in.
+    word: usize,
+    /// What is left of it.
+    bits: u64,
+}
 
 impl Marks {
     pub(super) fn of(text: &[u8]) -> Self {
@@ -27,22 +36,27 @@ impl Marks {
     pub(super) fn words(&self) -> &[u64] {
         &self.0
     }
+
+    /// Before the first mark.
+    pub(super) fn start(&self) -> Cursor {
+        Cursor {
+            word: 0,
+            bits: self.0.first().copied().unwrap_or_default(),
+        }
+    }
 }
 
-/// The first mark from `at` on.
-#[inline(always)]
-pub(super) fn next_mark(words: &[u64], at: usize) -> Option<usize> {
-    let mut word = at / 64;
-    let bits = *words.get(word)? >> (at % 64);
-    if bits != 0 {
-        return Some(at + bits.trailing_zeros() as usize);
-    }
-    loop {
-        word += 1;
-        let bits = *words.get(word)?;
-        if bits != 0 {
-            return Some(word * 64 + bits.trailing_zeros() as usize);
+impl Cursor {
+    /// Where the next mark is, and behind it.
+    #[inline(always)]
+    pub(super) fn next(&mut self, words: &[u64]) -> Option<usize> {
+        while self.bits == 0 {
+            self.word += 1;
+            self.bits = *words.get(self.word)?;
         }
+        let at = self.word * 64 + self.bits.trailing_zeros() as usize;
+        self.bits &= self.bits - 1;
+        Some(at)
     }
 }
 
@@ -81,14 +95,10 @@ mod tests {
                     }
                     let marks = Marks::of(&text);
                     let is_mark = byte == b'"' || byte == b'\\' || byte < 0x20;
-                    for from in [0, place, place + 1] {
-                        let expected = (is_mark && from <= place).then_some(place);
-                        assert_eq!(
-                            next_mark(marks.words(), from),
-                            expected,
-                            "{byte} at {place}"
-                        );
-                    }
+                    let expected = is_mark.then_some(place);
+                    let mut cursor = marks.start();
+                    let found = [(); 2].map(|()| cursor.next(marks.words()));
+                    assert_eq!(found, [expected, None], "{byte} at {place}");
                     if let Ok(text) = std::str::from_utf8(&text) {
                         assert_eq!(is_plain(text), !is_mark, "{byte} at {place}");
                     }
@@ -98,12 +108,14 @@ mod tests {
     }
 
     #[test]
-    fn there_is_none_behind_the_end() {
-        for length in [0, 1, 63, 64, 65] {
-            let marks = Marks::of(&vec![b'x'; length]);
-            for from in [0, length, length + 1, 1000] {
-                assert_eq!(next_mark(marks.words(), from), None);
+    fn all_are_met_in_turn_and_none_behind_the_end() {
+        for length in [0, 1, 63, 64, 65, 200] {
+            let marks = Marks::of(&vec![b'"'; length]);
+            let mut cursor = marks.start();
+            for at in 0..length {
+                assert_eq!(cursor.next(marks.words()), Some(at), "of {length}");
             }
+            assert_eq!([(); 2].map(|()| cursor.next(marks.words())), [None; 2]);
         }
     }
 }

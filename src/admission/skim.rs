@@ -13,7 +13,7 @@ use serde::de::value::Error;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::forward_to_deserialize_any;
 
-use super::marks::{Marks, next_mark};
+use super::marks::{Cursor, Marks};
 
 /// How deep what is passed over may be. The managed fields of a Pod are at eight or nine.
 const MAX_DEPTH: u32 = 62;
@@ -25,13 +25,21 @@ pub struct Skimmer<'a> {
     marks: Marks,
     /// How far it was read.
     at: usize,
+    /// Before the first mark that was not.
+    cursor: Cursor,
 }
 
 impl<'a> Skimmer<'a> {
     /// At the start of a text.
     pub fn new(text: &'a str) -> Self {
         let marks = Marks::of(text.as_bytes());
-        Self { text, marks, at: 0 }
+        let cursor = marks.start();
+        Self {
+            text,
+            marks,
+            at: 0,
+            cursor,
+        }
     }
 
     /// What stands between the start and the end of a value, which is passed over.
@@ -40,11 +48,13 @@ impl<'a> Skimmer<'a> {
     /// It is not for this reader.
     pub fn pass_over(&mut self) -> Result<&'a str, Error> {
         let start = self.at;
-        let json = Json {
+        let mut json = Json {
             text: self.text.as_bytes(),
             marks: self.marks.words(),
+            cursor: self.cursor,
         };
-        self.at = value_end(json, start).ok_or_else(not_here)?;
+        self.at = json.value_end(start).ok_or_else(not_here)?;
+        self.cursor = json.cursor;
         self.text.get(start..self.at).ok_or_else(not_here)
     }
 
@@ -88,7 +98,12 @@ impl<'a> Skimmer<'a> {
     /// A string without escapes.
     fn string(&mut self) -> Result<&'a str, Error> {
         self.take(b'"')?;
-        let end = next_mark(self.marks.words(), self.at).ok_or_else(not_here)?;
+        let words = self.marks.words();
+        // The first is that of the opening quote.
+        let marks = [(); 2].map(|()| self.cursor.next(words));
+        let [Some(_), Some(end)] = marks else {
+            return Err(not_here());
+        };
         let string = self.text.get(self.at..end).ok_or_else(not_here)?;
         self.at = end;
         self.take(b'"')?;
@@ -104,11 +119,12 @@ pub(super) fn not_here() -> Error {
 
 // === passing over ===
 
-/// A text and its marks.
-#[derive(Clone, Copy)]
+/// A text and its marks. Each function goes on with the cursor as far as it reads: behind it are the
+/// marks of all bytes that it passed, and no other.
 struct Json<'t> {
     text: &'t [u8],
     marks: &'t [u64],
+    cursor: Cursor,
 }
 
 /// Where passing over has come to.
@@ -125,6 +141,7 @@ const OBJECT: u64 = u64::from_le_bytes(*b"\":{\"\0\0\0\0");
 const TEXT: u64 = u64::from_le_bytes(*b"\":\"\0\0\0\0\0");
 const COLON: u64 = u64::from_le_bytes(*b"\":\0\0\0\0\0\0");
 const KEY: u64 = u64::from_le_bytes(*b"\",\"\0\0\0\0\0");
+const NEXT_OBJECT: u64 = u64::from_le_bytes(*b"\"},{\"\0\0\0");
 
 /// Whether the first `LENGTH` of eight bytes are these.
 #[inline(always)]
@@ -132,81 +149,107 @@ const fn starts<const LENGTH: u32>(eight: u64, with: u64) -> bool {
     (eight ^ with) << (64 - 8 * LENGTH) == 0
 }
 
-/// Behind the value that starts at `at`.
-fn value_end(json: Json<'_>, mut at: usize) -> Option<usize> {
-    // A bit for each container around, the innermost lowest: 1 for an object; above them all, a 1.
-    let mut stack = 1_u64;
-    loop {
-        let open = json.byte(at)?;
-        let mut spot = match open {
-            b'"' => Spot::Behind(json.string_end(at + 1)? + 1),
-            b'{' if json.byte(at + 1)? == b'}' => Spot::Behind(at + 2),
-            b'[' if json.byte(at + 1)? == b']' => Spot::Behind(at + 2),
-            b'{' => {
-                stack = within(stack, 1)?;
-                json.members(at + 1, &mut stack)?
-            }
-            b'[' => {
-                stack = within(stack, 0)?;
-                Spot::Value(at + 1)
-            }
-            _ => Spot::Behind(scalar_end(json.text, at)?),
-        };
-        at = loop {
-            let behind = match spot {
-                Spot::Value(at) => break at,
-                Spot::Behind(at) if stack == 1 => return Some(at),
-                Spot::Behind(at) => at,
-            };
-            let in_object = stack & 1 == 1;
-            spot = match json.byte(behind)? {
-                b',' if in_object => json.members(behind + 1, &mut stack)?,
-                b',' => Spot::Value(behind + 1),
-                b'}' if in_object => {
-                    stack >>= 1;
-                    Spot::Behind(behind + 1)
-                }
-                b']' if !in_object => {
-                    stack >>= 1;
-                    Spot::Behind(behind + 1)
-                }
-                _ => return None,
-            };
-        };
-    }
-}
-
 fn within(stack: u64, container: u64) -> Option<u64> {
     (stack >> MAX_DEPTH == 0).then_some(stack << 1 | container)
 }
 
+/// Whether the innermost container is an object in a list.
+#[inline(always)]
+const fn is_in_list(stack: u64) -> bool {
+    stack & 0b11 == 0b01
+}
+
 impl Json<'_> {
+    /// Behind the value that starts at `at`.
+    fn value_end(&mut self, mut at: usize) -> Option<usize> {
+        // A bit for each container around, the innermost lowest: 1 for an object; above them all, a 1.
+        let mut stack = 1_u64;
+        loop {
+            let open = self.byte(at)?;
+            let mut spot = match open {
+                b'"' => Spot::Behind(self.text_end()? + 1),
+                b'{' if self.byte(at + 1)? == b'}' => Spot::Behind(at + 2),
+                b'[' if self.byte(at + 1)? == b']' => Spot::Behind(at + 2),
+                b'{' => {
+                    stack = within(stack, 1)?;
+                    self.members(at + 1, &mut stack)?
+                }
+                b'[' => {
+                    stack = within(stack, 0)?;
+                    Spot::Value(at + 1)
+                }
+                _ => Spot::Behind(scalar_end(self.text, at)?),
+            };
+            at = loop {
+                let behind = match spot {
+                    Spot::Value(at) => break at,
+                    Spot::Behind(at) if stack == 1 => return Some(at),
+                    Spot::Behind(at) => at,
+                };
+                let in_object = stack & 1 == 1;
+                spot = match self.byte(behind)? {
+                    b',' if in_object => self.members(behind + 1, &mut stack)?,
+                    b',' => Spot::Value(behind + 1),
+                    b'}' if in_object => {
+                        stack >>= 1;
+                        Spot::Behind(behind + 1)
+                    }
+                    b']' if !in_object => {
+                        stack >>= 1;
+                        Spot::Behind(behind + 1)
+                    }
+                    _ => return None,
+                };
+            };
+        }
+    }
+
     #[inline(always)]
-    fn byte(self, at: usize) -> Option<u8> {
+    fn byte(&self, at: usize) -> Option<u8> {
         self.text.get(at).copied()
     }
 
     /// The eight bytes from `at` on, the first lowest; behind the end of the text are zeros.
     #[inline(always)]
-    fn eight(self, at: usize) -> Option<u64> {
+    fn eight(&self, at: usize) -> Option<u64> {
         let rest = self.text.get(at..)?;
         Some(match rest.first_chunk() {
             Some(eight) => u64::from_le_bytes(*eight),
-            None => rest
-                .iter()
-                .rev()
-                .fold(0, |word, b| word << 8 | u64::from(*b)),
+            None => few(rest),
         })
     }
 
-    /// At the closing quote of a string whose opening quote stands before `at`.
     #[inline(always)]
-    fn string_end(self, at: usize) -> Option<usize> {
-        let mut at = next_mark(self.marks, at)?;
+    fn next_mark(&mut self) -> Option<usize> {
+        self.cursor.next(self.marks)
+    }
+
+    /// At the closing quote of a text whose opening quote is the next mark.
+    #[inline(always)]
+    fn text_end(&mut self) -> Option<usize> {
+        self.next_mark()?;
+        let at = self.next_mark()?;
+        match self.byte(at)? {
+            b'"' => Some(at),
+            b'\\' => self.end_behind_escapes(at),
+            _ => None,
+        }
+    }
+
+    /// As [`Json::text_end`], from its first backslash on.
+    #[cold]
+    fn end_behind_escapes(&mut self, mut at: usize) -> Option<usize> {
         loop {
             match self.byte(at)? {
                 b'"' => return Some(at),
-                b'\\' => at = next_mark(self.marks, escape_end(self.text, at + 1)?)?,
+                b'\\' => {
+                    escape_end(self.text, at + 1)?;
+                    // These are marks of their own.
+                    if matches!(self.byte(at + 1)?, b'"' | b'\\') {
+                        self.next_mark()?;
+                    }
+                    at = self.next_mark()?;
+                }
                 _ => return None,
             }
         }
@@ -214,30 +257,36 @@ impl Json<'_> {
 
     /// Over the members of an object from a key on, as long as there is nothing but texts and objects.
     #[inline(always)]
-    fn members(self, at: usize, stack: &mut u64) -> Option<Spot> {
+    fn members(&mut self, at: usize, stack: &mut u64) -> Option<Spot> {
         if self.byte(at)? != b'"' {
             return None;
         }
-        let mut key = at + 1;
         loop {
-            let end = self.string_end(key)?;
+            let end = self.text_end()?;
             let next = self.eight(end)?;
             if starts::<6>(next, EMPTY_AND_KEY) {
-                key = end + 6;
             } else if starts::<3>(next, TEXT) {
-                let end = self.string_end(end + 3)?;
-                if !starts::<3>(self.eight(end)?, KEY) {
+                let end = self.text_end()?;
+                let next = self.eight(end)?;
+                let goes_on =
+                    starts::<3>(next, KEY) || starts::<5>(next, NEXT_OBJECT) && is_in_list(*stack);
+                if !goes_on {
                     return Some(Spot::Behind(end + 1));
                 }
-                key = end + 3;
             } else if starts::<4>(next, OBJECT) {
                 *stack = within(*stack, 1)?;
-                key = end + 4;
             } else {
                 return starts::<2>(next, COLON).then_some(Spot::Value(end + 2));
             }
         }
     }
+}
+
+/// Fewer than eight bytes, as [`Json::eight`] gives them.
+#[cold]
+fn few(bytes: &[u8]) -> u64 {
+    let bytes = bytes.iter().rev();
+    bytes.fold(0, |word, byte| word << 8 | u64::from(*byte))
 }
 
 /// Behind what stands behind a backslash. As with `serde_json`, half of a surrogate pair passes where
