@@ -64,11 +64,13 @@ impl BodyReader {
         }
     }
 
-    /// Reads a body; waits for its share of the budget until `shed`, and then throws it away.
+    /// Reads a body, until the deadline at most; waits for its share of the budget until `shed`, and
+    /// then throws it away.
     pub(super) async fn read(
         &self,
         request: Request<Body>,
         shed: Instant,
+        deadline: Instant,
     ) -> Result<WholeBody, Refusal> {
         let waits_for_us = request.headers().contains_key(EXPECT);
         let mut body = request.into_body();
@@ -92,7 +94,7 @@ impl BodyReader {
                 } else {
                     PATIENCE
                 };
-            let late = standstill.min(started + PATIENCE + pace);
+            let late = standstill.min(started + PATIENCE + pace).min(deadline);
             let frame = timeout_at(late, body.frame()).await;
             let frame = match frame.map_err(|_| Refusal::Slow)? {
                 None => break,

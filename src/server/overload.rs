@@ -88,7 +88,9 @@ fn rescue(metrics: &Metrics, error: &BoxError) -> Response {
         Some(Refusal::Broken(_)) => (StatusCode::BAD_REQUEST, [CLOSE], text).into_response(),
         Some(Refusal::NoMemory) => {
             metrics.shed.inc();
-            (StatusCode::TOO_MANY_REQUESTS, [retry("1")], text).into_response()
+            // On a new connection: another replica may have the memory.
+            let headers = [retry("1"), CLOSE];
+            (StatusCode::TOO_MANY_REQUESTS, headers, text).into_response()
         }
         Some(Refusal::Deadline) => {
             metrics.deadline_exceeded.inc();
@@ -172,8 +174,11 @@ where
     fn call(&mut self, request: Request<Body>) -> Answer {
         let ReadBody { layer, inner } = self.clone();
         Box::pin(async move {
-            let deadline = deadline(request.uri().query(), layer.request_timeout, Instant::now());
-            let body = layer.reader.read(request, deadline).await?;
+            let arrived = Instant::now();
+            let deadline = deadline(request.uri().query(), layer.request_timeout, arrived);
+            // So early that kube-apiserver, which pauses for a second, has the time to ask again.
+            let shed = arrived + (deadline - arrived) / 3;
+            let body = layer.reader.read(request, shed, deadline).await?;
             inner.oneshot(Read { body, deadline }).await
         })
     }
@@ -330,9 +335,13 @@ mod tests {
         let call = |size: usize, uri: &str| {
             tokio::spawn(stack.clone().oneshot(post(uri, vec![b'x'; size])))
         };
-        let (first, second) = (call(100 << 10, "/"), call(100 << 10, "/?timeout=4s"));
+        let started = Instant::now();
+        let (first, second) = (call(100 << 10, "/"), call(100 << 10, "/?timeout=5s"));
         let small: Vec<_> = (0..20).map(|_| call(10 << 10, "/")).collect();
-        assert_eq!(second.await.unwrap().unwrap().status(), 429);
+        let (status, retry, close, _) = parts(second.await.unwrap().unwrap()).await;
+        assert_eq!((status, &*retry, &*close), (429, "1", "close"));
+        // A third of four and a half: there is time for another try.
+        assert_eq!(started.elapsed().as_millis(), 1500);
         assert_eq!(first.await.unwrap().unwrap().status(), 200);
         for call in small {
             assert_eq!(call.await.unwrap().unwrap().status(), 200);

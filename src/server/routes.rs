@@ -12,7 +12,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post_service};
 use futures_util::future::Either;
-use http::header::{CONTENT_TYPE, HeaderName};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use http::{Method, StatusCode};
 use serde_json::json;
 use time::OffsetDateTime;
@@ -129,7 +129,11 @@ async fn answer(webhook: Arc<Webhook>, read: Read) -> Response {
         // The layer that catches panics shall see this one.
         Err(error) => match error.try_into_panic() {
             Ok(panic) => resume_unwind(panic),
-            Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+            // The process ends: another replica will know.
+            Err(_) => {
+                let again = [(RETRY_AFTER, "0"), (CONNECTION, "close")];
+                (StatusCode::SERVICE_UNAVAILABLE, again).into_response()
+            }
         },
     }
 }
