@@ -16,7 +16,7 @@
 //! at most the trust delay old: that is, by each configuration that was the current one at any moment
 //! within the trust delay, as if there were a kube-apiserver for every lateness. Excused is only what
 //! a person did:
-//! - A CA that a hand took out of a caBundle, until it is back in all of them; for a leaf that was
+//! - A CA that a hand took out of a caBundle, until it is back there; for a leaf that was
 //!   served or in the Secret when the hand came, or that came to be by what was seen just before.
 //! - A leaf that a hand put into the Secret, or that was made because a hand had damaged or deleted it
 //!   (or there was none yet, or it had ended), in a replica that had nothing else to serve that is
@@ -27,7 +27,8 @@
 //!
 //! No leader takes a CA out of a caBundle that `ca.crt` names, unless a hand was at the Secret since the
 //! leader looked. In the end the hand rests and a rotation is asked for, and it must end with a leaf that
-//! was not there before, and pruned.
+//! was not there before, and pruned, and then nothing is written any more; be it that all believe to lead,
+//! or one alone.
 //!
 //! That it bites is shown by mutants, each of which is caught by a story that goes well without it,
 //! and that all is reached by counting the writes.
@@ -304,25 +305,49 @@ impl Story {
         for process in &mut self.processes {
             process.leads = true;
         }
+        let (first, is_alone) = (self.dice.below(self.processes.len()), self.dice.one_in(2));
         for _ in 0..60 {
             self.world().ask();
-            self.world().pass(31);
-            self.look_at_all();
-            self.check()?;
-            for who in 0..self.processes.len() {
-                if !self.processes[who].may_lead() {
-                    continue;
-                }
-                while !self.processes[who].lead() {
-                    self.check()?;
-                }
-                self.check()?;
-            }
+            self.in_turns(first, is_alone)?;
             if self.is_over().is_ok() {
-                return Ok(());
+                return self.rest(first, is_alone);
             }
         }
         self.is_over()
+    }
+
+    /// Half a minute passes, and all who may lead do, or the first of them alone.
+    fn in_turns(&mut self, first: usize, is_alone: bool) -> Result<(), String> {
+        self.world().pass(31);
+        self.look_at_all();
+        self.check()?;
+        let count = self.processes.len();
+        for who in (first..first + count).map(|who| who % count) {
+            if !self.processes[who].may_lead() {
+                continue;
+            }
+            while !self.processes[who].lead() {
+                self.check()?;
+            }
+            self.check()?;
+            if is_alone {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is over stays so.
+    fn rest(&mut self, first: usize, is_alone: bool) -> Result<(), String> {
+        let before = self.world().written();
+        for _ in 0..2 {
+            self.in_turns(first, is_alone)?;
+        }
+        self.is_over()?;
+        match self.world().written() == before {
+            true => Ok(()),
+            false => Err("something was written though all was at rest".to_owned()),
+        }
     }
 
     /// Rotated and pruned.

@@ -22,9 +22,10 @@ struct Published {
     excused: Vec<Excuse>,
 }
 
-/// A CA that a hand took away, until it is back in every caBundle.
+/// A CA that a hand took out of a caBundle, until it is back there.
 #[derive(Clone, Copy)]
 struct Excuse {
+    hook: usize,
     ca: usize,
     /// When the hand came.
     at: u64,
@@ -282,6 +283,11 @@ impl World {
         pool::minted(now, self.minted).clone()
     }
 
+    /// How often anything was written.
+    pub(super) fn written(&self) -> u64 {
+        self.versions
+    }
+
     fn version(&mut self) -> String {
         self.versions += 1;
         self.versions.to_string()
@@ -311,15 +317,26 @@ impl World {
         let mut excused = last.map(|last| last.excused.clone()).unwrap_or_default();
         if by_hand {
             let needed = self.needed();
-            let before = last.iter().flat_map(|last| last.believed.iter().flatten());
-            let taken = before.chain(&needed).map(|ca| Excuse {
-                ca: *ca,
-                at: self.time,
-                is_needed: needed.contains(ca),
-            });
-            excused.extend(taken);
+            for hook in 0..self.hooks {
+                let before = last.and_then(|last| last.believed.get(hook));
+                if before == believed.get(hook) && before.is_some() {
+                    // The hand was at another one.
+                    continue;
+                }
+                let before = before.into_iter().flatten();
+                let taken = before.chain(&needed).map(|ca| Excuse {
+                    hook,
+                    ca: *ca,
+                    at: self.time,
+                    is_needed: needed.contains(ca),
+                });
+                excused.extend(taken);
+            }
         }
-        excused.retain(|excuse| !holds(&believed, excuse.ca));
+        excused.retain(|excuse| {
+            let cas = believed.get(excuse.hook);
+            cas.is_none_or(|cas| !cas.contains(&excuse.ca))
+        });
         self.published.push(Published {
             since: self.time,
             configuration,
@@ -655,8 +672,9 @@ impl World {
                 break;
             }
             until = one.since;
-            let is_believed = one.believed.iter().all(|cas| cas.contains(&leaf));
-            if !is_believed && !self.is_excused(index, serving) {
+            let hooks = one.believed.iter().enumerate();
+            let mut lacking = hooks.filter(|(_, cas)| !cas.contains(&leaf));
+            if lacking.any(|(hook, _)| !self.is_excused(index, hook, serving)) {
                 return Some(format!(
                     "the configuration since {} s does not believe it: {:?}",
                     one.since, one.believed
@@ -667,7 +685,7 @@ impl World {
     }
 
     /// See the head of `simulation` for what is excused.
-    fn is_excused(&self, index: usize, serving: &Serving) -> bool {
+    fn is_excused(&self, index: usize, hook: usize, serving: &Serving) -> bool {
         let (leaf, one) = (serving.leaf, &self.published[index]);
         let fresh = FRESH.as_secs();
         let soon = |at: u64| at..=at + UNDER_WAY;
@@ -675,7 +693,7 @@ impl World {
             let mut promoted = self.promoted.iter();
             let mut was_promoted =
                 || promoted.any(|(new, at)| *new == leaf && soon(excuse.at).contains(at));
-            excuse.ca == leaf
+            (excuse.hook, excuse.ca) == (hook, leaf)
                 && (excuse.is_needed || serving.since <= excuse.at + fresh || was_promoted())
         };
         let by_secret = |emergency: &Emergency| {
