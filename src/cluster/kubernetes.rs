@@ -185,13 +185,9 @@ impl Kubernetes {
         Self { pod, ..self }
     }
 
-    /// The same with a pair that files bring: the Secret is neither read nor written.
-    #[must_use]
-    pub fn with_files(self, files: watch_channel::Receiver<state::Secret>) -> Self {
-        Self {
-            files: Some(files),
-            ..self
-        }
+    /// Takes the pair from files: the Secret is neither read nor written.
+    pub fn set_files(&mut self, files: watch_channel::Receiver<state::Secret>) {
+        self.files = Some(files);
     }
 
     /// What the objects are called.

@@ -14,6 +14,8 @@ use crate::process::{Serve, refused};
 const PAIR: [&str; 4] = ["--tls-cert", "{dir}/tls.crt", "--tls-key", "{dir}/tls.key"];
 const CA: [&str; 2] = ["--tls-ca", "{dir}/ca.crt"];
 
+const REFUSED: &str = "imageswap_certificate_refused";
+
 type Spoil<'s> = &'s dyn Fn(&Path);
 
 fn start(pem: &Pem, args: &[&str]) -> Serve {
@@ -130,6 +132,7 @@ async fn a_bad_one_is_refused_with_a_sentence_and_the_last_good_one_stays() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     for (serve, ..) in &serves {
         assert_eq!(reloads(serve, "failed").await, 1.0, "{}", serve.log());
+        assert_eq!(metric(serve, REFUSED).await, 1.0, "{}", serve.log());
     }
     let next = pair();
     for (serve, ..) in &serves {
@@ -138,6 +141,7 @@ async fn a_bad_one_is_refused_with_a_sentence_and_the_last_good_one_stays() {
     }
     for (serve, ..) in &serves {
         turns(serve, &good, &next).await;
+        assert_eq!(metric(serve, REFUSED).await, 0.0, "{}", serve.log());
     }
 }
 

@@ -126,7 +126,28 @@ async fn files_with_a_ca_are_trusted_and_the_secret_is_left_alone() {
         assert!(serves(serve, &two).await);
         assert_eq!(failed(serve).await, 1.0);
     }
-    assert_eq!(bundle(&api), good);
+    // That its CA is believed, too, takes nothing away.
+    assert!(bundle(&api).contains(good.trim()));
+
+    // Files that can't be read at all are shown as well, for as long as that is so.
+    let key = files.path().join("tls.key");
+    let refused = async |is: f64| {
+        for serve in &replicas {
+            let refused = async || metric(serve, "imageswap_certificate_refused").await;
+            until(serve, "such a gauge", async || {
+                (refused().await - is).abs() < 0.5
+            })
+            .await;
+            assert!(serves(serve, &two).await);
+        }
+    };
+    refused(1.0).await;
+    write(files.path(), &two);
+    refused(0.0).await;
+    fs::rename(&key, files.path().join("away")).unwrap();
+    refused(1.0).await;
+    fs::rename(files.path().join("away"), &key).unwrap();
+    refused(0.0).await;
     assert_untouched(&api);
 }
 

@@ -32,11 +32,11 @@ pub(crate) fn files(world: &World) -> anyhow::Result<()> {
     };
     mount(world, &one)?;
     let patch = docs("**In files**", "```yaml", "```")?;
+    let ours = secret(&world.cluster)?["data"].clone();
     let (report, (patched, pods)) = under_load(world, || {
-        // By way of the Secret, so that its CA is believed before the first replica with files.
-        annotate(world, &one)?;
-        serves(world, &one)?;
+        // Who leads has no files yet, and does not know their CA.
         let patched = world.patched(&patch)?;
+        serves(world, &one)?;
         // From here on the Secret means nothing.
         patch_secret(&world.cluster, &data(&mixed))?;
         serves(world, &one)?;
@@ -63,10 +63,15 @@ pub(crate) fn files(world: &World) -> anyhow::Result<()> {
     }
     ensure!(names(world)? == pods, "other Pods");
     holds(world, &mixed)?;
-    // What those without files will serve.
-    patch_secret(&world.cluster, &data(&one))?;
-    drop(patched);
-    own_again(world)
+    // And back: those without files serve what is in the Secret.
+    patch_secret(&world.cluster, &json!({"data": ours}))?;
+    let (report, ()) = under_load(world, || {
+        drop(patched);
+        settled(&world.cluster)
+    })?;
+    say(format_args!("files taken away: {report}"));
+    ensure!(report.is_clean(), "{report}");
+    Status::outside(world)?.ensure(&[])
 }
 
 pub(crate) fn annotated(world: &World) -> anyhow::Result<()> {

@@ -105,13 +105,25 @@ impl Brought {
     }
 
     /// Hands the files on in the place of a Secret, as they change.
-    pub(super) fn feed(self, metrics: &Metrics, notices: &Notices) -> watch::Receiver<Secret> {
+    /// Tells, too, whether they can't be read: what was read before stays.
+    pub(super) fn feed(
+        self,
+        metrics: &Metrics,
+        notices: &Notices,
+    ) -> (watch::Receiver<Secret>, watch::Receiver<bool>) {
         metrics.from_files.set(1);
-        let (sender, receiver) = watch::channel(self.kind.secret(&self.parts, 0));
+        let (secret, secrets) = watch::channel(self.kind.secret(&self.parts, 0));
+        let (unreadable, is_unreadable) = watch::channel(false);
         let news = followed(self.follower, &self.kind);
-        let (metrics, notices) = (metrics.clone(), notices.clone());
-        tokio::spawn(feed(self.kind, news, sender, metrics, notices));
-        receiver
+        let feed = Feed {
+            kind: self.kind,
+            secret,
+            unreadable,
+            metrics: metrics.clone(),
+            notices: notices.clone(),
+        };
+        tokio::spawn(feed.follow(news));
+        (secrets, is_unreadable)
     }
 }
 
@@ -163,33 +175,39 @@ impl Kind {
 // === in a cluster ===
 
 /// What the files hold is judged by whoever serves it; see `certificate`.
-async fn feed(
+struct Feed {
     kind: Kind,
-    mut news: mpsc::Receiver<News>,
     secret: watch::Sender<Secret>,
+    unreadable: watch::Sender<bool>,
     metrics: Metrics,
     notices: Notices,
-) {
-    let mut read = 0;
-    while let Some(found) = news.recv().await {
-        read += 1;
-        match found {
-            Ok(parts) => {
-                secret.send_replace(kind.secret(&parts, read));
+}
+
+impl Feed {
+    async fn follow(self, mut news: mpsc::Receiver<News>) {
+        let mut read = 0;
+        while let Some(found) = news.recv().await {
+            read += 1;
+            self.unreadable.send_replace(found.is_err());
+            match found {
+                Ok(parts) => {
+                    self.secret.send_replace(self.kind.secret(&parts, read));
+                }
+                Err(why) => {
+                    let said = refuse(&self.metrics, &why, self.kind.source);
+                    self.notices.tell(Reason::CertificateRefused, said);
+                }
             }
-            Err(why) => notices.tell(
-                Reason::CertificateRefused,
-                refuse(&metrics, &why, kind.source),
-            ),
         }
     }
 }
 
-/// Counts and logs it. Returns what was said.
+/// Counts, shows and logs it. Returns what was said.
 fn refuse(metrics: &Metrics, why: &str, source: Source) -> String {
     let help = source.help_if_bad();
     let text = format!("a new certificate is refused, and the one in use stays: {why}; {help}");
     error!("{text}");
+    metrics.refused.set(1);
     metrics.reloads.with_label_values(&["failed"]).inc();
     text
 }
@@ -217,7 +235,10 @@ impl Local {
                 Err(_) => {}
             }
             match self.kind.judge(&parts) {
-                Ok(pair) if pair.certified.cert == serving.certified.cert => self.said = None,
+                Ok(pair) if pair.certified.cert == serving.certified.cert => {
+                    self.said = None;
+                    self.metrics.refused.set(0);
+                }
                 Ok(pair) => {
                     self.publish(&pair);
                     serving = pair;
@@ -247,6 +268,7 @@ impl Local {
 
     fn tell(&self, pair: &Pair) {
         show(pair, &self.metrics);
+        self.metrics.refused.set(0);
         self.metrics.reloads.with_label_values(&["ok"]).inc();
         let host = &self.kind.host;
         if !pair.is_valid_for(host) {

@@ -32,6 +32,9 @@ pub(super) const OTHERS: Duration = Duration::from_secs(2);
 /// How long such a look may take: what was seen before it must not be too old to act on.
 const ASKED: Duration = Duration::from_secs(4);
 
+/// How long the cluster may be silent before what was brought is served without having seen it.
+const SILENT: Duration = Duration::from_secs(5);
+
 /// Shows when the pair that is served ends.
 pub(super) fn show(pair: &Pair, metrics: &Metrics) {
     for (certificate, ends) in [("leaf", pair.not_after), ("ca", pair.ca_not_after)] {
@@ -47,22 +50,15 @@ pub(super) struct Served {
     pub(super) pair: Pair,
 }
 
-impl Served {
-    /// Serves a pair that was judged already.
-    pub(super) fn begin(pair: Pair, metrics: &Metrics) -> anyhow::Result<Self> {
-        let cert = ServingCert::new(&pair)?;
-        metrics.reloads.with_label_values(&["ok"]).inc();
-        show(&pair, metrics);
-        Ok(Self { cert, pair })
-    }
-}
-
 /// Serves what was seen once it is right and believed, for ever.
 pub(super) struct Replica<S> {
     /// What shows the other endpoints.
     pub(super) store: S,
     /// What a leaf must be valid for.
     pub(super) required: Vec<String>,
+    /// The pair that somebody brings, judged: it is served as any other, once it is believed by all
+    /// who call, but also if they can't be seen.
+    pub(super) brought: Option<Brought>,
     pub(super) trust_delay: Duration,
     /// Whether the caBundles are ours to write.
     pub(super) writes_bundles: bool,
@@ -81,6 +77,14 @@ pub(super) struct Replica<S> {
     pub(super) notices: Notices,
 }
 
+/// A pair that somebody brings, to begin with.
+#[derive(Debug)]
+pub(super) struct Brought {
+    pub(super) pair: Pair,
+    /// Whether the files can't be read now. What was read before stays in use.
+    pub(super) is_unreadable: watch::Receiver<bool>,
+}
+
 /// What was said last, so that it is said once.
 #[derive(Debug, Default)]
 struct Said {
@@ -92,6 +96,18 @@ struct Said {
 impl<S: Store> Replica<S> {
     pub(super) async fn follow(&self) -> Infallible {
         let (mut seen, mut said) = (self.seen.clone(), Said::default());
+        if let Some(brought) = &self.brought
+            && self.serving.borrow().is_none()
+        {
+            if timeout(SILENT, seen.wait_for(Option::is_some))
+                .await
+                .is_err()
+            {
+                warn!("the cluster can't be seen; serving what was brought all the same");
+                self.publish(brought.pair.clone());
+            }
+            seen.mark_changed();
+        }
         let mut others = None;
         let waiting = Sparingly::new(WAITING);
         let mut look_at = None;
@@ -146,11 +162,17 @@ impl<S: Store> Replica<S> {
             others,
         };
         let choice = choose(&view, pair, moment);
+        let is_unreadable = |brought: &Brought| *brought.is_unreadable.borrow();
         let is_bad = matches!(choice, Choice::Bad(_));
-        self.metrics.refused.set(i64::from(is_bad));
+        let is_refused = is_bad || self.brought.as_ref().is_some_and(is_unreadable);
+        self.metrics.refused.set(i64::from(is_refused));
         let mut rest = Rest::News;
         match choice {
-            Choice::Publish(pair) => self.publish(pair, observed),
+            Choice::Publish(pair) => {
+                if self.publish(pair) {
+                    self.keep(observed);
+                }
+            }
             Choice::Same => {
                 said.refused = None;
                 self.keep(observed);
@@ -226,7 +248,8 @@ impl<S: Store> Replica<S> {
         }
     }
 
-    fn publish(&self, pair: Pair, observed: &Observed) {
+    /// Whether it is served now.
+    fn publish(&self, pair: Pair) -> bool {
         let served = self.serving.borrow().clone();
         let published = match served {
             Some(Served { cert, .. }) => cert.publish(&pair).map(|()| cert),
@@ -237,10 +260,13 @@ impl<S: Store> Replica<S> {
                 info!(not_after = %pair.not_after, "serving a new certificate");
                 self.metrics.reloads.with_label_values(&["ok"]).inc();
                 show(&pair, &self.metrics);
-                self.keep(observed);
                 self.serving.send_replace(Some(Served { cert, pair }));
+                true
             }
-            Err(error) => error!(%error, "can't serve the new certificate"),
+            Err(error) => {
+                error!(%error, "can't serve the new certificate");
+                false
+            }
         }
     }
 }
@@ -389,6 +415,7 @@ mod tests {
             store: Rival(one.leaf().unwrap()),
             believed,
             again: again.clone(),
+            brought: None,
             required: vec!["imageswap.ns.svc".to_owned()],
             trust_delay: std::time::Duration::from_secs(60),
             writes_bundles: true,

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use super::args::Args;
 use super::brought::Brought;
-use super::certificate::{OTHERS, Replica, Served, ask};
+use super::certificate::{self, OTHERS, Replica, Served, ask};
 use super::tasks::supervise;
 use crate::cluster::Seen;
 use crate::cluster::claim::{Claim, while_held};
@@ -29,6 +29,9 @@ use crate::rotation::replica;
 use crate::server::tls::ServingCert;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::notices::{Inbox, Notices};
+
+/// So long who brings a pair waits for it to be believed before it works on that itself.
+const LEADERLESS: Duration = Duration::from_secs(2);
 
 /// A cluster that is worked with.
 pub(super) struct Cluster {
@@ -56,15 +59,22 @@ impl Cluster {
         info!(namespace = names.namespace, identity, "joining the cluster");
         let cluster = Kubernetes::new(place, names, identity, metrics.clone(), &clock).await?;
         let mut cluster = cluster.with_pod(args.pod());
-        // What is brought is served at once, whatever becomes of the API.
-        let mut first = None;
-        if let Some(brought) = brought {
-            first = Some(Served::begin(brought.pair.clone(), metrics)?);
-            cluster = cluster.with_files(brought.feed(metrics, &notices));
-        }
+        let patience = 2 * args.lease_time;
+        let mut alone = patience;
+        let brought = brought.map(|brought| {
+            // Who leads may have no files, and does not know this CA.
+            alone = LEADERLESS;
+            let pair = brought.pair.clone();
+            let (files, is_unreadable) = brought.feed(metrics, &notices);
+            cluster.set_files(files);
+            certificate::Brought {
+                pair,
+                is_unreadable,
+            }
+        });
         let election = Election::new(&cluster, args.lease_time)?;
         let (seen_sender, seen) = watch::channel(None);
-        let (serving_sender, serving) = watch::channel(first);
+        let (serving_sender, serving) = watch::channel(None);
         let (kept, served) = watch::channel(None);
         let (believed_sender, believed) = watch::channel(Belief::default());
         let (claim_sender, claims) = watch::channel(Claim::default());
@@ -74,6 +84,7 @@ impl Cluster {
         let replica = Replica {
             store: cluster.clone(),
             again: again.clone(),
+            brought,
             required: policy.required.clone(),
             trust_delay: policy.trust_delay,
             writes_bundles: policy.writes_bundles,
@@ -108,7 +119,6 @@ impl Cluster {
         });
         let counted = metrics.clone();
         tokio::spawn(async move { supervise("certificate", &counted, || replica.follow()).await });
-        let patience = 2 * args.lease_time;
         let (counted, standing) = (metrics.clone(), serving.clone());
         let election = tokio::spawn(async move {
             let run = || async {
@@ -125,7 +135,7 @@ impl Cluster {
         let counted = metrics.clone();
         let (helper, waiting) = (Arc::clone(&driver), serving.clone());
         let rescue = tokio::spawn(async move {
-            let work = || rescue(&helper, waiting.clone(), patience);
+            let work = || rescue(&helper, waiting.clone(), alone);
             supervise("rescue", &counted, work).await
         });
         let counted = metrics.clone();
@@ -191,8 +201,9 @@ async fn may_lead(
 }
 
 /// Does the leader's work without leading, if there is still nothing to serve after this long. The
-/// leader may be one that serves files and so does not care for the Secret, or the Lease may be out
-/// of order; and it takes no leader to do the work: two can only conflict.
+/// leader may be one that serves files and so does not care for the Secret, or one that does not know
+/// those that were brought here, or the Lease may be out of order; and it takes no leader to do the
+/// work: two can only conflict.
 async fn rescue(
     driver: &Driver<Kubernetes>,
     mut serving: watch::Receiver<Option<Served>>,
@@ -202,7 +213,7 @@ async fn rescue(
         .await
         .is_ok();
     if !served {
-        warn!("no leader has made a certificate for {patience:?}; working on it without leading");
+        warn!("there is nothing to serve after {patience:?}; working on it without leading");
         let told = Notify::new();
         tokio::select! {
             () = driver.run(&told) => {}

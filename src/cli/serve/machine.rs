@@ -48,6 +48,7 @@ pub(super) fn start(args: &Args, dir: &StateDir, metrics: &Metrics) -> anyhow::R
     let replica = Replica {
         // The directory is looked at all the time.
         again: Arc::default(),
+        brought: None,
         required: policy.required.clone(),
         trust_delay: policy.trust_delay,
         writes_bundles: policy.writes_bundles,

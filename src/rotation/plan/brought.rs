@@ -1,10 +1,12 @@
 //! The plan where somebody else brings the pair: nothing is minted, nothing is taken away, and
 //! whatever is wrong with the pair is said and left alone.
 //!
-//! 1. The pair is wrong (not its key, no chain to its CA, other names, ended) → *Wait*: whoever
-//!    brings it must correct it. The caBundle stays, too: of a CA and a leaf that do not fit
-//!    together, nobody knows which one is meant.
-//! 2. Its CA is known, and a caBundle lacks it → *Trust*, as for a pair of our own.
+//! 1. The leaf leads to no CA that was brought, or has ended → *Wait*: whoever brings it must correct
+//!    it. The caBundle stays, too: of a CA and a leaf that do not fit together, nobody knows which one
+//!    is meant.
+//! 2. Its CA is known, and a caBundle lacks it → *Trust*, as for a pair of our own; also if the pair
+//!    is wrong in another way (not its key, other names): replicas serve the one before it, which most
+//!    likely needs the same CA.
 //! 3. Else *Wait*.
 
 use time::Duration;
@@ -29,15 +31,20 @@ pub(super) fn plan(eyes: &Eyes<'_>, secret: &Secret) -> Plan {
             let reason = format!("{name} is right until the leaf ends, {}", pair.not_after);
             wait(pair.not_after, reason)
         }),
-        // CA and leaf fit together.
-        Err(flaw @ Flaw::NotYet(begins)) => trusted().unwrap_or_else(|| {
-            let reason = format!("{name} can't be served: {flaw}");
-            attention(begins, reason)
-        }),
         Err(flaw) => {
-            let help = secret.source.help_if_bad();
-            let reason = format!("{name} can't be served: {flaw}; {help}");
-            attention(eyes.now + LOOK, reason)
+            // Found where CA and leaf had been found to fit together.
+            let fits = matches!(flaw, Flaw::NotYet(_) | Flaw::KeyMismatch | Flaw::Name(_));
+            let trust = fits.then(trusted).flatten();
+            trust.unwrap_or_else(|| match flaw {
+                Flaw::NotYet(begins) => {
+                    attention(begins, format!("{name} can't be served: {flaw}"))
+                }
+                _ => {
+                    let help = secret.source.help_if_bad();
+                    let reason = format!("{name} can't be served: {flaw}; {help}");
+                    attention(eyes.now + LOOK, reason)
+                }
+            })
         }
     }
 }
@@ -135,21 +142,24 @@ mod tests {
             key: key.to_owned(),
             ca: ca.to_owned(),
         });
-        for (pem, part, is_flaw_alone) in [
-            (&no_chain, "holds no certificate", true),
-            (&no_ca, "ca.crt holds no certificate", false),
-            (&wrong_key, "not the key", true),
-            (&wrong_ca, "does not lead to a CA", false),
-            (ended, "CertExpired", true),
-            (elsewhere, "not valid for imageswap.ns.svc", true),
+        for (pem, part, is_flaw_alone, fits) in [
+            (&no_chain, "holds no certificate", true, false),
+            (&no_ca, "ca.crt holds no certificate", false, false),
+            (&wrong_key, "not the key", true, true),
+            (&wrong_ca, "does not lead to a CA", false, false),
+            (ended, "CertExpired", true, false),
+            (elsewhere, "not valid for imageswap.ns.svc", true, true),
         ] {
             for source in [Source::Annotated, Source::Files, Source::FilesAlone] {
                 for live in [None, Some(""), Some("rubbish"), Some(&*other.ca)] {
                     let Plan { step, reason } = planned(pem, source, live);
+                    let is_trusted = fits && source != Source::FilesAlone && live.is_some();
                     let (until, needs) = match step {
                         Step::Wait { until, needs } => (until, needs),
+                        Step::Trust(_) if is_trusted => continue,
                         other => panic!("{other:?}: {reason}"),
                     };
+                    assert!(!is_trusted, "{reason}");
                     if source != Source::FilesAlone || is_flaw_alone {
                         assert_eq!(until, NOW + LOOK, "{reason}");
                         assert_eq!(needs, Needs::Attention, "{reason}");
