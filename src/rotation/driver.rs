@@ -15,7 +15,7 @@ use super::belief::Belief;
 use super::clock::{Clock, Moment};
 use super::plan::{Endpoint, Known, Needs, Plan, Policy, Step, plan};
 use super::repairs::Repairs;
-use super::state::Observed;
+use super::state::{Hook, Observed};
 use super::write::{Change, Failure, Next, Write};
 use crate::pki::{self, Bundle, KeyPem, MintError, Pem};
 use crate::telemetry::logs::Sparingly;
@@ -194,7 +194,8 @@ impl<S: Store> Driver<S> {
         let steps = &self.metrics.rotation_steps;
         steps.with_label_values(&[name, result]).inc();
         if done.is_ok() {
-            self.remember(memory, name, &write, &reason, now);
+            let secret = observed.secret.as_ref().map(|found| &*found.version);
+            self.remember(memory, &write, (name, &reason), secret, now);
         }
         done.map(|()| None)
     }
@@ -282,25 +283,42 @@ impl<S: Store> Driver<S> {
         Ok(Pem { ca, ..pem })
     }
 
-    fn remember(&self, memory: &mut Memory, name: &str, write: &Write, reason: &str, now: Moment) {
+    /// `secret` is the version of the Secret by which it was written.
+    fn remember(
+        &self,
+        memory: &mut Memory,
+        write: &Write,
+        (name, reason): (&str, &str),
+        secret: Option<&str>,
+        now: Moment,
+    ) {
         memory.said.clear();
-        let bundles_of = match write {
-            Write::Bundles { version, .. } => Some(version.as_str()),
-            Write::Create(_) | Write::Change { .. } => None,
-        };
-        if name != "trust" {
+        match write {
+            Write::Bundles { version, hooks } if name == "trust" => {
+                let secret = secret.unwrap_or_default();
+                if memory.repairs.wrote(now.steady, version, secret) {
+                    self.tell_repair(hooks, reason);
+                }
+            }
             // After a change of the Secret, the caBundles will have to change.
-            memory.repairs.saw(bundles_of);
-            self.tell(name, write, reason);
-        } else if memory
-            .repairs
-            .wrote(now.steady, bundles_of.unwrap_or_default())
-        {
-            self.metrics.bundle_repairs.inc();
-            let note = format!("{reason}, though it did: somebody overwrote it; written again");
-            warn!("{note}");
-            self.notices.tell(Reason::TrustRepaired, note);
+            Write::Create(_) | Write::Change { .. } => {
+                memory.repairs.saw(None);
+                self.tell(name, write, reason);
+            }
+            Write::Bundles { version, .. } => {
+                memory.repairs.saw(Some(version));
+                self.tell(name, write, reason);
+            }
         }
+    }
+
+    /// Tells who overwrote the caBundles, as far as that is known.
+    fn tell_repair(&self, hooks: &[Hook], reason: &str) {
+        let manager = hooks.iter().find_map(|hook| hook.manager.as_deref());
+        self.metrics.repaired(manager);
+        let note = format!("{reason}, though it did: somebody overwrote it; written again");
+        warn!("{note}");
+        self.notices.tell(Reason::TrustRepaired, note);
     }
 
     /// Tells what an operator should see. Not each step: to stage a pair is only the begin of a
@@ -335,7 +353,11 @@ impl<S: Store> Driver<S> {
 
     fn show(&self, step: &Step) {
         let shown = match step {
-            // Not at rest: an endpoint that is in the way for long is somebody's business.
+            // Not at rest: what is in the way for long is somebody's business.
+            Step::Wait {
+                needs: Needs::Belief,
+                ..
+            } => "promote",
             Step::Wait {
                 needs: Needs::Endpoints | Needs::Pruning,
                 ..
@@ -363,7 +385,9 @@ impl Memory {
         self.said = kind;
         match needs {
             Needs::Attention => warn!(step, reason, "rotation"),
-            Needs::Nothing | Needs::Endpoints | Needs::Pruning => info!(step, reason, "rotation"),
+            Needs::Nothing | Needs::Belief | Needs::Endpoints | Needs::Pruning => {
+                info!(step, reason, "rotation");
+            }
         }
     }
 }

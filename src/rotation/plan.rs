@@ -198,6 +198,8 @@ pub enum Step {
 pub enum Needs {
     /// Nothing.
     Nothing,
+    /// That every kube-apiserver has had the time to learn the CA of a staged pair.
+    Belief,
     /// What the endpoints serve.
     Endpoints,
     /// That all endpoints serve the leaf, and are seen to.

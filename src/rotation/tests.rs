@@ -389,6 +389,16 @@ fn plan_after(
     observed: &Observed,
     served: Option<&Pem>,
     endpoints: &[Endpoint],
+    when: (OffsetDateTime, bool, Steady),
+) -> Plan {
+    plan_by(&policy(), observed, served, endpoints, when)
+}
+
+fn plan_by(
+    policy: &Policy,
+    observed: &Observed,
+    served: Option<&Pem>,
+    endpoints: &[Endpoint],
     (wall, is_told, passed): (OffsetDateTime, bool, Steady),
 ) -> Plan {
     let mut belief = Belief::default();
@@ -402,7 +412,7 @@ fn plan_after(
         endpoints: Some(endpoints),
         is_told,
     };
-    plan(observed, &known, &policy(), wall)
+    plan(observed, &known, policy, wall)
 }
 
 fn endpoint(leaf: Result<&Pem, &str>) -> Endpoint {
@@ -452,6 +462,27 @@ fn no_ca_goes_that_an_endpoint_may_need() {
         let passed = (NOW, true, Steady::from_secs(passed));
         let Plan { step, reason } =
             plan_after(&seen, Some(good), std::slice::from_ref(&ours), passed);
+        assert_eq!(step.name(), name, "{reason}");
+    }
+    // Where somebody else copies `ca.crt` into the caBundles, that is so for it.
+    let theirs = Policy {
+        writes_bundles: false,
+        ..policy()
+    };
+    let wide = Secret {
+        ca: Some(bundle(&[good, other])),
+        ..secret(good)
+    };
+    let seen = observed(Some(wide), Some(&[bundle(&[good, other])]));
+    for (policy, passed, name) in [
+        (&policy(), 0, "prune"),
+        (&theirs, 0, "wait"),
+        (&theirs, 5, "wait"),
+        (&theirs, 6, "prune"),
+    ] {
+        let passed = (NOW, true, Steady::from_secs(passed));
+        let endpoints = std::slice::from_ref(&ours);
+        let Plan { step, reason } = plan_by(policy, &seen, Some(good), endpoints, passed);
         assert_eq!(step.name(), name, "{reason}");
     }
     // A CA counts as ended when it surely is.

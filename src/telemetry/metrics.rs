@@ -20,6 +20,9 @@ const BUCKETS: [f64; 14] = [
     10.0,
 ];
 
+/// Of so many managers of the caBundle each is counted by itself.
+const MANAGERS: usize = 10;
+
 /// What every name begins with.
 const PREFIX: &str = "imageswap";
 
@@ -99,8 +102,9 @@ pub struct All {
     pub rotation_steps: IntCounterVec,
     /// 1 for the `step` that this replica found to be next when it last led.
     pub rotation_step: IntGaugeVec,
-    /// Times that a caBundle which had been right was found changed, and written again.
-    pub bundle_repairs: IntCounter,
+    /// Times that a caBundle which had been right was found changed, and written again, by the
+    /// `manager` of the field who did; see [`Metrics::repaired`].
+    pub bundle_repairs: IntCounterVec,
     /// Calls of the Kubernetes API that failed, by `object`.
     pub cluster_errors: IntCounterVec,
     /// Tasks that ended or panicked and were started again, by `task`.
@@ -216,9 +220,10 @@ impl Metrics {
                 "1 for the step that this replica found to be next when it last led",
                 "step",
             )?,
-            bundle_repairs: new.counter(
+            bundle_repairs: new.counters(
                 "ca_bundle_repairs_total",
                 "Times that a caBundle which had been right was found changed, and written again",
+                &["manager"],
             )?,
             cluster_errors: new.counters(
                 "cluster_errors_total",
@@ -251,6 +256,23 @@ impl Metrics {
     /// Every metric, by its name.
     pub fn catalogue(&self) -> &[Exported] {
         &self.catalogue
+    }
+
+    /// Counts that a caBundle was written again which a manager of fields had overwritten, if one owns
+    /// it. Whoever may write there could call itself anything: of the first few each has a series.
+    pub fn repaired(&self, manager: Option<&str>) {
+        let manager = manager.unwrap_or("nobody");
+        let families = self.bundle_repairs.collect();
+        let mut labels = families
+            .iter()
+            .flat_map(|family| family.get_metric())
+            .flat_map(|metric| metric.get_label());
+        let is_known = labels.clone().any(|label| label.value() == manager);
+        let manager = match labels.nth(MANAGERS - 1) {
+            Some(_) if !is_known => "another",
+            _ => manager,
+        };
+        self.bundle_repairs.with_label_values(&[manager]).inc();
     }
 
     /// All of it in Prometheus' text format.
@@ -352,6 +374,24 @@ mod tests {
         assert!(
             text.lines()
                 .all(|line| line.starts_with('#') || line.starts_with("imageswap_"))
+        );
+    }
+
+    #[test]
+    fn of_managers_only_a_few_have_a_series_of_their_own() {
+        let metrics = Metrics::new().unwrap();
+        metrics.repaired(None);
+        for round in 0..2 {
+            for name in 0..MANAGERS + 5 {
+                metrics.repaired(Some(&format!("tool-{name}")));
+            }
+            let count = |manager: &str| metrics.bundle_repairs.with_label_values(&[manager]).get();
+            let all = [count("nobody"), count("tool-8"), count("another")];
+            assert_eq!(all, [1, round + 1, 6 * (round + 1)]);
+        }
+        assert_eq!(
+            metrics.bundle_repairs.collect()[0].get_metric().len(),
+            MANAGERS + 1
         );
     }
 }

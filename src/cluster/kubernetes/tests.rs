@@ -425,7 +425,8 @@ async fn who_overwrote_the_ca_bundle_is_told_and_a_changed_secret_is_nobodys_fau
         told[1].note.contains("ours (last written by someone)"),
         "{told:?}"
     );
-    assert_eq!(driver.metrics.bundle_repairs.get(), 1);
+    let repairs = &driver.metrics.bundle_repairs;
+    assert_eq!(repairs.with_label_values(&["someone"]).get(), 1);
     let live = api.object(CONFIGURATION).unwrap();
     let bundle = live["webhooks"][1]["clientConfig"]["caBundle"].to_string();
     let secret = api.object(SECRET).unwrap()["data"]["ca.crt"].to_string();

@@ -25,27 +25,34 @@ pub(super) fn plan(eyes: &Eyes<'_>, secret: &Secret, pair: &Pair) -> Option<Plan
         Ok(removable) => removable,
         Err(plan) => return Some(*plan),
     };
+    let wait = too_early(eyes, pair, &removable, &reason);
+    let prune = |write| Plan {
+        step: Step::Prune(write),
+        reason,
+    };
     if let Some(write) = in_secret(secret, &ca, &removable) {
-        let step = Step::Prune(write);
-        return Some(Plan { step, reason });
+        // Whoever copies `ca.crt` into the caBundles takes away there what goes from here.
+        let wait = wait.filter(|_| !eyes.policy.writes_bundles);
+        return Some(wait.unwrap_or_else(|| prune(write)));
     }
     let write = in_hooks(configuration?, &removable)?;
-    // A replica may be about to act on a Secret that it saw before, and one that the cluster has
-    // just forgotten may still be called.
+    Some(wait.unwrap_or_else(|| prune(write)))
+}
+
+/// What to wait for before a caBundle may lose these CAs: a replica may be about to act on a Secret that
+/// it saw before, and one that the cluster has just forgotten may still be called.
+fn too_early(eyes: &Eyes<'_>, pair: &Pair, removable: &Bundle, reason: &str) -> Option<Plan> {
     let (belief, policy) = (eyes.known.belief, eyes.policy);
     let is_ended = removable.is_same(&removable.clone().ended(eyes.surely()));
     let unsettled = policy.settled.saturating_sub(belief.unchanged());
     let served = belief.served_by_all(pair.leaf());
     let left = policy.shown.saturating_sub(served).max(unsettled);
-    if !left.is_zero() && !is_ended {
-        let reason = format!("{reason}, and has been seen to for {} s", served.as_secs());
-        let until = eyes.now + Duration::try_from(left).unwrap_or(SOON);
-        return Some(wait_for(Needs::Pruning, until, reason));
+    if left.is_zero() || is_ended {
+        return None;
     }
-    Some(Plan {
-        step: Step::Prune(write),
-        reason,
-    })
+    let reason = format!("{reason}, and has been seen to for {} s", served.as_secs());
+    let until = eyes.now + Duration::try_from(left).unwrap_or(SOON);
+    Some(wait_for(Needs::Pruning, until, reason))
 }
 
 /// Which of the CAs may go, and why. If none may, what to do instead.

@@ -5,7 +5,7 @@ use std::time::Duration as Steady;
 use time::Duration;
 
 use super::repair::promotion;
-use super::{Eyes, KEPT, Plan, SOON, Step, attention, wait};
+use super::{Eyes, KEPT, Needs, Plan, SOON, Step, attention, wait_for};
 use crate::pki::{self, Flaw, Pair};
 use crate::rotation::state::Secret;
 
@@ -41,7 +41,7 @@ fn promote(eyes: &Eyes<'_>, secret: &Secret, pair: &Pair, next: &Pair) -> Plan {
     // kube-apiservers know the old CA alone. A leaf that ends is another matter, see `repair`.
     if eyes.observed.hooks().is_empty() {
         let reason = "there is no webhook that could trust the staged pair";
-        return wait(eyes.now + SOON, reason.to_owned());
+        return wait_for(Needs::Belief, eyes.now + SOON, reason.to_owned());
     }
     let delay = eyes.policy.trust_delay;
     let Some(held) = eyes.known.belief.held(next, eyes.now) else {
@@ -50,7 +50,7 @@ fn promote(eyes: &Eyes<'_>, secret: &Secret, pair: &Pair, next: &Pair) -> Plan {
         } else {
             "the caBundle does not trust the staged pair; whoever writes it must add all of ca.crt"
         };
-        return wait(eyes.now + SOON, reason.to_owned());
+        return wait_for(Needs::Belief, eyes.now + SOON, reason.to_owned());
     };
     let seconds = held.as_secs();
     // Later than that, the one that is served is of no use, however fast the clock is.
@@ -61,7 +61,8 @@ fn promote(eyes: &Eyes<'_>, secret: &Secret, pair: &Pair, next: &Pair) -> Plan {
             "the staged pair has been trusted for {seconds} s; promoting it in {} s",
             left.as_secs() + 1
         );
-        return wait(eyes.now + Duration::try_from(left).unwrap_or(SOON), reason);
+        let until = eyes.now + Duration::try_from(left).unwrap_or(SOON);
+        return wait_for(Needs::Belief, until, reason);
     }
     Plan {
         step: Step::Promote(promotion(secret)),

@@ -40,6 +40,8 @@ fn reason(hooks: &[Hook]) -> String {
         .iter()
         .map(|hook| match &hook.manager {
             Some(manager) => format!("{} (last written by {manager})", hook.name),
+            // Nobody owns a field that was removed.
+            None if hook.bundle.is_empty() => format!("{} (it is empty)", hook.name),
             None => hook.name.clone(),
         })
         .collect();
