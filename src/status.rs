@@ -5,11 +5,13 @@
 
 pub mod pre;
 mod quantity;
+mod rotation;
 
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+pub use self::rotation::{Rotation, rotation};
 use crate::pki::{Bundle, Served};
 use crate::rotation::source::Source;
 use crate::rotation::state::Observed;
@@ -111,6 +113,8 @@ pub struct Report {
     pub namespace: String,
     /// The leader, if there is one.
     pub leader: Option<Leader>,
+    /// What comes next in the life of the certificate, and why.
+    pub rotation: Rotation,
     /// What is in the Secret, or what is served of files.
     pub certificate: Option<Certificate>,
     /// The webhooks that call the Service.
@@ -128,7 +132,7 @@ pub struct Leader {
     pub holder: String,
     /// Since when, RFC 3339.
     pub since: Option<String>,
-    /// The step of the rotation that it finds to be next.
+    /// The step of the rotation that it finds to be next, by its metrics.
     pub step: Option<String>,
 }
 
@@ -193,6 +197,7 @@ pub fn report(facts: &Facts) -> Report {
             .all(|finding| finding.severity == Severity::Note),
         namespace: facts.namespace.clone(),
         leader: leader(facts),
+        rotation: rotation(facts),
         certificate: leaf.as_ref().and_then(|leaf| certificate(leaf, facts.now)),
         webhooks: webhooks(facts, leaf.as_ref()),
         replicas: facts
@@ -276,11 +281,7 @@ fn from_files(facts: &Facts, findings: &mut Vec<Finding>) -> Option<Served> {
             );
         }
     }
-    let leaves = facts
-        .replicas
-        .iter()
-        .filter_map(|it| it.served.as_ref().ok());
-    let leaf = leaves.min_by_key(|leaf| leaf.not_after())?;
+    let leaf = facts.leaves().min_by_key(|leaf| leaf.not_after())?;
     if let Some(not_after) = leaf.not_after() {
         let help = "renew it where it comes from (docs/install.md)";
         ends_found(facts, not_after, help, findings);
@@ -328,7 +329,7 @@ fn webhooks_found(facts: &Facts, leaf: Option<&Served>, findings: &mut Vec<Findi
                 findings,
                 ("ca-bundle-empty", Error),
                 format!("the caBundle of {name} is empty: Pods are refused"),
-                "the leader fills it within seconds; if it does not, its log says why",
+                facts.help_if_not_trusted(),
             );
         } else if let Some(Err(why)) = leaf.map(|leaf| leaf.verify(&bundle, &facts.host, facts.now))
         {
@@ -339,18 +340,14 @@ fn webhooks_found(facts: &Facts, leaf: Option<&Served>, findings: &mut Vec<Findi
                     "the caBundle of {name} does not believe {}: {why}",
                     facts.whose()
                 ),
-                "the leader repairs it within seconds, unless another tool writes it, too",
+                facts.help_if_not_trusted(),
             );
         }
     }
 }
 
 fn leader_found(facts: &Facts, findings: &mut Vec<Finding>) {
-    let is_led = facts
-        .lease
-        .as_ref()
-        .is_some_and(|lease| lease.is_held(facts.now));
-    if !is_led {
+    if !facts.is_led() {
         finding(
             findings,
             ("leader-none", Warning),
@@ -392,7 +389,7 @@ fn replicas_found(facts: &Facts, leaf: Option<&Served>, findings: &mut Vec<Findi
                         findings,
                         ("replica-untrusted", Error),
                         format!("{pod} serves a leaf that is not believed: {why}"),
-                        "it takes the Secret's leaf once the caBundle believes it; its log says more",
+                        facts.help_if_not_trusted(),
                     );
                 }
                 if leaf.is_some_and(|leaf| leaf != served) {
@@ -510,15 +507,10 @@ fn seen(replica: &Replica, facts: &Facts) -> Seen {
         ready: replica.is_ready,
         leaf: served.map(Served::fingerprint),
         not_after: served.and_then(Served::not_after).map(rfc3339),
-        trusted: served.is_some_and(|served| is_trusted(served, facts)),
+        trusted: served.is_some_and(|served| facts.believes(served)),
         maps: page.and_then(|page| page.maps.clone()),
         version: page.and_then(|page| page.version.clone()),
     }
-}
-
-/// No webhook, no belief; but nothing that refuses it, either.
-fn is_trusted(served: &Served, facts: &Facts) -> bool {
-    !facts.observed.hooks().is_empty() && distrust(served, facts).is_none()
 }
 
 /// Why some webhook would refuse it.
@@ -530,10 +522,48 @@ fn distrust(served: &Served, facts: &Facts) -> Option<String> {
 }
 
 impl Facts {
+    /// Whether somebody leads.
+    pub fn is_led(&self) -> bool {
+        let lease = self.lease.as_ref();
+        lease.is_some_and(|lease| lease.is_held(self.now))
+    }
+
     /// Whether files are served, and the Secret means nothing. Replicas alone know.
-    fn is_from_files(&self) -> bool {
+    pub fn is_from_files(&self) -> bool {
         let mut pages = self.replicas.iter().filter_map(|it| it.page.as_ref().ok());
         pages.any(|page| page.is_from_files)
+    }
+
+    /// What handshakes showed.
+    fn leaves(&self) -> impl Iterator<Item = &Served> {
+        self.replicas
+            .iter()
+            .filter_map(|it| it.served.as_ref().ok())
+    }
+
+    /// Whether every webhook believes it. No webhook, no belief; but nothing that refuses it, either.
+    fn believes(&self, served: &Served) -> bool {
+        !self.observed.hooks().is_empty() && distrust(served, self).is_none()
+    }
+
+    /// What to do about a caBundle that does not believe whom it should.
+    fn help_if_not_trusted(&self) -> &'static str {
+        let secret = self.observed.secret.as_ref();
+        let source = secret.map(|found| found.source).unwrap_or_default();
+        match (self.is_from_files(), source) {
+            (true, _) => {
+                "with --tls-ca and without --patch-ca-bundle false the leader writes it within seconds, \
+                 and its log says what is in the way; else whoever injects it must (docs/install.md)"
+            }
+            (false, Source::Minted) => {
+                "the leader writes it within seconds, and its log says what is in the way; with \
+                 --patch-ca-bundle false whoever injects it must add all of ca.crt (docs/install.md)"
+            }
+            (false, _) => {
+                "the leader adds rootca.pem of imageswap-tls-ca within seconds, if that is the CA of \
+                 tls.crt; with --patch-ca-bundle false whoever injects it must (docs/install.md)"
+            }
+        }
     }
 
     /// Which leaf all are compared with.

@@ -15,6 +15,7 @@ use super::terminal;
 use crate::rotation::driver::Store;
 use crate::rotation::progress::Progress;
 use crate::rotation::source::Source;
+use crate::status::{Facts, rotation};
 
 /// How often to look.
 const LOOK: Duration = Duration::from_millis(500);
@@ -23,7 +24,7 @@ const LOOK: Duration = Duration::from_millis(500);
 /// serves the new certificate, so that nobody notices; that takes a minute or two.
 ///
 /// It runs in a Pod of the installation, or with a kubeconfig (KUBECONFIG or ~/.kube/config) whose
-/// user may change the Secret.
+/// user may do what `imageswap status` takes, and change the Secret.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Wait until it is done
@@ -48,15 +49,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn rotate(args: &Args) -> anyhow::Result<()> {
-    let (cluster, _) = cluster(&args.names, "imageswap-rotate").await?;
-    let observed = cluster.observe().await;
-    let observed = observed.map_err(|why| anyhow!("can't read the Secret: {why}"))?;
-    match observed.secret {
-        None => bail!("there is no Secret yet; `imageswap status` says more"),
-        Some(secret) if secret.source != Source::Minted => bail!(
-            "the certificate is not ImageSwap's own: renew it where it comes from (docs/install.md)"
-        ),
-        Some(_) => {}
+    let (cluster, reach) = cluster(&args.names, "imageswap-rotate").await?;
+    let facts = cluster.survey(reach).await;
+    let facts = facts.map_err(|why| anyhow!("can't look at the installation: {why}"))?;
+    refuse_what_is_in_vain(&facts)?;
+    if !facts.is_led() {
+        say("nobody leads now; it is begun once somebody does (`imageswap status`)")?;
     }
     // Another text each time: the same one is the same request.
     let request = OffsetDateTime::now_utc().format(&Rfc3339)?;
@@ -69,8 +67,14 @@ async fn rotate(args: &Args) -> anyhow::Result<()> {
     let (started, mut last) = (Instant::now(), Progress::Asked);
     while last != Progress::Done {
         if started.elapsed() > args.timeout {
+            let why = match cluster.survey(reach).await {
+                Ok(facts) if !facts.is_led() => "nobody leads".to_owned(),
+                Ok(facts) => rotation(&facts).reason,
+                Err(why) => format!("can't look at the installation: {why}"),
+            };
             bail!(
-                "the rotation is not done within {:?}, it is {}; the leader's log says why",
+                "the rotation is not done within {:?}, it is {}: {why}; it goes on by itself, and the \
+                 leader's log says more",
                 args.timeout,
                 words(last)
             );
@@ -86,6 +90,22 @@ async fn rotate(args: &Args) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// What nobody would carry out, or not to its end.
+fn refuse_what_is_in_vain(facts: &Facts) -> anyhow::Result<()> {
+    const NOT_OURS: &str =
+        "the certificate is not ImageSwap's own: renew it where it comes from (docs/install.md)";
+    match &facts.observed.secret {
+        _ if facts.is_from_files() => bail!(NOT_OURS),
+        None => bail!("there is no Secret yet; `imageswap status` says more"),
+        Some(secret) if secret.source != Source::Minted => bail!(NOT_OURS),
+        Some(_) if facts.observed.hooks().is_empty() => bail!(
+            "no webhook calls the Service, so a new CA could not be made known; `imageswap status` says \
+             more"
+        ),
+        Some(_) => Ok(()),
+    }
 }
 
 fn words(progress: Progress) -> &'static str {

@@ -13,7 +13,7 @@ use super::terminal::{self, BOLD, DIM, ERROR, GOOD, WARNING};
 use crate::cluster::kubernetes::{Kubernetes, Reach};
 use crate::cluster::place::{Place, Surroundings, Wish, place};
 use crate::rotation::clock::Clock;
-use crate::status::{Finding, Report, Severity, pre, report};
+use crate::status::{Finding, Report, Rotation, Severity, pre, report};
 use crate::telemetry::metrics::Metrics;
 
 /// Looks at the Secret, the webhook configuration, the leader's Lease, and every replica: the
@@ -132,13 +132,14 @@ fn print(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
     match &report.leader {
         Some(leader) => writeln!(
             out,
-            "  leader       {} since {}; next step: {}",
+            "  leader       {} since {}",
             leader.holder,
             leader.since.as_deref().unwrap_or("?"),
-            leader.step.as_deref().unwrap_or("?")
         )?,
         None => writeln!(out, "  leader       none")?,
     }
+    let Rotation { step, reason } = &report.rotation;
+    writeln!(out, "  rotation     {step}: {reason}")?;
     replicas(out, report)?;
     report
         .findings

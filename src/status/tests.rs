@@ -8,19 +8,20 @@ use super::*;
 use crate::pki::{Pem, mint};
 use crate::rotation::state::{Configuration, Hook, Secret};
 
-const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH.saturating_add(Duration::days(20_000));
+pub(super) const NOW: OffsetDateTime =
+    OffsetDateTime::UNIX_EPOCH.saturating_add(Duration::days(20_000));
 const HOST: &str = "imageswap.ns.svc";
 
-fn pair(days: i64) -> Pem {
+pub(super) fn pair(days: i64) -> Pem {
     mint(&[HOST.to_owned()], Duration::days(days), NOW).unwrap()
 }
 
-fn served(pem: &Pem) -> Served {
+pub(super) fn served(pem: &Pem) -> Served {
     let chain = CertificateDer::pem_slice_iter(pem.chain.as_bytes());
     Served::read(chain.collect::<Result<_, _>>().unwrap()).unwrap()
 }
 
-fn healthy(pem: &Pem) -> Facts {
+pub(super) fn healthy(pem: &Pem) -> Facts {
     let replica = |pod: &str| Replica {
         pod: pod.to_owned(),
         address: "10.0.0.1:5000".to_owned(),
@@ -84,6 +85,7 @@ fn a_healthy_installation_has_no_findings_and_is_shown_whole() {
     let certificate = report.certificate.unwrap();
     assert_eq!(certificate.days_left, 365);
     assert!(report.webhooks[0].trusts_secret);
+    assert_eq!(report.rotation.step, "wait");
     for replica in &report.replicas {
         assert_eq!(
             replica.leaf.as_deref(),
@@ -279,4 +281,30 @@ fn a_metrics_page_is_read_for_what_is_known() {
     };
     assert_eq!(page, expected);
     assert_eq!(Page::read(""), Page::default());
+}
+
+#[test]
+fn every_finding_is_documented() {
+    const CODE: &str = include_str!("../status.rs");
+    const DOCS: &str = include_str!("../../docs/operations.md");
+    let mut found = 0;
+    for (severity, word) in [("Error", "error"), ("Warning", "warning"), ("Note", "note")] {
+        let end = format!("\", {severity}),");
+        let ids = CODE
+            .lines()
+            .filter_map(|line| line.trim().strip_suffix(&end));
+        for id in ids.filter_map(|line| line.strip_prefix("(\"")) {
+            let row = format!("| `{id}` | {word} | ");
+            assert!(DOCS.contains(&row), "docs/operations.md lacks {row:?}");
+            found += 1;
+        }
+    }
+    // One of them has two reasons.
+    let documented = DOCS.lines().filter(|line| {
+        let mut cells = line.split(" | ").skip(1);
+        cells
+            .next()
+            .is_some_and(|cell| matches!(cell, "error" | "warning" | "note"))
+    });
+    assert_eq!(found - 1, documented.count());
 }

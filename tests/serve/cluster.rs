@@ -1,6 +1,7 @@
 //! In a cluster: against a small Kubernetes API in this process, found by a kubeconfig.
 
 use std::fs;
+use std::process::Output;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -10,7 +11,7 @@ use serde_json::json;
 
 use crate::api::{Api, CONFIGURATION, LEASE, Mood, SECRET};
 use crate::client::{Client, metric};
-use crate::process::{Serve, imageswap};
+use crate::process::{Serve, imageswap, write_kubeconfig};
 
 pub const NAME: &str = "imageswap.ns.svc";
 pub const HOOK: &str = "/webhooks/0/clientConfig/caBundle";
@@ -27,6 +28,20 @@ pub fn configuration() -> serde_json::Value {
             "admissionReviewVersions": ["v1"],
         }],
     })
+}
+
+/// What a person's command comes to. It is waited for on a thread on which the API does not live.
+pub async fn person(api: &Api, words: &[&str]) -> Output {
+    let dir = tempfile::tempdir().unwrap();
+    let kubeconfig = dir.path().join("kubeconfig");
+    write_kubeconfig(&kubeconfig, api.address);
+    let mut command = imageswap();
+    command
+        .args(words)
+        .args(["--namespace", "ns"])
+        .env("KUBECONFIG", kubeconfig);
+    let done = tokio::task::spawn_blocking(move || command.output().unwrap());
+    done.await.unwrap()
 }
 
 async fn ready(serve: &Serve) -> u16 {

@@ -23,4 +23,5 @@ mod pre;
 mod process;
 mod reload;
 mod requests;
+mod rotate;
 mod start;

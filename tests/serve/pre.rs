@@ -3,29 +3,16 @@
 use std::process::Output;
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::api::{Api, CONFIGURATION, DEPLOYMENT, Mood, Person, SECRET};
-use crate::cluster::configuration;
-use crate::process::{imageswap, write_kubeconfig};
+use crate::cluster::{configuration, person};
 
 const NODES: &str = "/api/v1/nodes";
 const NAMESPACE: &str = "/api/v1/namespaces/ns";
 
-/// Asks with these words besides, and waits on a thread on which the API does not live.
-async fn pre(api: &Api, words: &'static [&'static str]) -> Output {
-    let dir = TempDir::new().unwrap();
-    let kubeconfig = dir.path().join("kubeconfig");
-    write_kubeconfig(&kubeconfig, api.address);
-    let asked = tokio::task::spawn_blocking(move || {
-        imageswap()
-            .args(["status", "--pre", "--namespace", "ns"])
-            .args(words)
-            .env("KUBECONFIG", kubeconfig)
-            .output()
-            .unwrap()
-    });
-    asked.await.unwrap()
+/// Asks with these words besides.
+async fn pre(api: &Api, words: &[&str]) -> Output {
+    person(api, &[&["status", "--pre"], words].concat()).await
 }
 
 /// The exit code, and the findings by their identifiers.

@@ -1,17 +1,19 @@
 //! What `imageswap status` says of an installation in each of its states: its exit code, and the
 //! identifiers of what it finds.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use chaos::command::{eventually, output, run};
 use chaos::install::{self, CONFIGURATION, NAMESPACE};
 use serde_json::{Value, json};
 
 use crate::world::{Installed, QUICK, World, text};
 use chaos::replicas::{Process, leader, leaves, process, replicas};
-use chaos::rotation::{PATIENCE, ask, served, settled};
+use chaos::rotation::{PATIENCE, foreign, patch_secret, served, settled};
 
 /// A handshake that nobody answers takes five seconds, and probes must notice first.
 const SOON: Duration = Duration::from_secs(30);
@@ -86,9 +88,17 @@ pub(crate) fn in_every_state(world: &World) -> anyhow::Result<()> {
     world.set(&[&QUICK[..], &[careless]].concat())?;
     world.scale(0)?;
     finds(world, &["leader-none", "replicas-none"])?;
-    let patch = json!([{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"}]).to_string();
-    let words = ["mutatingwebhookconfiguration", CONFIGURATION, "--type=json"];
-    world.kubectl(&[&["patch"], &words[..], &["-p", &patch]].concat())?;
+    patch_secret(&world.cluster, &json!({"data": {"tls.key": ""}}))?;
+    finds(world, &["leader-none", "replicas-none", "secret-unusable"])?;
+    world.kubectl(&["-n", NAMESPACE, "delete", "secret", "imageswap-tls"])?;
+    finds(world, &["leader-none", "replicas-none", "secret-missing"])?;
+    let at = "/webhooks/0/clientConfig/caBundle";
+    let patch = |patch: Value| {
+        let patch = json!([patch]).to_string();
+        let words = ["mutatingwebhookconfiguration", CONFIGURATION, "--type=json"];
+        world.kubectl(&[&["patch"], &words[..], &["-p", &patch]].concat())
+    };
+    patch(json!({"op": "remove", "path": at}))?;
     let scale = ["scale", "deployment/imageswap", "--replicas=3"];
     world.kubectl(&[&["-n", NAMESPACE], &scale[..]].concat())?;
     let rollout = ["rollout", "status", "deployment/imageswap", "--timeout=60s"];
@@ -98,6 +108,9 @@ pub(crate) fn in_every_state(world: &World) -> anyhow::Result<()> {
         install::ca_bundle(&world.cluster)?.is_empty(),
         "it was filled"
     );
+    let other = STANDARD.encode(foreign()?.ca);
+    patch(json!({"op": "add", "path": at, "value": other}))?;
+    finds(world, &["ca-bundle-distrusts", "replica-untrusted"])?;
 
     world.need_with(Installed::Production, &QUICK)?;
     settled(&world.cluster)?;
@@ -128,7 +141,9 @@ fn healthy(world: &World) -> anyhow::Result<()> {
 /// Nothing is wrong, and both CAs are shown.
 fn in_a_rotation(world: &World) -> anyhow::Result<()> {
     let before = leaves(&world.cluster)?;
-    ask(&world.cluster, "status")?;
+    let mut rotate = world.cluster.program(&world.binary);
+    let rotate = rotate.args(["rotate", "--wait"]).stdout(Stdio::piped());
+    let rotate = rotate.spawn()?;
     let status = eventually("both CAs", PATIENCE, || {
         let status = Status::outside(world)?;
         ensure!(
@@ -145,8 +160,21 @@ fn in_a_rotation(world: &World) -> anyhow::Result<()> {
         status.report
     );
     ensure!(status.code == Some(0), "{:?}", status.code);
-    // The old CA is pruned while other things are looked at.
-    served(&world.cluster, &before)
+    let step = status.report["rotation"]["step"].as_str();
+    ensure!(
+        matches!(step, Some("promote" | "prune")),
+        "{}",
+        status.report
+    );
+    served(&world.cluster, &before)?;
+    let output = rotate.wait_with_output()?;
+    let said = text(&output.stdout);
+    ensure!(
+        output.status.success() && said.contains("done: every replica serves it"),
+        "{}: {said}",
+        output.status
+    );
+    Ok(())
 }
 
 /// One that does not lead stands still.

@@ -168,7 +168,7 @@ fn one(world: &World, step: &Step, end: End) -> anyhow::Result<String> {
 /// Waits until the leader has found that it has to wait.
 fn waits(world: &World, pod: &str) -> anyhow::Result<()> {
     eventually("the leader waits", PATIENCE, || {
-        let step = r#"imageswap_rotation_step_info{step="wait"}"#;
+        let step = r#"imageswap_rotation_step_info{step="promote"}"#;
         ensure!(world.metric(pod, step)? > 0.0, "it does something else");
         Ok(())
     })

@@ -1,0 +1,264 @@
+//! How far a rotation is, as the Secret, the caBundles and the leaves that are served tell it: for people.
+//!
+//! The leader knows more (what it has seen for how long, and its settings) and decides in
+//! `rotation::plan`; its log has its own words. This needs none of it, so it can be told whoever leads,
+//! or if nobody does.
+
+use serde::Serialize;
+
+use super::{Facts, rfc3339};
+use crate::pki::{Bundle, Flaw, Pair, Served};
+use crate::rotation::source::Source;
+use crate::rotation::state::Secret;
+
+/// What comes next, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Rotation {
+    /// A step of the plan; `wait` if there is nothing to do.
+    pub step: &'static str,
+    /// Why it is next, or what it waits for.
+    pub reason: String,
+}
+
+/// Says what comes next.
+pub fn rotation(facts: &Facts) -> Rotation {
+    let (step, reason) = next(facts);
+    Rotation { step, reason }
+}
+
+type Next = (&'static str, String);
+
+fn next(facts: &Facts) -> Next {
+    if facts.is_from_files() {
+        return rest("files are served, which are renewed where they come from");
+    }
+    let Some(secret) = &facts.observed.secret else {
+        return lost(facts, "bootstrap", "there is no Secret with a certificate");
+    };
+    let judged = secret.judge(std::slice::from_ref(&facts.host), facts.now);
+    match judged {
+        Ok(_) | Err(_) if secret.source != Source::Minted => {
+            rest("somebody else keeps the Secret, and renews what is in it")
+        }
+        Err(Flaw::NotYet(begins)) => rest(format!("the certificate begins at {}", rfc3339(begins))),
+        Err(flaw) => lost(
+            facts,
+            "replace",
+            &format!("the Secret can't be served: {flaw}"),
+        ),
+        Ok(pair) => lacking(facts, secret)
+            .or_else(|| staged(facts, secret))
+            .or_else(|| left_over(facts, secret, &pair))
+            .unwrap_or_else(|| {
+                // A shorter `--renew-before` makes it later.
+                let half = pair.not_before + (pair.not_after - pair.not_before) / 2;
+                let renewed = rfc3339(half);
+                rest(format!("all is right; not renewed before {renewed}"))
+            }),
+    }
+}
+
+fn rest(reason: impl Into<String>) -> Next {
+    ("wait", reason.into())
+}
+
+/// A replica that serves a good leaf has the pair in memory, and writes it back when it leads.
+fn lost(facts: &Facts, step: &'static str, why: &str) -> Next {
+    let mut leaves = facts.leaves();
+    match leaves.any(|leaf| facts.believes(leaf)) {
+        true => (
+            "restore",
+            format!("{why}; a replica that serves one writes it back"),
+        ),
+        false => (step, why.to_owned()),
+    }
+}
+
+/// A caBundle that lacks a CA.
+fn lacking(facts: &Facts, secret: &Secret) -> Option<Next> {
+    let wanted = secret.bundle();
+    let mut hooks = facts.observed.hooks().iter();
+    let hook = hooks.find(|hook| !hook.bundle().holds(&wanted))?;
+    let name = &hook.name;
+    Some((
+        "trust",
+        format!("the caBundle of {name} lacks a CA of the Secret"),
+    ))
+}
+
+fn staged(facts: &Facts, secret: &Secret) -> Option<Next> {
+    if secret.has_next() {
+        let reason = match facts.observed.hooks().is_empty() {
+            true => "a new certificate is staged, and there is no webhook that could trust it",
+            false => {
+                "a new certificate is staged; it is served once every kube-apiserver has had the \
+                 time to learn its CA (--trust-delay)"
+            }
+        };
+        return Some(("promote", reason.to_owned()));
+    }
+    let request = secret.open_request()?;
+    Some(("stage", format!("a rotation was asked for: {request:?}")))
+}
+
+/// CAs that the certificate does not need.
+fn left_over(facts: &Facts, secret: &Secret, pair: &Pair) -> Option<Next> {
+    let ca = secret.bundle();
+    let needed = pair.needs(&ca, facts.now);
+    let is_clean = |bundle: Bundle| !bundle.without(&needed).has_minted();
+    if ca.is_same(&needed) && is_clean(facts.observed.live_bundle()) {
+        return None;
+    }
+    let names = |is_so: &dyn Fn(&Result<Served, String>) -> bool| {
+        let all = facts.replicas.iter().filter(|one| is_so(&one.served));
+        all.map(|one| one.pod.as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let others = names(&|served| {
+        let leaf = served.as_ref().ok();
+        leaf.is_some_and(|leaf| !leaf.is(pair.certified.cert.first()))
+    });
+    let unseen = names(&|served| served.is_err());
+    let waits = match (others.is_empty(), unseen.is_empty()) {
+        _ if facts.replicas.is_empty() => "until the Service has an endpoint to look at".to_owned(),
+        (false, _) => format!("until another certificate is no longer served by {others}"),
+        (true, false) => format!("until it is seen what is served by {unseen}"),
+        (true, true) => "for some seconds, since every replica serves the new one".to_owned(),
+    };
+    Some(("prune", format!("the old CA stays {waits}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use time::Duration;
+
+    use super::*;
+    use crate::status::tests::{NOW, healthy, pair, served};
+
+    #[test]
+    fn each_state_of_a_rotation_has_its_step_and_its_reason() {
+        let (pem, new) = (pair(364), pair(364));
+        let both = format!("{}{}", pem.ca, new.ca);
+        type Change<'a> = Box<dyn Fn(&mut Facts) + 'a>;
+        let secret = |facts: &mut Facts, change: &dyn Fn(&mut Secret)| {
+            change(facts.observed.secret.as_mut().unwrap());
+        };
+        let bundle = |facts: &mut Facts, text: &str| {
+            let configuration = facts.observed.configuration.as_mut().unwrap();
+            configuration.hooks[0].bundle = text.as_bytes().to_vec();
+        };
+        let of_both = |secret: &mut Secret| secret.ca = Some(both.clone().into_bytes());
+        let stage = |secret: &mut Secret| {
+            of_both(secret);
+            secret.next_chain = Some(new.chain.clone().into_bytes());
+            secret.next_key = Some(new.key.clone().into_bytes());
+        };
+        let rows: Vec<(Change<'_>, &str, &str)> = vec![
+            (Box::new(|_| ()), "wait", "not renewed before 2025-04-02"),
+            (
+                Box::new(|facts| secret(facts, &|it| it.request = Some("now".to_owned()))),
+                "stage",
+                "asked for: \"now\"",
+            ),
+            (
+                Box::new(|facts| secret(facts, &stage)),
+                "trust",
+                "the caBundle of hook lacks",
+            ),
+            (
+                Box::new(|facts| {
+                    secret(facts, &stage);
+                    bundle(facts, &both);
+                }),
+                "promote",
+                "--trust-delay",
+            ),
+            (
+                Box::new(|facts| {
+                    secret(facts, &stage);
+                    facts.observed.configuration = None;
+                }),
+                "promote",
+                "no webhook",
+            ),
+            (
+                Box::new(|facts| {
+                    secret(facts, &of_both);
+                    bundle(facts, &both);
+                    facts.replicas[1].served = Ok(served(&new));
+                }),
+                "prune",
+                "no longer served by two",
+            ),
+            (
+                Box::new(|facts| {
+                    bundle(facts, &both);
+                    facts.replicas[0].served = Err("refused".to_owned());
+                }),
+                "prune",
+                "what is served by one",
+            ),
+            (
+                Box::new(|facts| bundle(facts, &both)),
+                "prune",
+                "every replica serves the new one",
+            ),
+            (
+                Box::new(|facts| {
+                    bundle(facts, &both);
+                    facts.replicas.clear();
+                }),
+                "prune",
+                "an endpoint to look at",
+            ),
+            (Box::new(|facts| bundle(facts, "")), "trust", "lacks"),
+            (
+                Box::new(|facts| facts.observed.secret = None),
+                "restore",
+                "no Secret",
+            ),
+            (
+                Box::new(|facts| {
+                    facts.observed.secret = None;
+                    facts.replicas.clear();
+                }),
+                "bootstrap",
+                "no Secret",
+            ),
+            (
+                Box::new(|facts| {
+                    secret(facts, &|it| it.key = None);
+                    bundle(facts, &new.ca);
+                }),
+                "replace",
+                "can't be served",
+            ),
+            (
+                Box::new(|facts| secret(facts, &|it| it.source = Source::Annotated)),
+                "wait",
+                "somebody else",
+            ),
+            (
+                Box::new(|facts| facts.now = NOW - Duration::days(3)),
+                "wait",
+                "begins at",
+            ),
+            (
+                Box::new(|facts| {
+                    facts.replicas[0].page.as_mut().unwrap().is_from_files = true;
+                    facts.observed.secret = None;
+                }),
+                "wait",
+                "files",
+            ),
+        ];
+        for (row, (change, step, part)) in rows.iter().enumerate() {
+            let mut facts = healthy(&pem);
+            change(&mut facts);
+            let found = rotation(&facts);
+            assert_eq!(found.step, *step, "row {row}: {found:?}");
+            assert!(found.reason.contains(part), "row {row}: {found:?}");
+        }
+    }
+}
