@@ -437,13 +437,14 @@ impl<'r, 'a> Entries<'r, 'a> {
         })
     }
 
-    /// Behind an entry: at the next, or behind the closing bracket.
-    fn next(&mut self) -> Result<(), Error> {
+    /// Reads what stands here, and goes on to the next entry or behind the closing bracket.
+    fn read<S: DeserializeSeed<'a>>(&mut self, seed: S) -> Result<S::Value, Error> {
+        let value = seed.deserialize(&mut *self.reader)?;
         self.is_over = self.reader.take_if(self.end)?;
-        if self.is_over {
-            return Ok(());
+        if !self.is_over {
+            self.reader.take(b',')?;
         }
-        self.reader.take(b',')
+        Ok(value)
     }
 }
 
@@ -466,9 +467,7 @@ impl<'de> MapAccess<'de> for Entries<'_, 'de> {
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
-        let value = seed.deserialize(&mut *self.reader)?;
-        self.next()?;
-        Ok(value)
+        self.read(seed)
     }
 }
 
@@ -479,11 +478,9 @@ impl<'de> SeqAccess<'de> for Entries<'_, 'de> {
         &mut self,
         seed: T,
     ) -> Result<Option<T::Value>, Error> {
-        if self.is_over {
-            return Ok(None);
+        match self.is_over {
+            true => Ok(None),
+            false => self.read(seed).map(Some),
         }
-        let value = seed.deserialize(&mut *self.reader)?;
-        self.next()?;
-        Ok(Some(value))
     }
 }
