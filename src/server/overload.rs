@@ -13,9 +13,12 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::error_handling::HandleErrorLayer;
 use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use futures_util::future::Map;
 use http::header::{CONNECTION, HeaderName, RETRY_AFTER};
 use http::{Request, StatusCode};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, Timeout, timeout_at};
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::load_shed::LoadShedLayer;
 use tower::load_shed::error::Overloaded;
@@ -156,7 +159,8 @@ impl<S> Layer<S> for ReadBodyLayer {
     }
 }
 
-type Answer = Pin<Box<dyn Future<Output = Result<Response, BoxError>> + Send>>;
+type Answered = Result<Response, BoxError>;
+type Answer = Pin<Box<dyn Future<Output = Answered> + Send>>;
 
 impl<S> Service<Request<Body>> for ReadBody<S>
 where
@@ -203,25 +207,20 @@ impl<S> Layer<S> for DeadlineLayer {
 
 impl<S> Service<Read> for Deadline<S>
 where
-    S: Service<Read, Response = Response, Error = BoxError, Future: Send + 'static>,
+    S: Service<Read, Response = Response, Error = BoxError>,
 {
     type Response = Response;
     type Error = BoxError;
-    type Future = Answer;
+    type Future = Map<Timeout<S::Future>, fn(Result<Answered, Elapsed>) -> Answered>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.0.poll_ready(cx)
     }
 
-    fn call(&mut self, read: Read) -> Answer {
+    fn call(&mut self, read: Read) -> Self::Future {
         let deadline = read.deadline;
-        let answer = self.0.call(read);
-        Box::pin(async move {
-            match timeout_at(deadline, answer).await {
-                Ok(answer) => answer,
-                Err(_) => Err(Refusal::Deadline.into()),
-            }
-        })
+        timeout_at(deadline, self.0.call(read))
+            .map(|answered| answered.unwrap_or_else(|_| Err(Refusal::Deadline.into())))
     }
 }
 
@@ -300,7 +299,7 @@ mod tests {
     #[tokio::test]
     async fn a_body_is_taken_up_to_the_limit_and_not_beyond() {
         let stack = stack(&limits(), &Metrics::new().unwrap(), async |read: Read| {
-            read.body.bytes.len().to_string().into_response()
+            read.body.len().to_string().into_response()
         });
         for (size, status) in [
             (0, 200),

@@ -120,10 +120,10 @@ async fn account(
 }
 
 async fn answer(webhook: Arc<Webhook>, read: Read) -> Response {
-    if read.body.bytes.len() <= QUICK {
-        return decide(&webhook, &read.body.bytes);
+    if read.body.len() <= QUICK {
+        return decide(&webhook, &read.body);
     }
-    let decided = tokio::task::spawn_blocking(move || decide(&webhook, &read.body.bytes));
+    let decided = tokio::task::spawn_blocking(move || decide(&webhook, &read.body));
     match decided.await {
         Ok(response) => response,
         // The layer that catches panics shall see this one.
