@@ -161,6 +161,7 @@ const fn is_in_list(stack: u64) -> bool {
 
 impl Json<'_> {
     /// Behind the value that starts at `at`.
+    #[inline(always)]
     fn value_end(&mut self, mut at: usize) -> Option<usize> {
         // A bit for each container around, the innermost lowest: 1 for an object; above them all, a 1.
         let mut stack = 1_u64;
@@ -231,27 +232,12 @@ impl Json<'_> {
         let at = self.next_mark()?;
         match self.byte(at)? {
             b'"' => Some(at),
-            b'\\' => self.end_behind_escapes(at),
-            _ => None,
-        }
-    }
-
-    /// As [`Json::text_end`], from its first backslash on.
-    #[cold]
-    fn end_behind_escapes(&mut self, mut at: usize) -> Option<usize> {
-        loop {
-            match self.byte(at)? {
-                b'"' => return Some(at),
-                b'\\' => {
-                    escape_end(self.text, at + 1)?;
-                    // These are marks of their own.
-                    if matches!(self.byte(at + 1)?, b'"' | b'\\') {
-                        self.next_mark()?;
-                    }
-                    at = self.next_mark()?;
-                }
-                _ => return None,
+            b'\\' => {
+                let (end, cursor) = end_behind_escapes(self.text, self.marks, self.cursor, at)?;
+                self.cursor = cursor;
+                Some(end)
             }
+            _ => None,
         }
     }
 
@@ -278,6 +264,31 @@ impl Json<'_> {
             } else {
                 return starts::<2>(next, COLON).then_some(Spot::Value(end + 2));
             }
+        }
+    }
+}
+
+/// As [`Json::text_end`], from its first backslash on. The cursor comes and goes by value: a call that
+/// had its address would keep it out of the registers for all others, too.
+#[inline(never)]
+fn end_behind_escapes(
+    text: &[u8],
+    marks: &[u64],
+    mut cursor: Cursor,
+    mut at: usize,
+) -> Option<(usize, Cursor)> {
+    loop {
+        match text.get(at)? {
+            b'"' => return Some((at, cursor)),
+            b'\\' => {
+                escape_end(text, at + 1)?;
+                // These are marks of their own.
+                if matches!(text.get(at + 1)?, b'"' | b'\\') {
+                    cursor.next(marks)?;
+                }
+                at = cursor.next(marks)?;
+            }
+            _ => return None,
         }
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use http::Request;
 use http::header::EXPECT;
 use http_body_util::BodyExt;
@@ -155,16 +156,22 @@ impl BodyReader {
         let mut started = Instant::now();
         loop {
             let had = whole.bytes.len();
-            let pace = Duration::from_millis((had * 1000 / PACE) as u64);
-            let standstill = Instant::now()
-                + if share.is_some() {
-                    STANDSTILL
-                } else {
-                    PATIENCE
-                };
-            let late = standstill.min(started + PATIENCE + pace).min(deadline);
-            let frame = timeout_at(late, body.frame()).await;
-            let frame = match frame.map_err(|_| Refusal::Slow)? {
+            // Most is there already, and needs no clock.
+            let frame = match body.frame().now_or_never() {
+                Some(frame) => frame,
+                None => {
+                    let pace = Duration::from_millis((had * 1000 / PACE) as u64);
+                    let patience = match share {
+                        Some(_) => STANDSTILL,
+                        None => PATIENCE,
+                    };
+                    let standstill = Instant::now() + patience;
+                    let late = standstill.min(started + PATIENCE + pace).min(deadline);
+                    let frame = timeout_at(late, body.frame()).await;
+                    frame.map_err(|_| Refusal::Slow)?
+                }
+            };
+            let frame = match frame {
                 None => break,
                 Some(frame) => frame.map_err(|error| Refusal::Broken(error.to_string()))?,
             };
@@ -224,5 +231,46 @@ pub(super) async fn discard(mut body: Body) {
             Some(rest) => left = rest,
             None => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures_util::stream;
+
+    use super::*;
+
+    /// In pieces of ten thousand bytes.
+    async fn read(reader: &BodyReader, byte: u8, size: usize) -> WholeBody {
+        let bytes = vec![byte; size];
+        let pieces: Vec<_> = bytes.chunks(10_000).map(Bytes::copy_from_slice).collect();
+        let body = Body::from_stream(stream::iter(pieces.into_iter().map(Ok::<_, Infallible>)));
+        let until = Instant::now() + PATIENCE;
+        reader.read(Request::new(body), until, until).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_buffer_is_kept_for_the_next_and_holds_nothing_of_the_last() {
+        let reader = BodyReader::new(100_000, 1 << 20);
+        let spares = || kept(&reader.spares).len();
+        drop(read(&reader, b'a', 60_000).await);
+        assert_eq!(spares(), 1);
+        let second = read(&reader, b'b', 30_000).await;
+        assert_eq!((spares(), &*second), (0, &*vec![b'b'; 30_000]));
+        let mut all = vec![second];
+        for _ in 0..SPARES + 1 {
+            all.push(read(&reader, b'c', 30_000).await);
+        }
+        drop(all);
+        assert_eq!(spares(), SPARES);
+    }
+
+    #[tokio::test]
+    async fn what_is_large_is_not_kept() {
+        let reader = BodyReader::new(1 << 20, 1 << 20);
+        drop(read(&reader, b'a', 300_000).await);
+        assert_eq!(kept(&reader.spares).len(), 0);
     }
 }
