@@ -67,3 +67,20 @@ fn leaf_params(
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     Ok(params)
 }
+
+/// The root (PEM) and then, DER, a CA that it signed and a leaf that that one signed: as somebody may bring.
+#[cfg(test)]
+pub(crate) fn by_way_of_another(now: OffsetDateTime) -> (String, Vec<u8>, Vec<u8>) {
+    let life = Duration::days(8);
+    let key = || KeyPair::generate().unwrap();
+    let mut params = ca_params(now, life).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
+    let root = CertifiedIssuer::self_signed(params, key()).unwrap();
+    let mut params = ca_params(now, life).unwrap();
+    params.distinguished_name.push(DnType::CommonName, "between");
+    let between = CertifiedIssuer::signed_by(params, key(), &root).unwrap();
+    let names = ["imageswap.ns.svc".to_owned()];
+    let leaf = leaf_params(&names, now, life).unwrap();
+    let leaf = leaf.signed_by(&key(), &between).unwrap();
+    (root.pem(), between.der().to_vec(), leaf.der().to_vec())
+}

@@ -52,12 +52,18 @@ impl Served {
     }
 }
 
-/// Whether a client that believes these CAs believes this leaf (DER), which nothing stands between and
-/// its CA.
-pub fn is_leaf_trusted(leaf: &[u8], bundle: &Bundle, now: OffsetDateTime) -> bool {
+/// Whether a client that believes these CAs believes this leaf, by way of these intermediates (all DER).
+pub fn is_leaf_trusted(
+    leaf: &[u8],
+    intermediates: &[Vec<u8>],
+    bundle: &Bundle,
+    now: OffsetDateTime,
+) -> bool {
     let leaf = CertificateDer::from(leaf);
+    let between = intermediates.iter().map(|der| CertificateDer::from(&**der));
+    let between: Vec<_> = between.collect();
     let entity = EndEntityCert::try_from(&leaf);
-    entity.is_ok_and(|entity| verify(&entity, &[], bundle, now).is_ok())
+    entity.is_ok_and(|entity| verify(&entity, &between, bundle, now).is_ok())
 }
 
 #[cfg(test)]
@@ -66,7 +72,7 @@ mod tests {
     use time::Duration;
 
     use super::*;
-    use crate::pki::{Pem, mint};
+    use crate::pki::{Pem, by_way_of_another, mint};
 
     const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH.saturating_add(Duration::days(20_000));
 
@@ -95,14 +101,27 @@ mod tests {
         assert!(leaf.verify(&Bundle::default(), "a.b.svc", NOW).is_err());
         for (bundle, at, is_right) in [(&ca, 0, true), (&other, 0, false), (&ca, 3, false)] {
             let der = one.leaf().unwrap();
-            let trusted = is_leaf_trusted(&der, bundle, NOW + Duration::days(at));
+            let trusted = is_leaf_trusted(&der, &[], bundle, NOW + Duration::days(at));
             assert_eq!(trusted, is_right, "{at}");
         }
-        assert!(!is_leaf_trusted(&[1, 2, 3], &ca, NOW));
+        assert!(!is_leaf_trusted(&[1, 2, 3], &[], &ca, NOW));
         assert_eq!(leaf.fingerprint().len(), 64);
         assert_ne!(leaf.fingerprint(), served(&two).fingerprint());
         assert_eq!(leaf.not_after(), Some(NOW + Duration::days(2)));
         assert!(Served::read(Vec::new()).is_none());
         assert!(Served::read(vec![CertificateDer::from(vec![1, 2, 3])]).is_none());
+    }
+
+    #[test]
+    fn a_leaf_is_believed_by_way_of_what_is_sent_with_it() {
+        let (root, between, leaf) = by_way_of_another(NOW);
+        let root = Bundle::read(root.as_bytes());
+        let ways = [(vec![between.clone()], true), (vec![], false), (vec![leaf.clone()], false)];
+        for (intermediates, is_trusted) in ways {
+            let trusted = is_leaf_trusted(&leaf, &intermediates, &root, NOW);
+            assert_eq!(trusted, is_trusted, "{}", intermediates.len());
+        }
+        let late = NOW + Duration::days(9);
+        assert!(!is_leaf_trusted(&leaf, &[between], &root, late));
     }
 }

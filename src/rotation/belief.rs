@@ -256,9 +256,9 @@ mod tests {
 
     #[test]
     fn a_leaf_is_served_by_all_while_every_endpoint_was_seen_to() {
-        let endpoint = |leaf: Option<u8>| Endpoint {
-            address: String::new(),
-            leaf: leaf.map(|leaf| vec![leaf]).ok_or_else(String::new),
+        let endpoint = |leaf: Option<u8>| {
+            let leaf = leaf.map(|leaf| vec![leaf]).ok_or_else(String::new);
+            Endpoint::new("", leaf)
         };
         let mut belief = Belief::default();
         for (at, leaves, served) in [

@@ -76,8 +76,8 @@ pub struct View<'a> {
 pub struct Others {
     /// Each of them, as it was seen now or a moment ago; this one perhaps among them: it serves nothing.
     pub endpoints: Vec<Endpoint>,
-    /// Where which leaf was seen, and when last.
-    pub sights: Vec<(String, Vec<u8>, Steady)>,
+    /// Which of them were seen to serve something, and when last.
+    pub sights: Vec<(Endpoint, Steady)>,
     /// When that was.
     pub read: Span,
     /// For how long they have been looked at again and again.
@@ -90,18 +90,16 @@ impl Others {
     /// What was seen now, after what was seen before. One that was seen a moment ago is not gone because
     /// it was not seen once, or nobody could tell where to look.
     pub fn after(before: Option<&Self>, mut endpoints: Vec<Endpoint>, read: Span) -> Self {
-        let seen = |one: &Endpoint| Some((one.address.clone(), one.leaf.clone().ok()?, read.to));
-        let mut sights: Vec<_> = endpoints.iter().filter_map(seen).collect();
+        let seen = endpoints.iter().filter(|one| one.leaf.is_ok());
+        let mut sights: Vec<_> = seen.map(|one| (one.clone(), read.to)).collect();
         for old in before.into_iter().flat_map(|before| &before.sights) {
-            let (address, leaf, at) = old;
+            let (one, at) = old;
             let is_fresh = read.from.saturating_sub(*at) < UNSEEN;
-            if is_fresh && sights.iter().all(|(known, ..)| known != address) {
+            let is_known = |(known, _): &(Endpoint, Steady)| known.address == one.address;
+            if is_fresh && !sights.iter().any(is_known) {
                 sights.push(old.clone());
-                endpoints.retain(|one| one.address != *address);
-                endpoints.push(Endpoint {
-                    address: address.clone(),
-                    leaf: Ok(leaf.clone()),
-                });
+                endpoints.retain(|other| other.address != one.address);
+                endpoints.push(one.clone());
             }
         }
         // What was not seen long ago may have been there since.
@@ -165,12 +163,11 @@ fn first(view: &View<'_>, pair: Pair, moment: Moment) -> Choice {
     let Some(others) = view.others.filter(fresh) else {
         return Choice::AskOthers;
     };
-    let leaves = || others.endpoints.iter().flat_map(|one| &one.leaf);
-    let is_rival = |leaf: &Vec<u8>| {
+    let is_rival = |one: &Endpoint| {
         let mut moments = [then, now].into_iter();
-        moments.any(|at| pki::is_leaf_trusted(leaf, &rivals, at))
+        moments.any(|at| one.is_trusted(&rivals, at))
     };
-    match leaves().any(is_rival) {
+    match others.endpoints.iter().any(is_rival) {
         true => Choice::NotTrustedYet { rest },
         false if others.is_enough() => Choice::Publish(pair),
         false => Choice::AskOthers,

@@ -16,7 +16,7 @@ use super::replica::{Choice, Others, View, choose, is_trusted, may_lead};
 use super::source::Source;
 use super::state::{Configuration, Hook, Observed, Secret};
 use super::write::{Change, Failure, Next, Write};
-use crate::pki::{Bundle, Pair, Pem, judge, mint};
+use crate::pki::{Bundle, Pair, Pem, by_way_of_another, judge, mint};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::notices::Notices;
 
@@ -416,10 +416,8 @@ fn plan_by(
 }
 
 fn endpoint(leaf: Result<&Pem, &str>) -> Endpoint {
-    Endpoint {
-        address: "there".to_owned(),
-        leaf: leaf.map(|pem| pem.leaf().unwrap()).map_err(str::to_owned),
-    }
+    let leaf = leaf.map(|pem| pem.leaf().unwrap());
+    Endpoint::new("there", leaf.map_err(str::to_owned))
 }
 
 /// Neither from `ca.crt`, from which it would be put back if a caBundle lost it, nor from a caBundle.
@@ -945,6 +943,26 @@ fn a_newcomer_is_not_served_beside_one_that_is_believed() {
     }
 }
 
+/// As when an annotation is taken off: the others serve what somebody had brought.
+#[test]
+fn a_leaf_is_believed_for_longer_also_by_way_of_another_ca() {
+    let [_, other, ..] = pairs();
+    let (root, between, leaf) = by_way_of_another(NOW);
+    let (required, wide) = (policy().required, [[other.ca.clone(), root].concat().into()]);
+    let seen = observed(Some(secret(other)), Some(&wide));
+    let mut belief = Belief::default();
+    belief.look(&seen, at(Steady::ZERO));
+    for (intermediates, expected) in [(vec![between], "not yet"), (vec![], "publish")] {
+        let mut others = others(&[Some(leaf.clone())], 1, 0);
+        others.endpoints[0].intermediates = intermediates;
+        let view = View {
+            others: Some(&others),
+            ..view(&seen, &belief, &required)
+        };
+        assert_eq!(word(&choose(&view, None, wall(NOW))), expected);
+    }
+}
+
 #[test]
 fn who_has_nothing_to_serve_leads_only_where_nobody_else_has() {
     let [good, ..] = pairs();
@@ -975,9 +993,8 @@ fn who_has_nothing_to_serve_leads_only_where_nobody_else_has() {
 
 /// What was seen at last, after so many looks in so many seconds.
 fn others(leaves: &[Option<Vec<u8>>], times: u32, since: u64) -> Others {
-    let endpoint = |(index, leaf): (usize, &Option<Vec<u8>>)| Endpoint {
-        address: index.to_string(),
-        leaf: leaf.clone().ok_or_else(String::new),
+    let endpoint = |(index, leaf): (usize, &Option<Vec<u8>>)| {
+        Endpoint::new(index.to_string(), leaf.clone().ok_or_else(String::new))
     };
     Others {
         endpoints: leaves.iter().enumerate().map(endpoint).collect(),

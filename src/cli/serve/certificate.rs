@@ -301,12 +301,7 @@ impl Rest {
 /// Asks what the other endpoints serve, once more. Whatever can't be asked is not seen.
 pub(super) async fn ask(store: &impl Store, clock: &Clock, before: Option<&Others>) -> Others {
     let (asked, read) = clock.spanned(timeout(ASKED, store.others())).await;
-    let unseen = |why: String| {
-        vec![Endpoint {
-            address: "any".to_owned(),
-            leaf: Err(why),
-        }]
-    };
+    let unseen = |why: String| vec![Endpoint::new("any", Err(why))];
     let endpoints = match asked {
         Ok(Ok(endpoints)) => endpoints,
         Ok(Err(why)) => unseen(why.to_string()),
@@ -367,10 +362,7 @@ mod tests {
         }
 
         async fn endpoints(&self) -> Result<Vec<Endpoint>, Failure> {
-            Ok(vec![Endpoint {
-                address: "other".to_owned(),
-                leaf: Ok(self.0.clone()),
-            }])
+            Ok(vec![Endpoint::new("other", Ok(self.0.clone()))])
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 use k8s_openapi::api::discovery::v1::{Endpoint as Listed, EndpointSlice};
 use kube::api::ListParams;
+use rustls::pki_types::CertificateDer;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -48,10 +49,10 @@ impl Kubernetes {
         let looks = all.into_iter().map(|(address, is_going)| {
             let host = host.clone();
             async move {
-                let leaf = leaf_served_at(&address, &host).await;
+                let chain = chain_served_at(&address, &host).await;
                 let (ip, port) = address;
-                let address = format!("{ip} port {port}");
-                (leaf.is_ok() || !is_going || but.is_some()).then_some(Endpoint { address, leaf })
+                let is_told = chain.is_ok() || !is_going || but.is_some();
+                is_told.then(|| endpoint(format!("{ip} port {port}"), chain))
             }
         });
         let seen = stream::iter(looks).buffer_unordered(AT_ONCE);
@@ -93,17 +94,32 @@ fn addresses(slice: &EndpointSlice, but: Option<&str>) -> Vec<((String, u16), bo
     .collect()
 }
 
-async fn leaf_served_at((ip, port): &(String, u16), host: &str) -> Result<Vec<u8>, String> {
+/// The leaf first.
+async fn chain_served_at(
+    (ip, port): &(String, u16),
+    host: &str,
+) -> Result<Vec<CertificateDer<'static>>, String> {
     let handshake = async {
         let connected = TcpStream::connect((ip.as_str(), *port)).await;
         let stream = connected.map_err(|error| error.to_string())?;
-        let chain = handshake::look(stream, host).await?;
-        let leaf = chain.first().map(|leaf| leaf.to_vec());
-        leaf.ok_or_else(|| "no certificate".to_owned())
+        handshake::look(stream, host).await
     };
     match timeout(HANDSHAKE, handshake).await {
         Ok(done) => done,
         Err(_) => Err(format!("no handshake within {HANDSHAKE:?}")),
+    }
+}
+
+fn endpoint(address: String, chain: Result<Vec<CertificateDer<'static>>, String>) -> Endpoint {
+    let mut chain = chain.map(|chain| chain.into_iter().map(|der| der.to_vec()));
+    let none = || "no certificate".to_owned();
+    Endpoint {
+        address,
+        leaf: match &mut chain {
+            Ok(chain) => chain.next().ok_or_else(none),
+            Err(why) => Err(std::mem::take(why)),
+        },
+        intermediates: chain.into_iter().flatten().collect(),
     }
 }
 

@@ -108,10 +108,8 @@ impl Store for LocalStore {
     async fn endpoints(&self) -> Result<Vec<Endpoint>, Failure> {
         let served = self.served.borrow().clone();
         let leaf = served.as_ref().and_then(Pem::leaf);
-        Ok(vec![Endpoint {
-            address: "this process".to_owned(),
-            leaf: leaf.ok_or_else(|| "it serves none yet".to_owned()),
-        }])
+        let leaf = leaf.ok_or_else(|| "it serves none yet".to_owned());
+        Ok(vec![Endpoint::new("this process", leaf)])
     }
 }
 

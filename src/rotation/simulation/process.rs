@@ -453,10 +453,8 @@ impl Store for Api {
 /// As a handshake shows it.
 fn endpoint(id: usize, leaf: Option<usize>) -> Endpoint {
     let der = leaf.map(|leaf| pool::of(leaf).leaf.clone());
-    Endpoint {
-        address: format!("process {id}"),
-        leaf: der.ok_or_else(|| "no handshake".to_owned()),
-    }
+    let leaf = der.ok_or_else(|| "no handshake".to_owned());
+    Endpoint::new(format!("process {id}"), leaf)
 }
 
 fn metrics() -> &'static Metrics {
