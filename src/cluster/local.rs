@@ -36,6 +36,9 @@ pub enum Origin {
     Replaced(Flaw),
     /// What was there ends soon.
     Renewed,
+    /// What was there could not be served, but what a rotation had staged: a stop came in the middle of
+    /// its promotion.
+    Promoted,
 }
 
 /// The pair at a start.
@@ -100,13 +103,30 @@ impl StateDir {
                     return Ok(Loaded { pair, pem, origin });
                 }
                 Ok(_) => Origin::Renewed,
-                Err(flaw) => Origin::Replaced(flaw),
+                Err(flaw) => match self.promote(names, now)? {
+                    Some(loaded) => return Ok(loaded),
+                    None => Origin::Replaced(flaw),
+                },
             },
         };
         let pem = pki::mint(names, life, now)?;
         let pair = pki::judge(&pem, names, now)?;
         self.write(&pem)?;
         Ok(Loaded { pair, pem, origin })
+    }
+
+    /// Makes the staged pair the one to be served, if it can be.
+    fn promote(&self, names: &[String], now: OffsetDateTime) -> Result<Option<Loaded>, Error> {
+        let Some(pem) = self.read_as(["next.crt", "next.key", "ca.crt"])? else {
+            return Ok(None);
+        };
+        let Ok(pair) = pki::judge(&pem, names, now) else {
+            return Ok(None);
+        };
+        self.write_file("tls.crt", &pem.chain, 0o644)?;
+        self.write_file("tls.key", &pem.key, 0o600)?;
+        let origin = Origin::Promoted;
+        Ok(Some(Loaded { pair, pem, origin }))
     }
 
     /// The file that clients trust.
@@ -141,11 +161,16 @@ impl StateDir {
 
     /// `None` if a part is missing.
     fn read(&self) -> Result<Option<Pem>, Error> {
+        self.guard_key()?;
+        self.read_as(["tls.crt", "tls.key", "ca.crt"])
+    }
+
+    /// As [`StateDir::read`], from the files of these names.
+    fn read_as(&self, [chain, key, ca]: [&str; 3]) -> Result<Option<Pem>, Error> {
         // What is no text is no PEM, which the judge will say.
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         let read = |name: &str| Ok::<_, Error>(self.read_file(name)?.map(text));
-        self.guard_key()?;
-        let parts = (read("tls.crt")?, read("tls.key")?, read("ca.crt")?);
+        let parts = (read(chain)?, read(key)?, read(ca)?);
         Ok(match parts {
             (Some(chain), Some(key), Some(ca)) => Some(Pem { chain, key, ca }),
             _ => None,
@@ -278,6 +303,31 @@ mod tests {
         fs::write(dir.path.join("tls.crt"), [0xff, 0]).unwrap();
         assert!(matches!(open(&dir, NOW).unwrap().1, Origin::Replaced(_)));
         assert!(matches!(open(&dir, NOW).unwrap().1, Origin::Found));
+    }
+
+    #[test]
+    fn a_start_goes_on_with_a_promotion_that_was_broken_off() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = StateDir {
+            path: temp.path().to_owned(),
+        };
+        open(&dir, NOW).unwrap();
+        let old = dir.read().unwrap().unwrap();
+        let next = pki::mint(&["localhost".to_owned()], Duration::days(2), NOW).unwrap();
+        let file = |name: &str, text: &str| dir.write_file(name, text, 0o600).unwrap();
+        file("ca.crt", &(old.ca + &next.ca));
+        file("next.crt", &next.chain);
+        file("next.key", &next.key);
+        // The key was still to come.
+        file("tls.crt", &next.chain);
+        let (pair, origin) = open(&dir, NOW).unwrap();
+        assert!(matches!(origin, Origin::Promoted), "{origin:?}");
+        assert_eq!(pair.leaf(), next.leaf().unwrap());
+        assert!(matches!(open(&dir, NOW).unwrap().1, Origin::Found));
+        // What is staged may be of no use, either.
+        file("tls.key", "rubbish");
+        file("next.key", "rubbish");
+        assert!(matches!(open(&dir, NOW).unwrap().1, Origin::Replaced(_)));
     }
 
     #[test]

@@ -96,6 +96,7 @@ fn say(origin: &Origin, dir: &StateDir) {
         Origin::Found => info!(%path, "serving the certificate that was there"),
         Origin::Minted => info!(%path, "made a certificate"),
         Origin::Replaced(flaw) => warn!(%path, "made a new certificate: {flaw}"),
+        Origin::Promoted => info!(%path, "serving the certificate that a rotation had made ready"),
         Origin::Renewed => info!(%path, "made a new certificate: the one that was there ends soon"),
     }
 }
