@@ -5,13 +5,14 @@
 //! admission, up to ten times. So too much at once is delay, not denial.
 
 use std::any::Any;
+use std::convert::Infallible;
 use std::future::Future;
-use std::pin::Pin;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::error_handling::HandleErrorLayer;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use futures_util::future::Map;
@@ -23,7 +24,6 @@ use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::load_shed::LoadShedLayer;
 use tower::load_shed::error::Overloaded;
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
-use tower_http::catch_panic::CatchPanicLayer;
 
 use super::body::{BodyReader, WholeBody};
 use super::refusal::Refusal;
@@ -40,7 +40,8 @@ pub(super) struct Read {
     deadline: Instant,
 }
 
-/// The stack around a handler.
+/// The stack around a handler. Panics, errors and the body are seen to in one future and not in layers,
+/// each of which would box the next one's for every review.
 pub(super) fn stack<H, F>(
     limits: &Limits,
     metrics: &Metrics,
@@ -50,21 +51,7 @@ where
     H: Fn(Read) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response> + Send + 'static,
 {
-    let panicked = {
-        let metrics = metrics.clone();
-        move |panic: Box<dyn Any + Send>| on_panic(&metrics, &*panic)
-    };
-    let rescued = {
-        let metrics = metrics.clone();
-        move |error| std::future::ready(rescue(&metrics, &error))
-    };
-    let stack = ServiceBuilder::new()
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(HandleErrorLayer::new(rescued))
-        .layer(ReadBodyLayer {
-            reader: BodyReader::new(limits.max_body, limits.body_memory),
-            request_timeout: limits.request_timeout,
-        })
+    let bounded = ServiceBuilder::new()
         .layer(LoadShedLayer::new())
         .layer(GlobalConcurrencyLimitLayer::new(limits.max_in_flight))
         .layer(DeadlineLayer)
@@ -72,7 +59,49 @@ where
             let answer = handler(read);
             async move { Ok::<_, BoxError>(answer.await) }
         }));
-    stack.map_response(IntoResponse::into_response)
+    let stack = Arc::new(Stack {
+        metrics: metrics.clone(),
+        reader: BodyReader::new(limits.max_body, limits.body_memory),
+        request_timeout: limits.request_timeout,
+        bounded,
+    });
+    service_fn(move |request| answer(stack.clone(), request))
+}
+
+/// `bounded` is what stands behind the body.
+struct Stack<S> {
+    metrics: Metrics,
+    reader: BodyReader,
+    request_timeout: Duration,
+    bounded: S,
+}
+
+/// Whatever goes wrong has an answer, too.
+async fn answer<S>(stack: Arc<Stack<S>>, request: Request<Body>) -> Result<Response, Infallible>
+where
+    S: Service<Read, Response = Response, Error = BoxError> + Clone,
+{
+    let answered = AssertUnwindSafe(stack.read_and_decide(request)).catch_unwind();
+    Ok(match answered.await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => rescue(&stack.metrics, &error),
+        Err(panic) => on_panic(&stack.metrics, &*panic),
+    })
+}
+
+impl<S> Stack<S>
+where
+    S: Service<Read, Response = Response, Error = BoxError> + Clone,
+{
+    /// Reads the body before it asks whether there is room for the review.
+    async fn read_and_decide(&self, request: Request<Body>) -> Answered {
+        let arrived = Instant::now();
+        let deadline = deadline(request.uri().query(), self.request_timeout, arrived);
+        // So early that kube-apiserver, which pauses for a second, has the time to ask again.
+        let shed = arrived + (deadline - arrived) / 3;
+        let body = self.reader.read(request, shed, deadline).await?;
+        self.bounded.clone().oneshot(Read { body, deadline }).await
+    }
 }
 
 /// Every layer's error to its answer.
@@ -133,62 +162,9 @@ fn deadline(query: Option<&str>, request_timeout: Duration, arrived: Instant) ->
     arrived + named.map_or(request_timeout, |time| time.min(request_timeout))
 }
 
-// === the body ===
-
-#[derive(Debug, Clone)]
-struct ReadBodyLayer {
-    reader: BodyReader,
-    request_timeout: Duration,
-}
-
-/// Reads the body before it asks whether there is room for the review.
-#[derive(Debug, Clone)]
-struct ReadBody<S> {
-    layer: ReadBodyLayer,
-    inner: S,
-}
-
-impl<S> Layer<S> for ReadBodyLayer {
-    type Service = ReadBody<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        ReadBody {
-            layer: self.clone(),
-            inner,
-        }
-    }
-}
+// === the deadline ===
 
 type Answered = Result<Response, BoxError>;
-type Answer = Pin<Box<dyn Future<Output = Answered> + Send>>;
-
-impl<S> Service<Request<Body>> for ReadBody<S>
-where
-    S: Service<Read, Response = Response, Error = BoxError, Future: Send>,
-    S: Clone + Send + 'static,
-{
-    type Response = Response;
-    type Error = BoxError;
-    type Future = Answer;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Answer {
-        let ReadBody { layer, inner } = self.clone();
-        Box::pin(async move {
-            let arrived = Instant::now();
-            let deadline = deadline(request.uri().query(), layer.request_timeout, arrived);
-            // So early that kube-apiserver, which pauses for a second, has the time to ask again.
-            let shed = arrived + (deadline - arrived) / 3;
-            let body = layer.reader.read(request, shed, deadline).await?;
-            inner.oneshot(Read { body, deadline }).await
-        })
-    }
-}
-
-// === the deadline ===
 
 #[derive(Debug, Clone)]
 struct DeadlineLayer;
@@ -226,6 +202,8 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+
     use super::*;
     use bytes::Bytes;
     use http_body_util::BodyExt;
