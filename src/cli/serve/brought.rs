@@ -79,6 +79,11 @@ impl Brought {
         }
     }
 
+    /// What it is called in a sentence.
+    pub(super) fn name(&self) -> &'static str {
+        self.kind.source.name()
+    }
+
     /// What a client here should trust: the CA, or the chain; `None` if the leaf is not for this
     /// machine.
     pub(super) fn trusted_here(&self) -> Option<PathBuf> {

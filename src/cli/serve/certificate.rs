@@ -140,7 +140,7 @@ impl<S: Store> Replica<S> {
             }
             if self.serving.borrow().is_none() && waiting.may() {
                 info!(
-                    "waiting for a certificate that can be served in {}",
+                    "waiting until a certificate can be served; it comes from {}",
                     self.source
                 );
             }
@@ -192,10 +192,13 @@ impl<S: Store> Replica<S> {
                                 "a new certificate is not trusted everywhere yet; serving the old"
                             );
                         }
-                        None => info!(
-                            "the certificate is not trusted everywhere yet, and others serve one that \
-                             is; waiting"
-                        ),
+                        None => {
+                            let help = source_of(observed).help_if_not_trusted(self.writes_bundles);
+                            info!(
+                                "the certificate is not trusted everywhere yet, and others serve one \
+                                 that is; waiting; {help}"
+                            );
+                        }
                     }
                 }
             }

@@ -59,6 +59,10 @@ impl Cluster {
         info!(namespace = names.namespace, identity, "joining the cluster");
         let cluster = Kubernetes::new(place, names, identity, metrics.clone(), &clock).await?;
         let mut cluster = cluster.with_pod(args.pod());
+        let from = match &brought {
+            Some(brought) => brought.name().to_owned(),
+            None => source(cluster.names()),
+        };
         let patience = 2 * args.lease_time;
         let mut alone = patience;
         let brought = brought.map(|brought| {
@@ -88,7 +92,7 @@ impl Cluster {
             required: policy.required.clone(),
             trust_delay: policy.trust_delay,
             writes_bundles: policy.writes_bundles,
-            source: source(cluster.names()),
+            source: from,
             seen: seen.clone(),
             serving: serving_sender,
             kept,
