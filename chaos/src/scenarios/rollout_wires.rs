@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::command::eventually;
 use crate::install::{self, NAMESPACE};
 use crate::scenario::{Scenario, Stage};
 use crate::wire::Wire;
@@ -34,6 +35,10 @@ pub(super) const SCENARIO: Scenario = Scenario::new(
 fn over_a_wire(stage: &Stage<'_>) -> anyhow::Result<()> {
     let near: SocketAddr = install::address(stage.cluster)?.parse()?;
     let wire = Wire::lay(stage.cluster, BEGIN, far_service(stage)?, LATE)?;
+    // kube-proxy takes a second for a new Service, and calls before that would be the wire's loss.
+    eventually("an answer over the wire", READY, || {
+        install::leaves(stage.cluster, &[BEGIN.to_string()]).map(drop)
+    })?;
     stage.cluster.lead_astray(near, BEGIN.port())?;
     stage.event("a long wire");
     let done = stage.restarts(stage.by_extent(4, 1));
@@ -45,6 +50,9 @@ fn over_a_wire(stage: &Stage<'_>) -> anyhow::Result<()> {
     drop(wire);
     Ok(())
 }
+
+/// How long until the far Service leads anywhere.
+const READY: Duration = Duration::from_secs(20);
 
 /// A Service beside the webhook's; its address.
 fn far_service(stage: &Stage<'_>) -> anyhow::Result<SocketAddr> {
