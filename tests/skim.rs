@@ -195,6 +195,22 @@ fn what_stands_behind_the_end_is_not_taken() {
     }
 }
 
+/// An object behind another is an element of a list, and no member.
+#[test]
+fn an_object_follows_another_only_in_a_list() {
+    for text in [
+        r#"{"l":[{"a":"b"},{"c":"d"}]}"#,
+        r#"{"l":[{"a":"b"},{"c":{"d":"e"}},{"f":1}]}"#,
+        r#"{"a":"b"},{"c":1}"#,
+        r#"{"a":{"b":"c"},{"d":1}}"#,
+        r#"{"a":{"b":"c"},{"d":1}}}"#,
+        r#"{"a":[{"b":{"c":"d"},{"e":"f"}}]}"#,
+        r#"{"a":[{"b":"c"},{"d":"e"},"f":"g"]}"#,
+    ] {
+        agrees(text);
+    }
+}
+
 #[test]
 fn what_is_deep_is_left_to_the_other_reader() {
     for depth in [1, 50, 62, 63, 64, 65, 100, 1000] {

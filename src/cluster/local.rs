@@ -2,7 +2,7 @@
 //!
 //! `tls.crt` and `tls.key` (mode 0600) are served, `ca.crt` is what clients trust: the parts of the
 //! Secret that a cluster has. At a start, a pair that is missing, can't be served or ends soon is
-//! minted anew; from then on, `store` has it rotated. Two processes in one directory take turns at
+//! minted anew, unless a rotation has left a better one ready; from then on, `store` has it rotated. Two processes in one directory take turns at
 //! writing; but each looks only every ten seconds what the other wrote, so at the end of a rotation
 //! `ca.crt` may lack the CA of a leaf that the other still serves. Each should have one of its own.
 

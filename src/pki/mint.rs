@@ -77,7 +77,9 @@ pub(crate) fn by_way_of_another(now: OffsetDateTime) -> (String, Vec<u8>, Vec<u8
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
     let root = CertifiedIssuer::self_signed(params, key()).unwrap();
     let mut params = ca_params(now, life).unwrap();
-    params.distinguished_name.push(DnType::CommonName, "between");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "between");
     let between = CertifiedIssuer::signed_by(params, key(), &root).unwrap();
     let names = ["imageswap.ns.svc".to_owned()];
     let leaf = leaf_params(&names, now, life).unwrap();

@@ -116,7 +116,11 @@ mod tests {
     fn a_leaf_is_believed_by_way_of_what_is_sent_with_it() {
         let (root, between, leaf) = by_way_of_another(NOW);
         let root = Bundle::read(root.as_bytes());
-        let ways = [(vec![between.clone()], true), (vec![], false), (vec![leaf.clone()], false)];
+        let ways = [
+            (vec![between.clone()], true),
+            (vec![], false),
+            (vec![leaf.clone()], false),
+        ];
         for (intermediates, is_trusted) in ways {
             let trusted = is_leaf_trusted(&leaf, &intermediates, &root, NOW);
             assert_eq!(trusted, is_trusted, "{}", intermediates.len());

@@ -27,8 +27,11 @@ pub(super) struct Repairs {
 }
 
 impl Repairs {
-    /// The caBundles of this version are as they should be, or will have to change.
+    /// The caBundles of this version are as they should be; or will have to change, or are gone.
     pub(super) fn saw(&mut self, right: Option<&str>) {
+        if right.is_none() {
+            self.by = None;
+        }
         self.right = right.map(str::to_owned);
     }
 
@@ -97,5 +100,8 @@ mod tests {
         assert_eq!(repairs.wait(Duration::ZERO), Some(2 * FIRST));
         // The Secret changed.
         assert!(!repairs.wrote(Duration::ZERO, "4", "b"));
+        // All of it was deleted, and applied anew.
+        repairs.saw(None);
+        assert!(!repairs.wrote(Duration::ZERO, "5", "b"));
     }
 }

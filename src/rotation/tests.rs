@@ -948,7 +948,10 @@ fn a_newcomer_is_not_served_beside_one_that_is_believed() {
 fn a_leaf_is_believed_for_longer_also_by_way_of_another_ca() {
     let [_, other, ..] = pairs();
     let (root, between, leaf) = by_way_of_another(NOW);
-    let (required, wide) = (policy().required, [[other.ca.clone(), root].concat().into()]);
+    let (required, wide) = (
+        policy().required,
+        [[other.ca.clone(), root].concat().into()],
+    );
     let seen = observed(Some(secret(other)), Some(&wide));
     let mut belief = Belief::default();
     belief.look(&seen, at(Steady::ZERO));

@@ -91,10 +91,12 @@ struct Buffer {
 }
 
 impl Buffer {
-    /// Room for so many bytes more.
-    fn reserve(&mut self, bytes: usize) {
-        if self.bytes.capacity() == 0 {
-            self.bytes = kept(&self.spares).pop().unwrap_or_default();
+    /// Goes on in a buffer that was kept, if there is one, with room for so many bytes more. Only a body
+    /// that has its share of the budget may: others would hold more than their small one.
+    fn enlarge(&mut self, bytes: usize) {
+        if let Some(mut kept) = kept(&self.spares).pop() {
+            kept.extend_from_slice(&self.bytes);
+            self.bytes = kept;
         }
         self.bytes.reserve(bytes);
     }
@@ -103,7 +105,7 @@ impl Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let mut bytes = std::mem::take(&mut self.bytes);
-        if (1..=SPARE).contains(&bytes.capacity()) {
+        if (SMALL + 1..=SPARE).contains(&bytes.capacity()) {
             bytes.clear();
             let mut spares = kept(&self.spares);
             if spares.len() < SPARES {
@@ -200,9 +202,9 @@ impl BodyReader {
                 }
                 // That was not the peer's time.
                 started += waited.elapsed();
-                whole.reserve(size - had);
+                whole.enlarge(size - had);
             } else if had == 0 {
-                whole.reserve(size.min(SMALL));
+                whole.bytes.reserve(size.min(SMALL));
             }
             whole.bytes.extend_from_slice(&data);
         }
@@ -256,6 +258,11 @@ mod tests {
         let reader = BodyReader::new(100_000, 1 << 20);
         let spares = || kept(&reader.spares).len();
         drop(read(&reader, b'a', 60_000).await);
+        assert_eq!(spares(), 1);
+        // Who has no share of the budget takes none.
+        let small = read(&reader, b's', 16_000).await;
+        assert_eq!((spares(), &*small), (1, &*vec![b's'; 16_000]));
+        drop(small);
         assert_eq!(spares(), 1);
         let second = read(&reader, b'b', 30_000).await;
         assert_eq!((spares(), &*second), (0, &*vec![b'b'; 30_000]));

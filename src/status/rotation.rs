@@ -7,7 +7,7 @@
 use serde::Serialize;
 
 use super::{Facts, rfc3339};
-use crate::pki::{Bundle, Flaw, Pair, Served};
+use crate::pki::{self, Flaw, Pair, Served};
 use crate::rotation::source::Source;
 use crate::rotation::state::Secret;
 
@@ -41,19 +41,23 @@ fn next(facts: &Facts) -> Next {
             rest("somebody else keeps the Secret, and renews what is in it")
         }
         Err(Flaw::NotYet(begins)) => rest(format!("the certificate begins at {}", rfc3339(begins))),
-        Err(flaw) => lost(
-            facts,
-            "replace",
-            &format!("the Secret can't be served: {flaw}"),
-        ),
+        Err(flaw) => {
+            let why = format!("the Secret can't be served: {flaw}");
+            match next_of(facts, secret) {
+                Ok(_) if secret.has_next() => ("promote", format!("{why}, but what is staged can")),
+                _ => lost(facts, "replace", &why),
+            }
+        }
         Ok(pair) => lacking(facts, secret)
             .or_else(|| staged(facts, secret))
             .or_else(|| left_over(facts, secret, &pair))
             .unwrap_or_else(|| {
                 // A shorter `--renew-before` makes it later.
                 let half = pair.not_before + (pair.not_after - pair.not_before) / 2;
-                let renewed = rfc3339(half);
-                rest(format!("all is right; not renewed before {renewed}"))
+                rest(match half > facts.now {
+                    true => format!("all is right; not renewed before {}", rfc3339(half)),
+                    false => "all is right, but renewal may be due (--renew-before)".to_owned(),
+                })
             }),
     }
 }
@@ -86,16 +90,30 @@ fn lacking(facts: &Facts, secret: &Secret) -> Option<Next> {
     ))
 }
 
+fn next_of(facts: &Facts, secret: &Secret) -> Result<Pair, Flaw> {
+    let names = std::slice::from_ref(&facts.host);
+    pki::judge(&secret.next_pem(), names, facts.now)
+}
+
 fn staged(facts: &Facts, secret: &Secret) -> Option<Next> {
     if secret.has_next() {
-        let reason = match facts.observed.hooks().is_empty() {
-            true => "a new certificate is staged, and there is no webhook that could trust it",
-            false => {
-                "a new certificate is staged; it is served once every kube-apiserver has had the \
-                 time to learn its CA (--trust-delay)"
+        let promote = |reason: &str| Some(("promote", reason.to_owned()));
+        return match next_of(facts, secret) {
+            Err(Flaw::NotYet(begins)) => {
+                promote(&format!("what is staged begins at {}", rfc3339(begins)))
             }
+            Err(flaw) => Some((
+                "stage",
+                format!("what is staged can't be served, and another takes its place: {flaw}"),
+            )),
+            Ok(_) if facts.observed.hooks().is_empty() => {
+                promote("a new certificate is staged, and there is no webhook that could trust it")
+            }
+            Ok(_) => promote(
+                "a new certificate is staged; it is served once every kube-apiserver has had the \
+                 time to learn its CA (--trust-delay)",
+            ),
         };
-        return Some(("promote", reason.to_owned()));
     }
     let request = secret.open_request()?;
     Some(("stage", format!("a rotation was asked for: {request:?}")))
@@ -105,8 +123,8 @@ fn staged(facts: &Facts, secret: &Secret) -> Option<Next> {
 fn left_over(facts: &Facts, secret: &Secret, pair: &Pair) -> Option<Next> {
     let ca = secret.bundle();
     let needed = pair.needs(&ca, facts.now);
-    let is_clean = |bundle: Bundle| !bundle.without(&needed).has_minted();
-    if ca.is_same(&needed) && is_clean(facts.observed.live_bundle()) {
+    let live = facts.observed.live_bundle();
+    if ca.is_same(&needed) && live.without(&needed).is_empty() {
         return None;
     }
     let names = |is_so: &dyn Fn(&Result<Served, String>) -> bool| {
@@ -124,7 +142,11 @@ fn left_over(facts: &Facts, secret: &Secret, pair: &Pair) -> Option<Next> {
         _ if facts.replicas.is_empty() => "until the Service has an endpoint to look at".to_owned(),
         (false, _) => format!("until another certificate is no longer served by {others}"),
         (true, false) => format!("until it is seen what is served by {unseen}"),
-        (true, true) => "for some seconds, since every replica serves the new one".to_owned(),
+        (true, true) => {
+            "for some seconds, since every replica serves the new one; with --patch-ca-bundle false \
+             it is others who take it out of the caBundle"
+                .to_owned()
+        }
     };
     Some(("prune", format!("the old CA stays {waits}")))
 }
@@ -233,6 +255,28 @@ mod tests {
                 }),
                 "replace",
                 "can't be served",
+            ),
+            (
+                Box::new(|facts| {
+                    secret(facts, &stage);
+                    secret(facts, &|it| it.key = None);
+                }),
+                "promote",
+                "what is staged can",
+            ),
+            (
+                Box::new(|facts| {
+                    secret(facts, &stage);
+                    secret(facts, &|it| it.next_key = None);
+                    bundle(facts, &both);
+                }),
+                "stage",
+                "another takes its place",
+            ),
+            (
+                Box::new(|facts| facts.now = NOW + Duration::days(200)),
+                "wait",
+                "renewal may be due",
             ),
             (
                 Box::new(|facts| secret(facts, &|it| it.source = Source::Annotated)),

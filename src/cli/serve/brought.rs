@@ -101,6 +101,7 @@ impl Brought {
             metrics: metrics.clone(),
             kind: self.kind,
             said: None,
+            is_unreadable: false,
         };
         local.tell(&self.pair);
         let cert = local.cert.clone();
@@ -225,14 +226,20 @@ struct Local {
     metrics: Metrics,
     /// What was said last of files that do not change.
     said: Option<String>,
+    /// Whether they can't be read now, so that what is judged is what they were.
+    is_unreadable: bool,
 }
 
 impl Local {
     async fn follow(mut self, mut parts: Parts, mut serving: Pair, mut news: mpsc::Receiver<News>) {
         loop {
             match tokio::time::timeout(JUDGE_AGAIN, news.recv()).await {
-                Ok(Some(Ok(found))) => (parts, self.said) = (found, None),
+                Ok(Some(Ok(found))) => {
+                    (parts, self.said) = (found, None);
+                    self.is_unreadable = false;
+                }
                 Ok(Some(Err(why))) => {
+                    self.is_unreadable = true;
                     refuse(&self.metrics, &why, self.kind.source);
                     continue;
                 }
@@ -242,7 +249,7 @@ impl Local {
             match self.kind.judge(&parts) {
                 Ok(pair) if pair.certified.cert == serving.certified.cert => {
                     self.said = None;
-                    self.metrics.refused.set(0);
+                    self.metrics.refused.set(i64::from(self.is_unreadable));
                 }
                 Ok(pair) => {
                     self.publish(&pair);
