@@ -23,7 +23,7 @@ use super::belief::Belief;
 use super::clock::{self, Moment, Span};
 use super::plan::Endpoint;
 use super::state::{Observed, Secret};
-use crate::pki::{self, Flaw, Pair};
+use crate::pki::{Flaw, Pair};
 
 /// Nobody acts on what was read longer ago.
 pub const FRESH: Steady = Steady::from_secs(5);
