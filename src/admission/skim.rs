@@ -251,6 +251,7 @@ impl Json<'_> {
             let end = self.text_end()?;
             let next = self.eight(end)?;
             if starts::<6>(next, EMPTY_AND_KEY) {
+                // The next key is reached.
             } else if starts::<3>(next, TEXT) {
                 let end = self.text_end()?;
                 let next = self.eight(end)?;

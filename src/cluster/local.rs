@@ -2,8 +2,8 @@
 //!
 //! `tls.crt` and `tls.key` (mode 0600) are served, `ca.crt` is what clients trust: the parts of the
 //! Secret that a cluster has. At a start, a pair that is missing, can't be served or ends soon is
-//! minted anew, unless a rotation has left a better one ready; from then on, `store` has it rotated. Two processes in one directory take turns at
-//! writing; but each looks only every ten seconds what the other wrote, so at the end of a rotation
+//! minted anew, unless a rotation has left a better one ready; from then on, `store` has it rotated. Two
+//! processes in one directory take turns at writing; but each looks only every ten seconds what the other wrote, so at the end of a rotation
 //! `ca.crt` may lack the CA of a leaf that the other still serves. Each should have one of its own.
 
 pub mod store;
@@ -123,8 +123,7 @@ impl StateDir {
         let Ok(pair) = pki::judge(&pem, names, now) else {
             return Ok(None);
         };
-        self.write_file("tls.crt", &pem.chain, 0o644)?;
-        self.write_file("tls.key", &pem.key, 0o600)?;
+        self.write_pair(&pem.chain, &pem.key)?;
         let origin = Origin::Promoted;
         Ok(Some(Loaded { pair, pem, origin }))
     }
@@ -213,8 +212,13 @@ impl StateDir {
     /// A stop between two files leaves a pair that doesn't match, which the next start replaces.
     fn write(&self, pem: &Pem) -> Result<(), Error> {
         self.write_file("ca.crt", &pem.ca, 0o644)?;
-        self.write_file("tls.crt", &pem.chain, 0o644)?;
-        self.write_file("tls.key", &pem.key, 0o600)
+        self.write_pair(&pem.chain, &pem.key)
+    }
+
+    /// What is to be served.
+    fn write_pair(&self, chain: &str, key: &str) -> Result<(), Error> {
+        self.write_file("tls.crt", chain, 0o644)?;
+        self.write_file("tls.key", key, 0o600)
     }
 
     /// Written beside and renamed, so that nobody reads half a file.

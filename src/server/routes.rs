@@ -126,7 +126,7 @@ async fn answer(webhook: Arc<Webhook>, read: Read) -> Response {
     let decided = tokio::task::spawn_blocking(move || decide(&webhook, &read.body));
     match decided.await {
         Ok(response) => response,
-        // The layer that catches panics shall see this one.
+        // Whoever catches panics around this shall see it.
         Err(error) => match error.try_into_panic() {
             Ok(panic) => resume_unwind(panic),
             // The process ends: another replica will know.

@@ -191,8 +191,7 @@ fn change_files(dir: &StateDir, change: &Change) -> Result<(), Error> {
         dir.write_file("ca.crt", ca, 0o644)?;
     }
     if let Some(KeyPem { chain, key }) = &change.pair {
-        dir.write_file("tls.crt", chain, 0o644)?;
-        dir.write_file("tls.key", key, 0o600)?;
+        dir.write_pair(chain, key)?;
     }
     match &change.next {
         Some(Next::Set(KeyPem { chain, key })) => {
