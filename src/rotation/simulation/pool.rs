@@ -80,6 +80,11 @@ pub(super) fn minted(now: OffsetDateTime, count: usize) -> &'static Pem {
     &of(day.min(DAYS - 1) * A_DAY + count % OURS).pem
 }
 
+/// Whether no leader has minted it.
+pub(super) fn is_foreign(number: usize) -> bool {
+    number % A_DAY >= OURS
+}
+
 /// A pair that no leader has minted.
 pub(super) fn foreign(dice: &mut Dice) -> &'static Pem {
     &of(2 * A_DAY - 1 - dice.below(A_DAY - OURS)).pem

@@ -10,7 +10,7 @@ use time::{Duration, OffsetDateTime};
 use tokio::sync::watch;
 
 use super::pool::{self, BEGIN, HOST, LIFE};
-use super::world::{Serving, World};
+use super::world::{Serving, World, is_good};
 use super::{DELAY, Dice, FORGOTTEN, Mutation};
 use crate::pki::{MintError, Pair, Pem};
 use crate::rotation::belief::Belief;
@@ -18,6 +18,7 @@ use crate::rotation::clock::{Clock, Moment, Span};
 use crate::rotation::driver::{Driver, Memory, Store};
 use crate::rotation::plan::{Endpoint, Policy, SETTLED, oldest, shown};
 use crate::rotation::replica::{Choice, FRESH, Others, View, choose, is_trusted, may_lead};
+use crate::rotation::source::Source;
 use crate::rotation::state::{Configuration, Observed};
 use crate::rotation::write::{Failure, Write};
 use crate::telemetry::metrics::Metrics;
@@ -67,8 +68,9 @@ enum Glance {
     Half(u64, Option<Configuration>),
     /// Both are, and it is yet to act.
     Whole(Span, Box<Observed>),
-    /// It asks what the other endpoints serve, one after the other, since then.
-    Asking(Span, Box<Observed>, u64, Vec<Endpoint>),
+    /// It asks what the other endpoints serve, one after the other, since then. `None` is one that the
+    /// cluster does not know yet.
+    Asking(Span, Box<Observed>, u64, Vec<Option<Endpoint>>),
 }
 
 impl Process {
@@ -171,7 +173,11 @@ impl Process {
         let now = self.world().time;
         match std::mem::replace(&mut self.glance, Glance::None) {
             Glance::None => {
-                let configuration = self.world().configuration();
+                let mut configuration = self.world().configuration();
+                if self.mutation == Mutation::BelieveOne {
+                    let hooks = configuration.iter_mut().map(|found| &mut found.hooks);
+                    hooks.for_each(|hooks| hooks.truncate(1));
+                }
                 self.glance = Glance::Half(now, configuration);
             }
             // As for a look that takes too long.
@@ -195,14 +201,21 @@ impl Process {
     }
 
     /// Looks at the next of the other endpoints; after the last, acts.
-    fn ask(&mut self, read: Span, observed: Box<Observed>, since: u64, mut seen: Vec<Endpoint>) {
+    fn ask(
+        &mut self,
+        read: Span,
+        observed: Box<Observed>,
+        since: u64,
+        mut seen: Vec<Option<Endpoint>>,
+    ) {
         let id = (seen.len() + self.id + 1) % self.world().serving.len();
         if id != self.id {
             let mut world = self.world();
             let is_lost = world.dice.one_in(40);
-            let leaf = world.serving[id].filter(|_| !is_lost);
+            let is_listed = world.is_listed(id);
+            let leaf = world.shaken(id).filter(|_| !is_lost);
             drop(world);
-            seen.push(endpoint(id, leaf.map(|one| one.leaf)));
+            seen.push(is_listed.then(|| endpoint(id, leaf.map(|one| one.leaf))));
             self.glance = Glance::Asking(read, observed, since, seen);
             return;
         }
@@ -211,6 +224,7 @@ impl Process {
             from: Steady::from_secs(since),
             to: Steady::from_secs(now),
         };
+        let seen = seen.into_iter().flatten().collect();
         self.others = Some(Others::after(self.others.as_ref(), seen, asked));
         self.act(observed, read);
     }
@@ -248,6 +262,7 @@ impl Process {
         };
         let choice = choose(&view, self.serving.as_ref(), now);
         drop(belief);
+        let is_too_old = matches!(choice, Choice::TooOld);
         match choice {
             Choice::Publish(pair) => {
                 // Nothing, or what the caBundle believes no more.
@@ -266,7 +281,10 @@ impl Process {
                     leaf,
                     since: world.time,
                     had_nothing_else,
+                    is_outlived: false,
                 });
+                let source = observed.secret.as_ref().map(|secret| secret.source);
+                world.writes.brought += u64::from(source == Some(Source::Annotated));
                 world.say(|| format!("process {id} serves {leaf}"));
             }
             Choice::Same => {
@@ -288,7 +306,27 @@ impl Process {
             }
             Choice::Absent | Choice::Bad(_) | Choice::NotTrustedYet { .. } | Choice::TooOld => {}
         }
+        if !is_too_old {
+            self.note_outlived(&observed);
+        }
         self.seen = Some(observed);
+    }
+
+    /// Takes note if it still serves what has ended for sure, though it saw another one that nobody can
+    /// have doubted, whatever the clock.
+    fn note_outlived(&self, seen: &Observed) {
+        const DAY: u64 = 86_400;
+        let good = seen.secret.as_ref().filter(|secret| is_good(secret));
+        let leaf = good.and_then(|secret| pool::leaf(&secret.pem().chain));
+        let mut world = self.world();
+        let now = world.time;
+        let Some((leaf, serving)) = leaf.zip(world.serving[self.id].as_mut()) else {
+            return;
+        };
+        let (old, new) = (pool::of(serving.leaf), pool::of(leaf));
+        let has_begun = new.begins <= i64::try_from(now).unwrap() - DAY.cast_signed();
+        let is_valid = has_begun && now + DAY < new.ends;
+        serving.is_outlived = leaf != serving.leaf && is_valid && old.ends + 2 * DAY < now;
     }
 
     /// Whether it may stand for leader.
@@ -438,9 +476,15 @@ impl Store for Api {
         for id in 0..count {
             let shaken = self.read(|world| match self.mutation {
                 Mutation::PruneEarly => pool::leaf(&world.secret()?.pem().chain),
-                _ => Some(world.serving[id]?.leaf),
+                _ => Some(world.shaken(id)?.leaf),
             });
-            seen.push(endpoint(id, shaken.await.ok().flatten()));
+            let leaf = shaken.await.ok().flatten();
+            if self.world.lock().unwrap().is_listed(id) {
+                seen.push(endpoint(id, leaf));
+            }
+        }
+        if self.mutation == Mutation::PassOverUnseen {
+            seen.retain(|one| one.leaf.is_ok());
         }
         Ok(seen)
     }

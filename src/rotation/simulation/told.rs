@@ -207,3 +207,29 @@ fn a_ca_outlives_a_secret_that_named_it_a_moment_ago() {
     assert_eq!(gone_wrong(Mutation::None, tell), 0);
     assert!(gone_wrong(Mutation::PruneUnsettled, tell) > 10);
 }
+
+/// A new Pod serves the leaf that goes, and is looked at before its CA does: if the cluster knows it soon.
+/// Else it is called when it has not seen yet that it must serve another.
+#[test]
+fn a_ca_outlives_a_pod_that_the_cluster_does_not_know_yet() {
+    let tell = |story: &mut Story| {
+        story.world().hand(Hand::Request);
+        story.work(1);
+        story.look_at_all();
+        story.pass(DELAY + 4);
+        story.look_at_all();
+        story.restart(2, true);
+        story.processes[2].look_anew();
+        story.processes[2].look_anew();
+        for _ in 0..4 {
+            story.work(1);
+            for who in [0, 1] {
+                story.processes[who].look_anew();
+            }
+            story.pass(7);
+        }
+        story.pass(120);
+    };
+    assert_eq!(gone_wrong(Mutation::None, tell), 0);
+    assert!(gone_wrong(Mutation::ListLate, tell) > 10);
+}

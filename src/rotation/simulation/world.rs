@@ -5,6 +5,7 @@ use super::process::LATEST;
 use super::{DELAY, Dice, Mutation, pool};
 use crate::pki::Bundle;
 use crate::rotation::replica::FRESH;
+use crate::rotation::source::Source;
 use crate::rotation::state::{Configuration, Hook, Observed, Secret};
 use crate::rotation::tests::changed;
 use crate::rotation::write::{Failure, Next, Write};
@@ -50,13 +51,19 @@ pub(super) struct Serving {
     pub(super) since: u64,
     /// Whether it was all that there was to serve.
     pub(super) had_nothing_else: bool,
+    /// Whether it had ended for sure, by whatever clock, and another one was seen that could be served.
+    pub(super) is_outlived: bool,
 }
 
 pub(super) struct World {
     /// In seconds since the story began.
     pub(super) time: u64,
-    /// What each process serves that the cluster knows of.
+    /// What each process serves.
     pub(super) serving: Vec<Option<Serving>>,
+    /// When the cluster gets to know each process: before, it is neither called nor looked at.
+    pub(super) listed: Vec<u64>,
+    /// Which processes are called, and none of the others can reach them.
+    pub(super) is_cut_off: Vec<bool>,
     /// Processes that the cluster has forgotten, and that are still called until then.
     pub(super) ghosts: Vec<(u64, Serving)>,
     /// Writes that are on their way: since when, whose, and what.
@@ -111,10 +118,12 @@ pub(super) struct Writes {
     pub(super) due: u64,
     /// Pairs that took the place of one that had ended.
     pub(super) too_late: u64,
+    /// Not written, but served: leaves that somebody brought.
+    pub(super) brought: u64,
 }
 
 impl Writes {
-    fn all(&mut self) -> [&mut u64; 10] {
+    fn all(&mut self) -> [&mut u64; 11] {
         [
             &mut self.created,
             &mut self.replaced,
@@ -126,10 +135,11 @@ impl Writes {
             &mut self.conflicts,
             &mut self.due,
             &mut self.too_late,
+            &mut self.brought,
         ]
     }
 
-    /// How often the rarest was made, but for those that need days to pass.
+    /// How often the rarest of those was made that need no days to pass and nobody to bring a pair.
     pub(super) fn least(mut self) -> u64 {
         self.all()
             .into_iter()
@@ -161,6 +171,10 @@ pub(super) enum Hand {
     Backup,
     /// A good pair of another CA takes the place of ours.
     ForeignPair,
+    /// The same, and it is said that it is not ours to replace.
+    Bring,
+    /// Whatever was brought is ours to replace from now on.
+    TakeBack,
     /// One CA is taken out of `ca.crt`.
     DropCa,
     EmptyBundle,
@@ -185,6 +199,8 @@ impl Hand {
             Self::DropCa,
             Self::Backup,
             Self::ForeignPair,
+            Self::Bring,
+            Self::TakeBack,
             Self::EmptyBundle,
             Self::Rubbish,
             Self::ForeignBundle,
@@ -203,6 +219,8 @@ impl World {
         let mut world = Self {
             time: 0,
             serving: vec![None; processes],
+            listed: vec![0; processes],
+            is_cut_off: vec![false; processes],
             ghosts: Vec::new(),
             late: Vec::new(),
             writing: vec![None; processes],
@@ -271,11 +289,31 @@ impl World {
 
     pub(super) fn configuration(&self) -> Option<Configuration> {
         let last = self.published.last();
-        last.and_then(|last| last.configuration.clone())
+        let mut found = last.and_then(|last| last.configuration.clone())?;
+        if self.mutation == Mutation::MissWrites {
+            found.generation = None;
+        }
+        Some(found)
+    }
+
+    /// Whether a process is called, and looked at.
+    pub(super) fn is_listed(&self, id: usize) -> bool {
+        self.listed[id] <= self.time
+    }
+
+    /// What a process is seen to serve.
+    pub(super) fn shaken(&self, id: usize) -> Option<Serving> {
+        self.serving[id].filter(|_| !self.is_cut_off[id])
     }
 
     pub(super) fn secret(&self) -> Option<Secret> {
         self.secrets.last().unwrap().clone()
+    }
+
+    /// Whether the pair in the Secret is not ours to replace.
+    pub(super) fn is_brought(&self) -> bool {
+        let secret = self.secrets.last().unwrap().as_ref();
+        secret.is_some_and(|secret| secret.source == Source::Annotated)
     }
 
     pub(super) fn mint(&mut self, now: time::OffsetDateTime) -> crate::pki::Pem {
@@ -358,7 +396,8 @@ impl World {
                 let is_good = pool::of(one.leaf).ends > self.time && is_believed(one.leaf);
                 one.leaf != leaf && one.since < asked && is_good
             };
-            other != id && one.as_ref().is_some_and(is_rival)
+            let is_seen = self.listed[other] < asked && !self.is_cut_off[other];
+            other != id && is_seen && one.as_ref().is_some_and(is_rival)
         })
     }
 
@@ -385,9 +424,11 @@ impl World {
 
     fn write(&mut self, write: &Write) -> Result<(), Failure> {
         let conflict = || Failure::Conflict("another version".to_owned());
-        let is_blind = self.mutation == Mutation::DropPrecondition;
+        let is_broken = |mutation| self.mutation == mutation;
         match write {
-            Write::Create(_) if self.secret().is_some() => Err(conflict()),
+            Write::Create(_) if self.secret().is_some() && !is_broken(Mutation::CreateAnew) => {
+                Err(conflict())
+            }
             Write::Create(pem) => {
                 self.current(&pem.chain);
                 let version = self.version();
@@ -395,6 +436,7 @@ impl World {
                 Ok(())
             }
             Write::Change { version, change } => {
+                let is_blind = is_broken(Mutation::ChangeAnyVersion);
                 let old = self.secret();
                 let old = old.filter(|old| old.version == *version || is_blind);
                 let old = old.ok_or_else(conflict)?;
@@ -413,7 +455,9 @@ impl World {
                 Ok(())
             }
             Write::Bundles { version, hooks } => {
-                let old = self.configuration();
+                let is_blind = is_broken(Mutation::PatchAnyVersion);
+                let old = self.published.last();
+                let old = old.and_then(|last| last.configuration.clone());
                 let old = old.filter(|old| old.version == *version || is_blind);
                 let mut new = old.ok_or_else(conflict)?;
                 for hook in hooks {
@@ -514,7 +558,7 @@ impl World {
                 let fresh = self.fresh();
                 self.publish(Some(fresh), true);
             }
-            Hand::Backup | Hand::ForeignPair => self.replace_secret(hand),
+            Hand::Backup | Hand::ForeignPair | Hand::Bring => self.replace_secret(hand),
             _ => self.meddle_secret(hand),
         }
     }
@@ -552,7 +596,13 @@ impl World {
                 let which = self.dice.below(self.secrets.len());
                 self.secrets[which].clone()
             }
-            _ => Some(Secret::minted(&version, pool::foreign(&mut self.dice))),
+            _ => Some(Secret {
+                source: match hand {
+                    Hand::Bring => Source::Annotated,
+                    _ => Source::Minted,
+                },
+                ..Secret::minted(&version, pool::foreign(&mut self.dice))
+            }),
         };
         if let Some(new) = new {
             self.put(Secret { version, ..new });
@@ -600,11 +650,12 @@ impl World {
                 secret.ca = Some(without_one(&ca, &mut self.dice));
             }
             Hand::DropNext => (secret.next_chain, secret.next_key) = (None, rubbish),
+            Hand::TakeBack => secret.source = Source::Minted,
             _ => {}
         }
         self.is_damaged |= match hand {
             Hand::Request | Hand::DropNext => false,
-            Hand::DropCa => !is_good(&secret),
+            Hand::DropCa | Hand::TakeBack => !is_good(&secret),
             _ => true,
         };
         if !matches!(hand, Hand::Request) {
@@ -620,7 +671,11 @@ impl World {
         if self.configuration().is_none() {
             self.hand(Hand::Apply);
         }
+        if self.is_brought() {
+            self.hand(Hand::TakeBack);
+        }
         self.is_resting = true;
+        self.is_cut_off.fill(false);
         self.say(|| "the hand rests".to_owned());
     }
 
@@ -648,10 +703,11 @@ impl World {
         if self.wrong.is_some() {
             return self.wrong.clone();
         }
-        let served = self.serving.iter().flatten();
-        let mut all = served.chain(self.ghosts.iter().map(|(_, ghost)| ghost));
+        let listed = (0..self.serving.len()).filter(|id| self.is_listed(*id));
+        let served = listed.filter_map(|id| self.serving[id]);
+        let mut all = served.chain(self.ghosts.iter().map(|(_, ghost)| *ghost));
         all.find_map(|serving| {
-            let why = self.refuses(serving)?;
+            let why = self.refuses(&serving)?;
             Some(format!("the leaf {} that is served: {why}", serving.leaf))
         })
     }
@@ -659,8 +715,10 @@ impl World {
     fn refuses(&self, serving: &Serving) -> Option<String> {
         let leaf = serving.leaf;
         let pair = pool::of(leaf);
-        if self.time >= pair.ends && self.may_end {
-            return None;
+        // What somebody brought is theirs to renew.
+        if self.time >= pair.ends && (self.may_end || pool::is_foreign(leaf)) {
+            let why = "it ended long ago, and another one was seen";
+            return serving.is_outlived.then(|| why.to_owned());
         }
         if self.time >= pair.ends || i64::try_from(self.time).unwrap() < pair.begins {
             return Some("it is not valid now".to_owned());
@@ -770,7 +828,7 @@ fn told(write: &Write) -> String {
 }
 
 /// Whether what is in it can be served.
-fn is_good(secret: &Secret) -> bool {
+pub(super) fn is_good(secret: &Secret) -> bool {
     let pem = secret.pem();
     pool::leaf(&pem.chain).is_some_and(|leaf| {
         pem.key == pool::of(leaf).pem.key && pool::cas(pem.ca.as_bytes()).contains(&leaf)
