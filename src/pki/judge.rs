@@ -39,6 +39,9 @@ pub enum Flaw {
     /// All is right but that it begins later: by this machine's clock.
     #[error("the leaf in tls.crt begins at {0}: is this machine's clock slow?")]
     NotYet(OffsetDateTime),
+    /// It has hardly any time left, and a clock may be wrong.
+    #[error("the leaf in tls.crt ends at {0}, and may have ended if this clock is slow")]
+    MayHaveEnded(OffsetDateTime),
 }
 
 /// Reads a pair and judges it: it chains to the bundle now, the key is its own, and it is valid

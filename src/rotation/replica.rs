@@ -4,7 +4,8 @@
 //! trust delay, so that all kube-apiservers do; until then the one in memory goes on, and neither a
 //! rotation nor a Secret replaced by hand makes a gap. It is not waited for if the one in memory is
 //! of no use: it has surely ended, or the caBundle believes the new one alone. A Secret that can't be
-//! served changes nothing.
+//! served changes nothing; nor does one whose leaf may have ended by a clock that is right, while the
+//! one in memory has not.
 //!
 //! A replica that has none serves the one it finds, unless that may be a newcomer beside one that has
 //! been believed for longer: the caBundles do not believe it alone, and one of the other endpoints
@@ -137,6 +138,9 @@ pub fn choose(view: &View<'_>, serving: Option<&Pair>, now: Moment) -> Choice {
     };
     match serving {
         Some(served) if served.is_same(&pair) => Choice::Same,
+        Some(served) if may_have_ended(view, served, &pair, moment) => {
+            Choice::Bad(Flaw::MayHaveEnded(pair.not_after))
+        }
         Some(served) if must_wait(view, served, &pair, moment) => Choice::NotTrustedYet {
             rest: rest(view, &pair, now),
         },
@@ -156,7 +160,9 @@ fn first(view: &View<'_>, pair: Pair, moment: Moment) -> Choice {
     let rivals = known.clone().without(&pair.needs(&known, now)).valid(then);
     let is_alone = rivals.is_empty() && is_trusted(view.observed, &pair, now);
     let rest = rest(view, &pair, now);
-    if rest == Some(Steady::ZERO) || is_alone {
+    // All believe it, but for its end, if this clock is slow: then rather one that has not ended.
+    let may_have_ended = pair.not_after <= latest(&pair, moment);
+    if is_alone || rest == Some(Steady::ZERO) && !may_have_ended {
         return Choice::Publish(pair);
     }
     let fresh = |others: &&Others| others.read.age(moment) <= FRESH;
@@ -182,6 +188,19 @@ pub fn may_lead(observed: &Observed, others: Option<&Others>) -> bool {
         others.is_enough() && endpoints.all(|one| one.leaf.is_err())
     };
     !observed.live_bundle().has_minted() || others.is_some_and(is_silent)
+}
+
+/// Whether a clock that is slow may hide that this pair has ended, while the one in memory is of use: as
+/// when somebody puts an old Secret back.
+fn may_have_ended(view: &View<'_>, served: &Pair, pair: &Pair, moment: Moment) -> bool {
+    let latest = latest(pair, moment);
+    let outlives = served.not_after > latest && latest >= pair.not_after;
+    outlives && !refuses(view.observed, served, moment.wall)
+}
+
+/// How late it may be, by a clock that is slow.
+fn latest(pair: &Pair, moment: Moment) -> OffsetDateTime {
+    moment.wall + clock::doubt(moment.is_told, pair.life())
 }
 
 fn must_wait(view: &View<'_>, served: &Pair, pair: &Pair, moment: Moment) -> bool {

@@ -883,6 +883,29 @@ fn a_replica_serves_what_is_right_and_believed() {
     }
 }
 
+/// As when somebody puts an old Secret back; unless the one in memory is believed no more.
+#[test]
+fn what_may_have_ended_takes_the_place_of_nothing_good() {
+    let [good, ..] = pairs();
+    let required = policy().required;
+    let served = judge(good, &required, NOW).unwrap();
+    let short = mint(&[HOST.to_owned()], Duration::days(1), NOW).unwrap();
+    let [both, alone] = [bundle(&[good, &short]), bundle(&[&short])];
+    for (after, bundle, expected) in [
+        (Duration::hours(12), &both, "publish"),
+        (Duration::hours(23), &both, "bad"),
+        (Duration::hours(23), &alone, "publish"),
+    ] {
+        let seen = observed(Some(secret(&short)), Some(std::slice::from_ref(bundle)));
+        let mut belief = Belief::default();
+        belief.look(&seen, at(Steady::ZERO));
+        belief.look(&seen, at(DELAY));
+        let view = view(&seen, &belief, &required);
+        let choice = choose(&view, Some(&served), wall(NOW + after));
+        assert_eq!(word(&choice), expected, "{after}");
+    }
+}
+
 /// A replica that has nothing to serve finds a pair whose CA is new, beside one that is known.
 #[test]
 fn a_newcomer_is_not_served_beside_one_that_is_believed() {
