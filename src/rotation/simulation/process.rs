@@ -274,9 +274,14 @@ impl Process {
                 let pem = observed.secret.as_ref().unwrap().pem();
                 let leaf = pool::leaf(&pem.chain).unwrap();
                 self.kept.send_replace(Some(pem));
+                // Whose handshakes were lost again and again is taken to serve nothing.
+                let asked = self.others.iter().flat_map(|others| &others.endpoints);
+                let missed = asked.filter(|one| one.leaf.is_err());
+                let missed: Vec<_> = missed.map(|one| one.address.clone()).collect();
+                let is_missed = |other: usize| missed.contains(&address(other));
                 let (id, mut world) = (self.id, self.world());
                 let had_nothing_else =
-                    was_lost.unwrap_or_else(|| !world.has_rival(id, leaf, &observed));
+                    was_lost.unwrap_or_else(|| !world.has_rival(id, leaf, &observed, is_missed));
                 world.serving[id] = Some(Serving {
                     leaf,
                     since: world.time,
@@ -498,7 +503,11 @@ impl Store for Api {
 fn endpoint(id: usize, leaf: Option<usize>) -> Endpoint {
     let der = leaf.map(|leaf| pool::of(leaf).leaf.clone());
     let leaf = der.ok_or_else(|| "no handshake".to_owned());
-    Endpoint::new(format!("process {id}"), leaf)
+    Endpoint::new(address(id), leaf)
+}
+
+fn address(id: usize) -> String {
+    format!("process {id}")
 }
 
 fn metrics() -> &'static Metrics {

@@ -385,7 +385,13 @@ impl World {
 
     /// Whether another process has served another leaf for so long that whoever asked must have seen
     /// it, and all webhooks believed that leaf when they were seen.
-    pub(super) fn has_rival(&self, id: usize, leaf: usize, seen: &Observed) -> bool {
+    pub(super) fn has_rival(
+        &self,
+        id: usize,
+        leaf: usize,
+        seen: &Observed,
+        is_missed: impl Fn(usize) -> bool,
+    ) -> bool {
         let asked = self.time.saturating_sub(FRESH.as_secs());
         let hooks = seen.hooks().iter();
         let believed: Vec<_> = hooks.map(|hook| pool::cas(&hook.bundle)).collect();
@@ -396,7 +402,7 @@ impl World {
                 let is_good = pool::of(one.leaf).ends > self.time && is_believed(one.leaf);
                 one.leaf != leaf && one.since < asked && is_good
             };
-            let is_seen = self.listed[other] < asked && !self.is_cut_off[other];
+            let is_seen = self.listed[other] < asked && !is_missed(other);
             other != id && is_seen && one.as_ref().is_some_and(is_rival)
         })
     }
