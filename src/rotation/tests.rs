@@ -903,6 +903,15 @@ fn what_may_have_ended_takes_the_place_of_nothing_good() {
         let view = view(&seen, &belief, &required);
         let choice = choose(&view, Some(&served), wall(NOW + after));
         assert_eq!(word(&choice), expected, "{after}");
+        // Who has nothing in memory leaves it to another one that has.
+        let others = others(&[Some(good.leaf().unwrap())], 1, 0);
+        let view = View {
+            others: Some(&others),
+            ..view
+        };
+        let choice = choose(&view, None, wall(NOW + after));
+        let expected = expected.replace("bad", "not yet");
+        assert_eq!(word(&choice), expected, "{after}");
     }
 }
 

@@ -59,6 +59,14 @@ impl Story {
         }
     }
 
+    /// A rotation is asked for, and its pair is staged and published for the trust delay.
+    fn stage(&mut self, leader: usize) {
+        self.world().hand(Hand::Request);
+        self.work(leader);
+        self.look_at_all();
+        self.pass(DELAY + 4);
+    }
+
     /// All see what there is, and again after the trust delay.
     fn let_all_believe(&mut self, leader: usize) {
         self.pass(1);
@@ -99,10 +107,7 @@ fn the_trust_delay_is_over_however_often_leaders_change() {
 #[test]
 fn what_was_seen_long_ago_is_not_acted_on() {
     let tell = |story: &mut Story| {
-        story.world().hand(Hand::Request);
-        story.work(1);
-        story.look_at_all();
-        story.pass(DELAY + 4);
+        story.stage(1);
         story.work(1);
         story.see(2);
         story.world().hand(Hand::DeleteSecret);
@@ -185,12 +190,9 @@ fn a_ca_outlives_the_last_endpoint_that_was_seen_to_need_it() {
 #[test]
 fn a_ca_outlives_a_secret_that_named_it_a_moment_ago() {
     let tell = |story: &mut Story| {
-        story.world().hand(Hand::Request);
-        // Staged and published; promoted; seen by all.
-        story.work(1);
+        story.stage(1);
         story.look_at_all();
-        story.pass(DELAY + 4);
-        story.look_at_all();
+        // Promoted, and seen by all.
         story.work(1);
         story.look_at_all();
         // Pruned from `ca.crt`.
@@ -213,10 +215,7 @@ fn a_ca_outlives_a_secret_that_named_it_a_moment_ago() {
 #[test]
 fn a_ca_outlives_a_pod_that_the_cluster_does_not_know_yet() {
     let tell = |story: &mut Story| {
-        story.world().hand(Hand::Request);
-        story.work(1);
-        story.look_at_all();
-        story.pass(DELAY + 4);
+        story.stage(1);
         story.look_at_all();
         story.restart(2, true);
         story.processes[2].look_anew();
