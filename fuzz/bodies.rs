@@ -2,7 +2,10 @@
 //!
 //! `cargo +nightly fuzz run maps fuzz/corpus/maps tests/compat/maps`
 
-use imageswap::admission::{self, skim::Skimmer};
+use imageswap::admission::{
+    self,
+    skim::{Marked, Skimmer},
+};
 use imageswap::image::Reference;
 use imageswap::maps::{Legacy, Maps, Rules};
 
@@ -52,7 +55,8 @@ pub fn skim(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };
-    let mut reader = Skimmer::new(text);
+    let marked = Marked::of(text);
+    let mut reader = Skimmer::new(&marked);
     if reader.pass_over().is_ok() && reader.is_at_end() {
         let read: Result<serde::de::IgnoredAny, _> = serde_json::from_str(text);
         assert!(read.is_ok(), "{text}");

@@ -115,7 +115,7 @@ pub fn review_by_serde(
 }
 
 fn text(body: &[u8]) -> Result<&str, BadReview> {
-    std::str::from_utf8(body).map_err(|error| BadReview::NotUtf8(error.valid_up_to()))
+    simdutf8::compat::from_utf8(body).map_err(|error| BadReview::NotUtf8(error.valid_up_to()))
 }
 
 fn answer<'a>(mut review: Review<'a>, rules: &'a Rules, disable_label: &str) -> Reply {

@@ -10,7 +10,7 @@
 
 use std::fs;
 
-use imageswap::admission::skim::Skimmer;
+use imageswap::admission::skim::{Marked, Skimmer};
 use imageswap::admission::{BadReview, Reply, review, review_by_serde};
 use imageswap::maps::{Maps, Rules};
 use proptest::collection::vec;
@@ -30,7 +30,8 @@ fn is_json(text: &str) -> bool {
 }
 
 fn is_taken(text: &str) -> bool {
-    let mut reader = Skimmer::new(text);
+    let marked = Marked::of(text);
+    let mut reader = Skimmer::new(&marked);
     text.starts_with('{') && reader.pass_over().is_ok() && reader.is_at_end()
 }
 

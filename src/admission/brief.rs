@@ -5,11 +5,10 @@
 
 use std::fmt;
 
-use serde::de::value::Error;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::object::Workload;
-use super::skim::{Skimmer, not_here};
+use super::skim::{Marked, NotHere, Skimmer};
 use super::wire::{Object, Operation, RawKind, RawRequest, RawReview, Text, path_to_pod};
 
 /// The way from an object to its pod.
@@ -22,13 +21,14 @@ type Path = &'static [&'static str];
 pub(super) fn read<'a>(
     text: &'a str,
     disable_label: &str,
-) -> Result<RawReview<'a, Object<'a>>, Error> {
-    let mut reader = Skimmer::new(text);
+) -> Result<RawReview<'a, Object<'a>>, NotHere> {
+    let marked = Marked::of(text);
+    let mut reader = Skimmer::new(&marked);
     let review = reader.deserialize_struct("", &[], ReviewVisitor { disable_label })?;
     if reader.is_at_end() {
         Ok(review)
     } else {
-        Err(not_here())
+        Err(NotHere)
     }
 }
 

@@ -9,36 +9,58 @@
 //! of. So the promise is: what is taken here, `serde_json` takes too, and reads alike.
 //! `tests/skim.rs` holds both against each other.
 
-use serde::de::value::Error;
-use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use std::fmt;
+use std::ops::Range;
+
+use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::forward_to_deserialize_any;
 
-use super::marks::{Cursor, Marks};
+use super::marks::Cursor;
+pub use super::marks::Marked;
 
 /// How deep what is passed over may be. The managed fields of a Pod are at eight or nine.
 const MAX_DEPTH: u32 = 62;
 
-/// A text that is read from its start.
+/// This is for another reader. It says no more, for what is wrong is told by the other.
 #[derive(Debug)]
-pub struct Skimmer<'a> {
+pub struct NotHere;
+
+impl fmt::Display for NotHere {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("this needs another reader")
+    }
+}
+
+impl std::error::Error for NotHere {}
+
+impl de::Error for NotHere {
+    fn custom<T: fmt::Display>(_: T) -> Self {
+        Self
+    }
+}
+
+/// Reads a text from its start.
+#[derive(Debug)]
+pub struct Skimmer<'a, 'm> {
     text: &'a str,
-    marks: Marks,
+    ends: &'m [u64],
+    /// What stands outside of it holds no escapes.
+    escapes: Range<usize>,
     /// How far it was read.
     at: usize,
-    /// Before the first mark that was not.
+    /// Before the end of the first string that was not.
     cursor: Cursor,
 }
 
-impl<'a> Skimmer<'a> {
+impl<'a, 'm> Skimmer<'a, 'm> {
     /// At the start of a text.
-    pub fn new(text: &'a str) -> Self {
-        let marks = Marks::of(text.as_bytes());
-        let cursor = marks.start();
+    pub fn new(marked: &'m Marked<'a>) -> Self {
         Self {
-            text,
-            marks,
+            text: marked.text(),
+            ends: marked.ends(),
+            escapes: marked.escapes(),
             at: 0,
-            cursor,
+            cursor: marked.start(),
         }
     }
 
@@ -46,16 +68,21 @@ impl<'a> Skimmer<'a> {
     ///
     /// # Errors
     /// It is not for this reader.
-    pub fn pass_over(&mut self) -> Result<&'a str, Error> {
+    pub fn pass_over(&mut self) -> Result<&'a str, NotHere> {
         let start = self.at;
+        self.skip()?;
+        self.text.get(start..self.at).ok_or(NotHere)
+    }
+
+    fn skip(&mut self) -> Result<(), NotHere> {
         let mut json = Json {
             text: self.text.as_bytes(),
-            marks: self.marks.words(),
+            ends: self.ends,
             cursor: self.cursor,
         };
-        self.at = json.value_end(start).ok_or_else(not_here)?;
+        self.at = json.value_end(self.at).ok_or(NotHere)?;
         self.cursor = json.cursor;
-        self.text.get(start..self.at).ok_or_else(not_here)
+        Ok(())
     }
 
     /// Whether nothing is left but white space: kube-apiserver ends its reviews with a line feed.
@@ -65,65 +92,68 @@ impl<'a> Skimmer<'a> {
             .all(|b| matches!(b, b' ' | b'\n' | b'\r' | b'\t'))
     }
 
-    fn byte(&self) -> Result<u8, Error> {
+    #[inline(always)]
+    fn byte(&self) -> Result<u8, NotHere> {
         let byte = self.text.as_bytes().get(self.at).copied();
-        byte.ok_or_else(not_here)
+        byte.ok_or(NotHere)
     }
 
     /// Goes on behind a byte that must be there.
-    fn take(&mut self, byte: u8) -> Result<(), Error> {
+    #[inline(always)]
+    fn take(&mut self, byte: u8) -> Result<(), NotHere> {
         if self.byte()? != byte {
-            return Err(not_here());
+            return Err(NotHere);
         }
         self.at += 1;
         Ok(())
     }
 
     /// Goes on behind a byte if it is there.
-    fn take_if(&mut self, byte: u8) -> Result<bool, Error> {
+    #[inline(always)]
+    fn take_if(&mut self, byte: u8) -> Result<bool, NotHere> {
         let is_there = self.byte()? == byte;
         self.at += usize::from(is_there);
         Ok(is_there)
     }
 
-    fn word<T>(&mut self, word: &str, value: T) -> Result<T, Error> {
+    fn word<T>(&mut self, word: &str, value: T) -> Result<T, NotHere> {
         let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
         if !rest.starts_with(word.as_bytes()) {
-            return Err(not_here());
+            return Err(NotHere);
         }
         self.at += word.len();
         Ok(value)
     }
 
     /// A string without escapes.
-    fn string(&mut self) -> Result<&'a str, Error> {
+    #[inline]
+    fn string(&mut self) -> Result<&'a str, NotHere> {
         self.take(b'"')?;
-        let words = self.marks.words();
-        // The first is that of the opening quote.
-        let marks = [(); 2].map(|()| self.cursor.next(words));
-        let [Some(_), Some(end)] = marks else {
-            return Err(not_here());
-        };
-        let string = self.text.get(self.at..end).ok_or_else(not_here)?;
-        self.at = end;
-        self.take(b'"')?;
+        let end = self.cursor.next(self.ends).ok_or(NotHere)?;
+        let string = self.text.get(self.at..end).ok_or(NotHere)?;
+        if self.holds_backslash(string.as_bytes()) {
+            return Err(NotHere);
+        }
+        self.at = end + 1;
         Ok(string)
     }
-}
 
-/// Never shown: the text is then read the other way.
-#[cold]
-pub(super) fn not_here() -> Error {
-    Error::custom("this needs another reader")
+    /// Whether the string that starts here does.
+    #[inline(always)]
+    fn holds_backslash(&self, string: &[u8]) -> bool {
+        self.at < self.escapes.end
+            && self.escapes.start < self.at + string.len()
+            && memchr::memchr(b'\\', string).is_some()
+    }
 }
 
 // === passing over ===
 
-/// A text and its marks. Each function goes on with the cursor as far as it reads: behind it are the
-/// marks of all bytes that it passed, and no other.
+/// A text and where its strings end. Each function goes on with the cursor as far as it reads: behind it
+/// are the ends of all strings that it passed, and no other.
 struct Json<'t> {
     text: &'t [u8],
-    marks: &'t [u64],
+    ends: &'t [u64],
     cursor: Cursor,
 }
 
@@ -137,11 +167,15 @@ enum Spot {
 
 /// From the closing quote of a key or of a text on, what most often stands there.
 const EMPTY_AND_KEY: u64 = u64::from_le_bytes(*b"\":{},\"\0\0");
+const EMPTY: u64 = u64::from_le_bytes(*b"\":{}\0\0\0\0");
 const OBJECT: u64 = u64::from_le_bytes(*b"\":{\"\0\0\0\0");
 const TEXT: u64 = u64::from_le_bytes(*b"\":\"\0\0\0\0\0");
 const COLON: u64 = u64::from_le_bytes(*b"\":\0\0\0\0\0\0");
 const KEY: u64 = u64::from_le_bytes(*b"\",\"\0\0\0\0\0");
-const NEXT_OBJECT: u64 = u64::from_le_bytes(*b"\"},{\"\0\0\0");
+/// And behind a value.
+const ENDS: u64 = u64::from_le_bytes(*b"}}}}}}}}");
+const AND_KEY: u64 = u64::from_le_bytes(*b",\"\0\0\0\0\0\0");
+const AND_OBJECT: u64 = u64::from_le_bytes(*b",{\"\0\0\0\0\0");
 
 /// Whether the first `LENGTH` of eight bytes are these.
 #[inline(always)]
@@ -149,22 +183,21 @@ const fn starts<const LENGTH: u32>(eight: u64, with: u64) -> bool {
     (eight ^ with) << (64 - 8 * LENGTH) == 0
 }
 
-fn within(stack: u64, container: u64) -> Option<u64> {
-    (stack >> MAX_DEPTH == 0).then_some(stack << 1 | container)
-}
+/// A bit for each container around, the innermost lowest: 1 for an object. Above them stands a 0, so that
+/// no object is seen beyond the outermost container, and above that a 1.
+type Stack = u64;
 
-/// Whether the innermost container is an object in a list.
-#[inline(always)]
-const fn is_in_list(stack: u64) -> bool {
-    stack & 0b11 == 0b01
+const OUTSIDE: Stack = 0b10;
+
+fn within(stack: Stack, container: u64) -> Option<Stack> {
+    (stack >> (MAX_DEPTH + 1) == 0).then_some(stack << 1 | container)
 }
 
 impl Json<'_> {
     /// Behind the value that starts at `at`.
     #[inline(always)]
     fn value_end(&mut self, mut at: usize) -> Option<usize> {
-        // A bit for each container around, the innermost lowest: 1 for an object; above them all, a 1.
-        let mut stack = 1_u64;
+        let mut stack = OUTSIDE;
         loop {
             let open = self.byte(at)?;
             let mut spot = match open {
@@ -184,7 +217,7 @@ impl Json<'_> {
             at = loop {
                 let behind = match spot {
                     Spot::Value(at) => break at,
-                    Spot::Behind(at) if stack == 1 => return Some(at),
+                    Spot::Behind(at) if stack == OUTSIDE => return Some(at),
                     Spot::Behind(at) => at,
                 };
                 let in_object = stack & 1 == 1;
@@ -210,108 +243,81 @@ impl Json<'_> {
         self.text.get(at).copied()
     }
 
-    /// The eight bytes from `at` on, the first lowest; behind the end of the text are zeros.
     #[inline(always)]
     fn eight(&self, at: usize) -> Option<u64> {
-        let rest = self.text.get(at..)?;
-        Some(match rest.first_chunk() {
-            Some(eight) => u64::from_le_bytes(*eight),
-            None => few(rest),
-        })
+        eight(self.text, at)
     }
 
-    #[inline(always)]
-    fn next_mark(&mut self) -> Option<usize> {
-        self.cursor.next(self.marks)
-    }
-
-    /// At the closing quote of a text whose opening quote is the next mark.
+    /// At the closing quote of a text whose opening quote was reached.
     #[inline(always)]
     fn text_end(&mut self) -> Option<usize> {
-        self.next_mark()?;
-        let at = self.next_mark()?;
-        match self.byte(at)? {
-            b'"' => Some(at),
-            b'\\' => {
-                let (end, cursor) = end_behind_escapes(self.text, self.marks, self.cursor, at)?;
-                self.cursor = cursor;
-                Some(end)
-            }
-            _ => None,
-        }
+        self.cursor.next(self.ends)
     }
 
     /// Over the members of an object from a key on, as long as there is nothing but texts and objects.
     #[inline(always)]
-    fn members(&mut self, at: usize, stack: &mut u64) -> Option<Spot> {
+    fn members(&mut self, at: usize, stack: &mut Stack) -> Option<Spot> {
         if self.byte(at)? != b'"' {
             return None;
         }
         loop {
             let end = self.text_end()?;
             let next = self.eight(end)?;
-            if starts::<6>(next, EMPTY_AND_KEY) {
-                // The next key is reached.
+            let mut behind = if starts::<6>(next, EMPTY_AND_KEY) {
+                continue;
             } else if starts::<3>(next, TEXT) {
                 let end = self.text_end()?;
-                let next = self.eight(end)?;
-                let goes_on =
-                    starts::<3>(next, KEY) || starts::<5>(next, NEXT_OBJECT) && is_in_list(*stack);
-                if !goes_on {
-                    return Some(Spot::Behind(end + 1));
+                if starts::<3>(self.eight(end)?, KEY) {
+                    continue;
                 }
+                end + 1
+            } else if starts::<4>(next, EMPTY) {
+                end + 4
             } else if starts::<4>(next, OBJECT) {
                 *stack = within(*stack, 1)?;
+                continue;
             } else {
                 return starts::<2>(next, COLON).then_some(Spot::Value(end + 2));
+            };
+            // As many objects as end here at once.
+            let ends = (self.eight(behind)? ^ ENDS).trailing_zeros() / 8;
+            let ends = ends.min((!*stack).trailing_zeros());
+            *stack >>= ends;
+            behind += ends as usize;
+            if *stack == OUTSIDE {
+                return Some(Spot::Behind(behind));
+            }
+            let next = self.eight(behind)?;
+            let is_key = if *stack & 1 == 1 {
+                starts::<2>(next, AND_KEY)
+            } else if starts::<3>(next, AND_OBJECT) {
+                *stack = within(*stack, 1)?;
+                true
+            } else {
+                false
+            };
+            if !is_key {
+                return Some(Spot::Behind(behind));
             }
         }
     }
 }
 
-/// As [`Json::text_end`], from its first backslash on. The cursor comes and goes by value: a call that
-/// had its address would keep it out of the registers for all others, too.
-#[inline(never)]
-fn end_behind_escapes(
-    text: &[u8],
-    marks: &[u64],
-    mut cursor: Cursor,
-    mut at: usize,
-) -> Option<(usize, Cursor)> {
-    loop {
-        match text.get(at)? {
-            b'"' => return Some((at, cursor)),
-            b'\\' => {
-                escape_end(text, at + 1)?;
-                // These are marks of their own.
-                if matches!(text.get(at + 1)?, b'"' | b'\\') {
-                    cursor.next(marks)?;
-                }
-                at = cursor.next(marks)?;
-            }
-            _ => return None,
-        }
-    }
+/// The eight bytes from `at` on, the first lowest; behind the end of the text are zeros.
+#[inline(always)]
+fn eight(text: &[u8], at: usize) -> Option<u64> {
+    let rest = text.get(at..)?;
+    Some(match rest.first_chunk() {
+        Some(eight) => u64::from_le_bytes(*eight),
+        None => few(rest),
+    })
 }
 
-/// Fewer than eight bytes, as [`Json::eight`] gives them.
+/// Fewer than eight bytes, as [`eight`] gives them.
 #[cold]
 fn few(bytes: &[u8]) -> u64 {
     let bytes = bytes.iter().rev();
     bytes.fold(0, |word, byte| word << 8 | u64::from(*byte))
-}
-
-/// Behind what stands behind a backslash. As with `serde_json`, half of a surrogate pair passes where
-/// nobody reads it.
-fn escape_end(json: &[u8], at: usize) -> Option<usize> {
-    match json.get(at)? {
-        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(at + 1),
-        b'u' => {
-            let digits = json.get(at + 1..at + 5)?;
-            digits.iter().all(u8::is_ascii_hexdigit).then_some(at + 5)
-        }
-        _ => None,
-    }
 }
 
 /// Behind a number or a word.
@@ -355,10 +361,10 @@ fn digits(text: &[u8]) -> Option<&[u8]> {
 
 // === reading ===
 
-impl<'de> Deserializer<'de> for &mut Skimmer<'de> {
-    type Error = Error;
+impl<'de> Deserializer<'de> for &mut Skimmer<'de, '_> {
+    type Error = NotHere;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, NotHere> {
         match self.byte()? {
             b'"' => visitor.visit_borrowed_str(self.string()?),
             b'{' => {
@@ -375,24 +381,29 @@ impl<'de> Deserializer<'de> for &mut Skimmer<'de> {
             }
             b't' => visitor.visit_bool(self.word("true", true)?),
             b'f' => visitor.visit_bool(self.word("false", false)?),
-            _ => Err(not_here()),
+            _ => Err(NotHere),
         }
     }
 
-    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, NotHere> {
         visitor.visit_borrowed_str(self.string()?)
     }
 
-    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, NotHere> {
         self.deserialize_str(visitor)
     }
 
-    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        self.pass_over()?;
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, NotHere> {
+        // Most are texts.
+        if self.byte()? == b'"' {
+            self.at = self.cursor.next(self.ends).ok_or(NotHere)? + 1;
+        } else {
+            self.skip()?;
+        }
         visitor.visit_unit()
     }
 
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, NotHere> {
         if self.byte()? == b'n' {
             self.word("null", ())?;
             return visitor.visit_none();
@@ -404,7 +415,7 @@ impl<'de> Deserializer<'de> for &mut Skimmer<'de> {
         self,
         _: &'static str,
         visitor: V,
-    ) -> Result<V::Value, Error> {
+    ) -> Result<V::Value, NotHere> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -414,14 +425,14 @@ impl<'de> Deserializer<'de> for &mut Skimmer<'de> {
         _: &'static str,
         _: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Error> {
+    ) -> Result<V::Value, NotHere> {
         match self.byte()? {
             b'{' => self.deserialize_any(visitor),
-            _ => Err(not_here()),
+            _ => Err(NotHere),
         }
     }
 
-    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, NotHere> {
         self.deserialize_struct("", &[], visitor)
     }
 
@@ -432,15 +443,15 @@ impl<'de> Deserializer<'de> for &mut Skimmer<'de> {
 }
 
 /// The entries of a container, the next of which starts where the reader is.
-struct Entries<'r, 'a> {
-    reader: &'r mut Skimmer<'a>,
+struct Entries<'r, 'a, 'm> {
+    reader: &'r mut Skimmer<'a, 'm>,
     end: u8,
     is_over: bool,
 }
 
-impl<'r, 'a> Entries<'r, 'a> {
+impl<'r, 'a, 'm> Entries<'r, 'a, 'm> {
     /// Behind the opening bracket.
-    fn of(reader: &'r mut Skimmer<'a>, end: u8) -> Result<Self, Error> {
+    fn of(reader: &'r mut Skimmer<'a, 'm>, end: u8) -> Result<Self, NotHere> {
         let is_over = reader.take_if(end)?;
         Ok(Self {
             reader,
@@ -450,7 +461,7 @@ impl<'r, 'a> Entries<'r, 'a> {
     }
 
     /// Reads what stands here, and goes on to the next entry or behind the closing bracket.
-    fn read<S: DeserializeSeed<'a>>(&mut self, seed: S) -> Result<S::Value, Error> {
+    fn read<S: DeserializeSeed<'a>>(&mut self, seed: S) -> Result<S::Value, NotHere> {
         let value = seed.deserialize(&mut *self.reader)?;
         self.is_over = self.reader.take_if(self.end)?;
         if !self.is_over {
@@ -460,36 +471,36 @@ impl<'r, 'a> Entries<'r, 'a> {
     }
 }
 
-impl<'de> MapAccess<'de> for Entries<'_, 'de> {
-    type Error = Error;
+impl<'de> MapAccess<'de> for Entries<'_, 'de, '_> {
+    type Error = NotHere;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(
         &mut self,
         seed: K,
-    ) -> Result<Option<K::Value>, Error> {
+    ) -> Result<Option<K::Value>, NotHere> {
         if self.is_over {
             return Ok(None);
         }
         if self.reader.byte()? != b'"' {
-            return Err(not_here());
+            return Err(NotHere);
         }
         let key = seed.deserialize(&mut *self.reader)?;
         self.reader.take(b':')?;
         Ok(Some(key))
     }
 
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, NotHere> {
         self.read(seed)
     }
 }
 
-impl<'de> SeqAccess<'de> for Entries<'_, 'de> {
-    type Error = Error;
+impl<'de> SeqAccess<'de> for Entries<'_, 'de, '_> {
+    type Error = NotHere;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(
         &mut self,
         seed: T,
-    ) -> Result<Option<T::Value>, Error> {
+    ) -> Result<Option<T::Value>, NotHere> {
         match self.is_over {
             true => Ok(None),
             false => self.read(seed).map(Some),
