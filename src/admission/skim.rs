@@ -1,6 +1,6 @@
 //! Reads JSON as kube-apiserver writes it, with serde, and passes over what is not asked for several times
-//! as fast as `serde_json`: from mark to mark ([`marks`](super::marks)), without recursion, and by one
-//! comparison over what most often stands between two strings.
+//! as fast as `serde_json`: from the end of each string to that of the next ([`marks`](super::marks)), without
+//! recursion, and by one comparison over what most often stands between two strings.
 //!
 //! It takes what Go's encoder writes: no white space outside of strings, at most [`MAX_DEPTH`] containers
 //! within each other. What is read must be a string without escapes, a map, a list, or a word. In what
