@@ -225,6 +225,9 @@ fn finding(
 
 use Severity::{Error, Note, Warning};
 
+/// Of a certificate that ImageSwap did not make.
+const RENEW_BROUGHT: &str = "renew it where it comes from (docs/install.md)";
+
 /// The leaf in the Secret, if it can be served.
 fn secret(facts: &Facts, findings: &mut Vec<Finding>) -> Option<Served> {
     let Some(secret) = &facts.observed.secret else {
@@ -258,8 +261,12 @@ fn secret(facts: &Facts, findings: &mut Vec<Finding>) -> Option<Served> {
             None
         }
         Ok(pair) => {
-            let help =
-                "it should have been renewed: see the leader's log for what keeps it from it";
+            let help = match secret.source {
+                Source::Minted => {
+                    "it should have been renewed: see the leader's log for what keeps it from it"
+                }
+                _ => RENEW_BROUGHT,
+            };
             ends_found(facts, pair.not_after, help, findings);
             Served::read(pair.certified.cert.clone())
         }
@@ -283,8 +290,7 @@ fn from_files(facts: &Facts, findings: &mut Vec<Finding>) -> Option<Served> {
     }
     let leaf = facts.leaves().min_by_key(|leaf| leaf.not_after())?;
     if let Some(not_after) = leaf.not_after() {
-        let help = "renew it where it comes from (docs/install.md)";
-        ends_found(facts, not_after, help, findings);
+        ends_found(facts, not_after, RENEW_BROUGHT, findings);
     }
     Some(leaf.clone())
 }

@@ -216,6 +216,26 @@ fn each_thing_that_is_wrong_is_named() {
     }
 }
 
+/// Nobody but who brought it can renew it.
+#[test]
+fn who_brought_a_certificate_that_ends_is_not_sent_to_the_leader() {
+    let mut facts = healthy(&pair(20));
+    for (source, says) in [
+        (Source::Minted, "leader"),
+        (Source::Annotated, "comes from"),
+    ] {
+        if let Some(secret) = &mut facts.observed.secret {
+            secret.source = source;
+        }
+        let report = report(&facts);
+        let help = report
+            .findings
+            .iter()
+            .find(|it| it.id == "certificate-ends");
+        assert!(help.is_some_and(|it| it.help.contains(says)), "{report:?}");
+    }
+}
+
 /// The Secret, if there is one, is what was there before.
 #[test]
 fn where_files_are_served_the_secret_means_nothing() {
