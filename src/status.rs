@@ -225,9 +225,6 @@ fn finding(
 
 use Severity::{Error, Note, Warning};
 
-/// Of a certificate that ImageSwap did not make.
-const RENEW_BROUGHT: &str = "renew it where it comes from (docs/install.md)";
-
 /// The leaf in the Secret, if it can be served.
 fn secret(facts: &Facts, findings: &mut Vec<Finding>) -> Option<Served> {
     let Some(secret) = &facts.observed.secret else {
@@ -261,12 +258,7 @@ fn secret(facts: &Facts, findings: &mut Vec<Finding>) -> Option<Served> {
             None
         }
         Ok(pair) => {
-            let help = match secret.source {
-                Source::Minted => {
-                    "it should have been renewed: see the leader's log for what keeps it from it"
-                }
-                _ => RENEW_BROUGHT,
-            };
+            let help = secret.source.help_if_it_ends();
             ends_found(facts, pair.not_after, help, findings);
             Served::read(pair.certified.cert.clone())
         }
@@ -290,7 +282,8 @@ fn from_files(facts: &Facts, findings: &mut Vec<Finding>) -> Option<Served> {
     }
     let leaf = facts.leaves().min_by_key(|leaf| leaf.not_after())?;
     if let Some(not_after) = leaf.not_after() {
-        ends_found(facts, not_after, RENEW_BROUGHT, findings);
+        let help = Source::Files.help_if_it_ends();
+        ends_found(facts, not_after, help, findings);
     }
     Some(leaf.clone())
 }

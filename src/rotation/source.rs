@@ -38,6 +38,18 @@ impl Source {
         }
     }
 
+    /// What to do about a pair that is served and ends soon.
+    pub fn help_if_it_ends(self) -> &'static str {
+        match self {
+            Self::Minted => {
+                "it should have been renewed: see the leader's log for what keeps it from it"
+            }
+            Self::Annotated | Self::Files | Self::FilesAlone => {
+                "renew it where it comes from (docs/install.md)"
+            }
+        }
+    }
+
     /// What to do about a pair that is served and that the caBundle does not trust; `is_ours` is
     /// whether the caBundles are ours to write.
     pub fn help_if_not_trusted(self, is_ours: bool) -> &'static str {
