@@ -24,7 +24,8 @@ use crate::pki::{Bundle, Pair};
 #[derive(Debug, Clone, Default)]
 pub struct Belief {
     last: Option<Look>,
-    /// The leaf that every endpoint was seen serving, and when first and last.
+    /// The leaf that every endpoint was seen serving, since when, and when those that were looked at last
+    /// were all that there were.
     leaf: Option<(Vec<u8>, Duration, Duration)>,
     /// Each CA that every caBundle and `ca.crt` hold, and since when.
     since: Vec<(Bundle, Duration)>,
@@ -100,14 +101,15 @@ impl Belief {
         Some(last.from.saturating_sub(since))
     }
 
-    /// Takes note of what every endpoint was seen serving just before.
-    pub fn saw(&mut self, endpoints: &[Endpoint], at: Duration) {
+    /// Takes note of what every endpoint was seen serving. Which there are is known as of the beginning.
+    pub fn saw(&mut self, endpoints: &[Endpoint], looked: Span) {
+        let Span { from, to } = looked;
         let mut leaves = endpoints.iter().map(|endpoint| endpoint.leaf.as_ref().ok());
         let first = leaves.next().flatten();
         let one = first.filter(|first| leaves.all(|leaf| leaf == Some(first)));
         self.leaf = one.map(|leaf| match self.leaf.take() {
-            Some((known, since, _)) if known == *leaf => (known, since, at),
-            _ => (leaf.clone(), at, at),
+            Some((known, since, _)) if known == *leaf => (known, since, from),
+            _ => (leaf.clone(), to, from),
         });
     }
 
@@ -261,21 +263,23 @@ mod tests {
             Endpoint::new("", leaf)
         };
         let mut belief = Belief::default();
-        for (at, leaves, served) in [
-            (0, &[Some(1), Some(1)][..], 0),
-            (5, &[Some(1)], 5),
-            (6, &[Some(1), Some(2)], 0),
-            (7, &[Some(1), Some(1)], 0),
-            (9, &[Some(1), Some(1)], 2),
-            (10, &[Some(1), None], 0),
-            (11, &[Some(1), Some(1)], 0),
-            (12, &[], 0),
-            (13, &[Some(2)], 0),
+        for ((from, to), leaves, served) in [
+            ((0, 1), &[Some(1), Some(1)][..], 0),
+            ((5, 5), &[Some(1)], 4),
+            // Who came during the look may serve another.
+            ((5, 9), &[Some(1)], 4),
+            ((10, 10), &[Some(1), Some(2)], 0),
+            ((11, 11), &[Some(1), Some(1)], 0),
+            ((13, 14), &[Some(1), Some(1)], 2),
+            ((14, 14), &[Some(1), None], 0),
+            ((15, 15), &[Some(1), Some(1)], 0),
+            ((16, 16), &[], 0),
+            ((17, 17), &[Some(2)], 0),
         ] {
             let endpoints: Vec<_> = leaves.iter().map(|leaf| endpoint(*leaf)).collect();
-            belief.saw(&endpoints, Duration::from_secs(at));
+            belief.saw(&endpoints, span(from, to));
             let expected = Duration::from_secs(served);
-            assert_eq!(belief.served_by_all(&[1]), expected, "{at}");
+            assert_eq!(belief.served_by_all(&[1]), expected, "{from}");
         }
     }
 }

@@ -224,8 +224,9 @@ impl<S: Store> Driver<S> {
         };
         // Also while nobody can tell where they are.
         self.show(&first.step);
-        let endpoints = self.store.endpoints().await?;
-        belief.saw(&endpoints, self.clock.now().steady);
+        let (endpoints, looked) = self.clock.spanned(self.store.endpoints()).await;
+        let endpoints = endpoints?;
+        belief.saw(&endpoints, looked);
         let known = Known {
             served: served.as_ref(),
             belief,

@@ -7,8 +7,11 @@
 //! conflicts, writes that land after their caller gave up or died, other writes, hours, restarts, Pods
 //! that the cluster forgets while they are still called, or knows only some seconds after they began, or
 //! that are called while no other one can reach them, and a hand that deletes, corrupts, puts old or
-//! foreign things in the place of ours, or brings a pair that is not ours to replace. Some processes go by a kube-apiserver's clock, wrong by
-//! half an hour, the others by their own, wrong by a day; both jump. In some stories nobody does
+//! foreign things in the place of ours, or brings a pair that is not ours to replace. In a third of the
+//! stories there is no such hand, so that nothing at all is excused by one; in some of them nobody but a
+//! copier of `ca.crt` writes the caBundles. Processes stand still for seconds or a minute, wherever they
+//! are. Some go by a kube-apiserver's clock, wrong by half an hour, the others by their own, wrong by a
+//! day; both jump. In some stories nobody does
 //! anything for days, and leaves end. So what is acted on may be of any age. What is read is what
 //! there is at that moment: Kubernetes promises that of a `get` without a resourceVersion, whatever
 //! kube-apiserver is asked.
@@ -63,7 +66,7 @@ const DELAY: u64 = 60;
 const SEEDS: u64 = 20_000;
 
 /// Events of a story before the hand rests.
-const EVENTS: usize = 170;
+const EVENTS: usize = 185;
 
 /// How long a Pod may be called after the cluster has forgotten it, in seconds: until every node has
 /// learnt so, or it has drained.
@@ -143,6 +146,8 @@ struct Story {
     mutation: Mutation,
     /// How seldom something goes wrong.
     calm: usize,
+    /// Whether somebody meddles.
+    has_hand: bool,
     /// Whether processes take their time now and then.
     is_sleepy: bool,
     /// Those before the hand rested.
@@ -157,6 +162,8 @@ impl Story {
         let world = Arc::new(Mutex::new(world));
         world.lock().unwrap().is_told = is_told;
         world.lock().unwrap().may_end = dice.one_in(8);
+        let has_hand = !dice.one_in(3);
+        world.lock().unwrap().has_copier = !has_hand && dice.one_in(4);
         let is_settled = !dice.one_in(3);
         if is_settled {
             world.lock().unwrap().settle();
@@ -169,6 +176,7 @@ impl Story {
             processes,
             writes: Writes::default(),
             calm: [1, 3, 8, 20][dice.below(4)],
+            has_hand,
             is_sleepy: dice.one_in(3),
             dice,
             mutation,
@@ -177,6 +185,9 @@ impl Story {
             story.look_at_all();
         }
         story.processes[0].leads = true;
+        if story.dice.one_in(4) {
+            story.processes.iter_mut().for_each(|one| one.leads = true);
+        }
         story
     }
 
@@ -187,7 +198,7 @@ impl Story {
     fn event(&mut self) {
         let who = self.dice.below(self.processes.len());
         let is_tempting = std::mem::take(&mut self.world().is_tempting);
-        if is_tempting && self.dice.one_in(4 * self.calm) {
+        if is_tempting && self.has_hand && self.dice.one_in(4 * self.calm) {
             // Trouble likes company.
             let hand = Hand::draw(&mut self.dice);
             return self.world().hand(hand);
@@ -195,7 +206,7 @@ impl Story {
         match self.dice.below(100) {
             0..40 => self.lead(who),
             40..70 => self.look(who),
-            70..84 => {
+            70..83 => {
                 let seconds = match self.dice.below(20) {
                     0..9 => self.dice.below(3),
                     9..15 => self.dice.below(20),
@@ -204,11 +215,13 @@ impl Story {
                 };
                 self.world().pass(seconds as u64);
             }
+            83 => self.world().copy(),
             84 => self.world().arrive(),
             85 => self.world().hand(Hand::Request),
             // What is left goes wrong.
             _ if !self.dice.one_in(self.calm) => self.lead(who),
-            86..88 => self.processes[who].crash_leader(),
+            86..87 => self.processes[who].crash_leader(),
+            87 => self.stand_still(who),
             88..90 => self.processes[who].dozes ^= self.is_sleepy,
             90..91 => {
                 let is_forgotten = self.dice.one_in(2);
@@ -232,6 +245,7 @@ impl Story {
                 world.is_cut_off[who] = is_so;
                 world.say(|| format!("process {who} is cut off from the others: {is_so}"));
             }
+            _ if !self.has_hand => self.stand_still(who),
             _ => {
                 // Without a webhook there is little to see, and little to do with a pair that was brought.
                 let has_webhook = self.world().configuration().is_some();
@@ -246,8 +260,20 @@ impl Story {
         }
     }
 
+    /// A process stands still wherever it is, for some seconds or more than a minute.
+    fn stand_still(&mut self, who: usize) {
+        let most = [10, 30, 90][self.dice.below(3)];
+        let seconds = 3 + self.dice.below(most) as u64;
+        let mut world = self.world.lock().unwrap();
+        let until = world.time + seconds;
+        world.say(|| format!("process {who} stands still for {seconds} s"));
+        drop(world);
+        self.processes[who].still_until = until;
+    }
+
     fn look(&mut self, who: usize) {
-        if self.processes[who].dozes && !self.dice.one_in(8) {
+        let stands_still = self.world().time < self.processes[who].still_until;
+        if stands_still || self.processes[who].dozes && !self.dice.one_in(8) {
             return;
         }
         for _ in 0..=self.dice.below(4) {
@@ -257,17 +283,18 @@ impl Story {
 
     /// One of those who believe to lead makes some calls.
     fn lead(&mut self, who: usize) {
-        let mut processes = self.processes.iter_mut().enumerate();
+        let now = self.world().time;
+        let leads = |one: &mut Process| one.leads && now >= one.still_until && one.may_lead();
+        let processes = self.processes.iter_mut().enumerate();
         let leading: Vec<_> = processes
-            .by_ref()
-            .filter_map(|(i, one)| (one.leads && one.may_lead()).then_some(i))
+            .filter_map(|(i, one)| leads(one).then_some(i))
             .collect();
         let Some(who) = leading.get(who % leading.len().max(1)) else {
             return;
         };
         let calls = match self.processes[*who].dozes {
             true => usize::from(self.dice.one_in(4)),
-            false => 1 + self.dice.below(6),
+            false => 1 + self.dice.below(8),
         };
         for _ in 0..calls {
             self.processes[*who].lead();
@@ -358,6 +385,7 @@ impl Story {
     /// Half a minute passes, and all who may lead do, or the first of them alone.
     fn in_turns(&mut self, first: usize, is_alone: bool) -> Result<(), String> {
         self.world().pass(31);
+        self.world().copy();
         self.look_at_all();
         self.check()?;
         let count = self.processes.len();

@@ -404,7 +404,7 @@ fn plan_by(
     let mut belief = Belief::default();
     for moment in [Steady::ZERO, passed] {
         belief.look(observed, at(moment));
-        belief.saw(endpoints, moment);
+        belief.saw(endpoints, at(moment));
     }
     let known = Known {
         served,

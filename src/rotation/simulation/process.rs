@@ -17,7 +17,7 @@ use crate::rotation::belief::Belief;
 use crate::rotation::clock::{Clock, Moment, Span};
 use crate::rotation::driver::{Driver, Memory, Store};
 use crate::rotation::plan::{Endpoint, Policy, SETTLED, oldest, shown};
-use crate::rotation::replica::{Choice, FRESH, Others, View, choose, is_trusted, may_lead};
+use crate::rotation::replica::{Choice, FRESH, Others, UNSEEN, View, choose, is_trusted, may_lead};
 use crate::rotation::source::Source;
 use crate::rotation::state::{Configuration, Observed};
 use crate::rotation::write::{Failure, Write};
@@ -41,6 +41,8 @@ pub(super) struct Process {
     pub(super) leads: bool,
     /// Whether all that it does takes its time.
     pub(super) dozes: bool,
+    /// Until then it does nothing.
+    pub(super) still_until: u64,
     world: Shared,
     mutation: Mutation,
     /// How wrong its wall clock is, in seconds, and whether that is kube-apiserver's.
@@ -52,6 +54,8 @@ pub(super) struct Process {
     /// What it saw last, while it may not.
     seen: Option<Box<Observed>>,
     others: Option<Others>,
+    /// Of each process.
+    lost: Vec<Option<Lost>>,
     serving: Option<Pair>,
     kept: watch::Sender<Option<Pem>>,
     believed: watch::Sender<Belief>,
@@ -68,10 +72,20 @@ enum Glance {
     Half(u64, Option<Configuration>),
     /// Both are, and it is yet to act.
     Whole(Span, Box<Observed>),
-    /// It asks what the other endpoints serve, one after the other, since then. `None` is one that the
-    /// cluster does not know yet.
-    Asking(Span, Box<Observed>, u64, Vec<Option<Endpoint>>),
+    /// It asks what the other endpoints serve, one after the other: those that the cluster knew then.
+    Asking(Span, Box<Observed>, Asked),
 }
+
+/// How far it is with the other endpoints.
+struct Asked {
+    since: u64,
+    /// Whom it is yet to ask.
+    left: Vec<usize>,
+    seen: Vec<Endpoint>,
+}
+
+/// When a handshake with another process was first lost since one was not, and how many were.
+type Lost = (u64, u32);
 
 impl Process {
     pub(super) fn new(id: usize, world: &Shared, mutation: Mutation, dice: &mut Dice) -> Self {
@@ -106,7 +120,7 @@ impl Process {
                 life: LIFE,
                 renew_before: LIFE / 2,
                 trust_delay: unless(Mutation::SkipTrustDelay, Steady::from_secs(DELAY)),
-                writes_bundles: true,
+                writes_bundles: !world.lock().unwrap().has_copier,
                 settled: unless(Mutation::PruneUnsettled, SETTLED),
                 shown: unless(Mutation::PruneUnshown, shown(Steady::from_secs(FORGOTTEN))),
                 oldest: match mutation {
@@ -120,15 +134,16 @@ impl Process {
             metrics: metrics().clone(),
             notices: Notices::default(),
         };
-        let born = {
+        let (born, count) = {
             let mut world = world.lock().unwrap();
             world.serving[id] = None;
-            world.time
+            (world.time, world.serving.len())
         };
         let mut process = Self {
             id,
             leads: false,
             dozes: false,
+            still_until: 0,
             world: Arc::clone(world),
             mutation,
             skew,
@@ -136,6 +151,7 @@ impl Process {
             may_lead: false,
             seen: None,
             others: None,
+            lost: vec![None; count],
             serving: None,
             kept,
             believed,
@@ -196,37 +212,50 @@ impl Process {
                     .send_modify(|belief| belief.look(&observed, read));
                 self.act(observed, read);
             }
-            Glance::Asking(read, observed, since, seen) => self.ask(read, observed, since, seen),
+            Glance::Asking(read, observed, asked) => self.ask(read, observed, asked),
         }
     }
 
     /// Looks at the next of the other endpoints; after the last, acts.
-    fn ask(
-        &mut self,
-        read: Span,
-        observed: Box<Observed>,
-        since: u64,
-        mut seen: Vec<Option<Endpoint>>,
-    ) {
-        let id = (seen.len() + self.id + 1) % self.world().serving.len();
-        if id != self.id {
+    fn ask(&mut self, read: Span, observed: Box<Observed>, mut asked: Asked) {
+        let now = self.world().time;
+        if let Some(id) = asked.left.pop() {
             let mut world = self.world();
             let is_lost = world.dice.one_in(40);
-            let is_listed = world.is_listed(id);
             let leaf = world.shaken(id).filter(|_| !is_lost);
             drop(world);
-            seen.push(is_listed.then(|| endpoint(id, leaf.map(|one| one.leaf))));
-            self.glance = Glance::Asking(read, observed, since, seen);
+            match leaf {
+                Some(_) => self.lost[id] = None,
+                None => self.lose(id, now),
+            }
+            asked.seen.push(endpoint(id, leaf.map(|one| one.leaf)));
+            self.glance = Glance::Asking(read, observed, asked);
             return;
         }
-        let now = self.world().time;
-        let asked = Span {
-            from: Steady::from_secs(since),
+        let span = Span {
+            from: Steady::from_secs(asked.since),
             to: Steady::from_secs(now),
         };
-        let seen = seen.into_iter().flatten().collect();
-        self.others = Some(Others::after(self.others.as_ref(), seen, asked));
+        // The whole has a time limit, too, and who exceeds it has seen nobody.
+        let is_lost = self.world().dice.one_in(40);
+        let mut seen = asked.seen;
+        if is_lost {
+            seen = vec![Endpoint::new("any", Err("no answer".to_owned()))];
+            (0..self.lost.len()).for_each(|id| self.lose(id, now));
+        }
+        self.others = Some(Others::after(self.others.as_ref(), seen, span));
         self.act(observed, read);
+    }
+
+    fn lose(&mut self, id: usize, now: u64) {
+        let (since, count) = self.lost[id].unwrap_or((now, 0));
+        self.lost[id] = Some((since, count + 1));
+    }
+
+    /// Whether one that is there may be taken to serve nothing: it was looked for in vain again and again.
+    fn is_missed(&self, id: usize) -> bool {
+        let now = self.world().time;
+        self.lost[id].is_some_and(|(since, count)| count >= 3 && now - since >= UNSEEN.as_secs())
     }
 
     /// Ends the look that is begun, and takes another.
@@ -271,14 +300,11 @@ impl Process {
                 let is_lost = |old| !is_trusted(&observed, old, real);
                 let was_lost = old.map(is_lost);
                 self.serving = Some(pair);
+                self.keep(&observed);
                 let pem = observed.secret.as_ref().unwrap().pem();
                 let leaf = pool::leaf(&pem.chain).unwrap();
-                self.kept.send_replace(Some(pem));
-                // Whose handshakes were lost again and again is taken to serve nothing.
-                let asked = self.others.iter().flat_map(|others| &others.endpoints);
-                let missed = asked.filter(|one| one.leaf.is_err());
-                let missed: Vec<_> = missed.map(|one| one.address.clone()).collect();
-                let is_missed = |other: usize| missed.contains(&address(other));
+                let missed: Vec<_> = (0..self.lost.len()).map(|id| self.is_missed(id)).collect();
+                let is_missed = |other: usize| missed[other];
                 let (id, mut world) = (self.id, self.world());
                 let had_nothing_else =
                     was_lost.unwrap_or_else(|| !world.has_rival(id, leaf, &observed, is_missed));
@@ -292,10 +318,7 @@ impl Process {
                 world.writes.brought += u64::from(source == Some(Source::Annotated));
                 world.say(|| format!("process {id} serves {leaf}"));
             }
-            Choice::Same => {
-                let pem = observed.secret.as_ref().unwrap().pem();
-                self.kept.send_replace(Some(pem));
-            }
+            Choice::Same => self.keep(&observed),
             Choice::AskOthers if self.mutation == Mutation::ServeFirst => {
                 let read_now = Span {
                     from: now.steady,
@@ -305,8 +328,17 @@ impl Process {
                 return self.act(observed, read);
             }
             Choice::AskOthers => {
-                let since = self.world().time;
-                self.glance = Glance::Asking(read, observed, since, Vec::new());
+                let world = self.world();
+                let mut left = world.known();
+                left.retain(|id| *id != self.id);
+                let since = world.time;
+                drop(world);
+                let asked = Asked {
+                    since,
+                    left,
+                    seen: Vec::new(),
+                };
+                self.glance = Glance::Asking(read, observed, asked);
                 return;
             }
             Choice::Absent | Choice::Bad(_) | Choice::NotTrustedYet { .. } | Choice::TooOld => {}
@@ -317,10 +349,21 @@ impl Process {
         self.seen = Some(observed);
     }
 
+    /// As a replica does: what is somebody else's is not written back.
+    fn keep(&self, observed: &Observed) {
+        let secret = observed.secret.as_ref().unwrap();
+        let is_ours = secret.source == Source::Minted;
+        self.kept.send_replace(is_ours.then(|| secret.pem()));
+    }
+
     /// Takes note if it still serves what has ended for sure, though it saw another one that nobody can
     /// have doubted, whatever the clock.
     fn note_outlived(&self, seen: &Observed) {
-        const DAY: u64 = 86_400;
+        // How far a clock may be wrong, and the doubt in it.
+        let most: u64 = match self.skew.lock().unwrap().1 {
+            true => 2 * 3_600,
+            false => 2 * 86_400,
+        };
         let good = seen.secret.as_ref().filter(|secret| is_good(secret));
         let leaf = good.and_then(|secret| pool::leaf(&secret.pem().chain));
         let mut world = self.world();
@@ -329,9 +372,9 @@ impl Process {
             return;
         };
         let (old, new) = (pool::of(serving.leaf), pool::of(leaf));
-        let has_begun = new.begins <= i64::try_from(now).unwrap() - DAY.cast_signed();
-        let is_valid = has_begun && now + DAY < new.ends;
-        serving.is_outlived = leaf != serving.leaf && is_valid && old.ends + 2 * DAY < now;
+        let has_begun = new.begins <= i64::try_from(now).unwrap() - most.cast_signed();
+        let is_valid = has_begun && now + most < new.ends;
+        serving.is_outlived = leaf != serving.leaf && is_valid && old.ends + most < now;
     }
 
     /// Whether it may stand for leader.
@@ -477,16 +520,13 @@ impl Store for Api {
 
     async fn endpoints(&self) -> Result<Vec<Endpoint>, Failure> {
         let mut seen = Vec::new();
-        let count = self.world.lock().unwrap().serving.len();
-        for id in 0..count {
+        for id in self.read(World::known).await? {
             let shaken = self.read(|world| match self.mutation {
                 Mutation::PruneEarly => pool::leaf(&world.secret()?.pem().chain),
                 _ => Some(world.shaken(id)?.leaf),
             });
             let leaf = shaken.await.ok().flatten();
-            if self.world.lock().unwrap().is_listed(id) {
-                seen.push(endpoint(id, leaf));
-            }
+            seen.push(endpoint(id, leaf));
         }
         if self.mutation == Mutation::PassOverUnseen {
             seen.retain(|one| one.leaf.is_ok());

@@ -7,9 +7,13 @@ use crate::pki::memo;
 
 /// How many of so many tellings go wrong.
 fn gone_wrong(mutation: Mutation, tell: fn(&mut Story)) -> usize {
+    gone_wrong_with(mutation, false, tell)
+}
+
+fn gone_wrong_with(mutation: Mutation, has_copier: bool, tell: fn(&mut Story)) -> usize {
     memo::remember();
     let told = (0..50).map(|seed| {
-        let mut story = Story::settled(seed, mutation);
+        let mut story = Story::settled_with(seed, mutation, has_copier);
         tell(&mut story);
         story.check()
     });
@@ -17,11 +21,20 @@ fn gone_wrong(mutation: Mutation, tell: fn(&mut Story)) -> usize {
 }
 
 impl Story {
-    /// Where all is well.
+    /// Where all is well, and leaders write the caBundles.
     fn settled(seed: u64, mutation: Mutation) -> Self {
+        Self::settled_with(seed, mutation, false)
+    }
+
+    fn settled_with(seed: u64, mutation: Mutation, has_copier: bool) -> Self {
+        let is_so = |story: &Self| {
+            let world = story.world();
+            let is_right = world.has_copier == has_copier && world.is_at_rest().is_ok();
+            is_right && story.processes.len() == 3
+        };
         (0..)
             .map(|more| Self::new(seed + 1_000 * more, mutation, false))
-            .find(|story| story.processes.len() == 3 && story.world().is_at_rest().is_ok())
+            .find(is_so)
             .unwrap()
     }
 
@@ -132,7 +145,7 @@ fn what_was_planned_long_ago_is_not_written() {
         // The old CA is about to go from the caBundles when its Secret comes back, and all serve it.
         story.work(0);
         story.pass(11);
-        story.call(0, 5);
+        story.call(0, 6);
         story.world().put_back(1);
         for _ in 0..2 {
             story.pass(DELAY + 3);
@@ -231,4 +244,60 @@ fn a_ca_outlives_a_pod_that_the_cluster_does_not_know_yet() {
     };
     assert_eq!(gone_wrong(Mutation::None, tell), 0);
     assert!(gone_wrong(Mutation::ListLate, tell) > 10);
+}
+
+/// A leader lists the endpoints, and one of its handshakes takes seconds. Who began with the leaf that
+/// goes and became known meanwhile is not among them.
+#[test]
+fn a_ca_outlives_a_pod_that_became_known_during_the_handshakes() {
+    let tell = |story: &mut Story| {
+        story.stage(1);
+        story.look_at_all();
+        story.restart(0, true);
+        let known = story.world().time + 8;
+        story.world().listed[0] = known;
+        story.processes[0].look_anew();
+        story.processes[0].look_anew();
+        // Promoted, and pruned from `ca.crt`.
+        story.work(1);
+        for who in [1, 2] {
+            story.processes[who].look_anew();
+        }
+        story.work(1);
+        story.pass(6);
+        story.call(1, 4);
+        story.pass(4);
+        story.work(1);
+    };
+    assert_eq!(gone_wrong(Mutation::None, tell), 0);
+    assert!(gone_wrong(Mutation::PruneUnshown, tell) > 10);
+}
+
+/// What goes from `ca.crt` goes from the caBundles at once where somebody copies it.
+#[test]
+fn a_ca_stays_in_ca_crt_for_as_long_where_that_is_copied() {
+    let tell = |story: &mut Story| {
+        story.world().hand(Hand::Request);
+        story.work(1);
+        story.world().copy();
+        story.work(1);
+        story.look_at_all();
+        story.pass(DELAY + 4);
+        story.look_at_all();
+        story.restart(2, true);
+        let known = story.world().time + 8;
+        story.world().listed[2] = known;
+        story.processes[2].look_anew();
+        story.processes[2].look_anew();
+        for _ in 0..4 {
+            story.work(1);
+            story.world().copy();
+            for who in [0, 1] {
+                story.processes[who].look_anew();
+            }
+            story.pass(7);
+        }
+    };
+    assert_eq!(gone_wrong_with(Mutation::None, true, tell), 0);
+    assert!(gone_wrong_with(Mutation::PruneUnshown, true, tell) > 10);
 }

@@ -97,6 +97,8 @@ pub(super) struct World {
     promoted: Vec<(usize, u64)>,
     requests: u64,
     is_resting: bool,
+    /// Whether it is not leaders who write the caBundles, but somebody who copies `ca.crt` now and then.
+    pub(super) has_copier: bool,
     /// The leaves that there were when a rotation was asked for at the end.
     pub(super) before_the_last: Option<Vec<usize>>,
     /// Whether nobody does anything for days now and then, so that leaves end.
@@ -242,6 +244,7 @@ impl World {
             promoted: Vec::new(),
             requests: 0,
             is_resting: false,
+            has_copier: false,
             before_the_last: None,
             may_end: false,
         };
@@ -296,14 +299,20 @@ impl World {
         Some(found)
     }
 
+    /// Which processes the cluster knows.
+    pub(super) fn known(&self) -> Vec<usize> {
+        let all = 0..self.serving.len();
+        all.filter(|id| self.is_listed(*id)).collect()
+    }
+
     /// Whether a process is called, and looked at.
     pub(super) fn is_listed(&self, id: usize) -> bool {
         self.listed[id] <= self.time
     }
 
-    /// What a process is seen to serve.
+    /// What a process is seen to serve. One that is not known yet has taken the place of one that is gone.
     pub(super) fn shaken(&self, id: usize) -> Option<Serving> {
-        self.serving[id].filter(|_| !self.is_cut_off[id])
+        self.serving[id].filter(|_| !self.is_cut_off[id] && self.is_listed(id))
     }
 
     pub(super) fn secret(&self) -> Option<Secret> {
@@ -546,6 +555,21 @@ impl World {
         *counter += 1;
     }
 
+    /// Somebody copies `ca.crt` into the caBundles, if that is how they are written.
+    pub(super) fn copy(&mut self) {
+        let ca = self.secret().and_then(|secret| secret.ca);
+        let Some((mut new, ca)) = self.configuration().zip(ca).filter(|_| self.has_copier) else {
+            return;
+        };
+        if new.hooks.iter().any(|hook| hook.bundle != ca) {
+            new.hooks
+                .iter_mut()
+                .for_each(|hook| hook.bundle.clone_from(&ca));
+            self.say(|| format!("ca.crt is copied: {:?}", pool::cas(&ca)));
+            self.write_configuration(new, false);
+        }
+    }
+
     // === what a hand does ===
 
     pub(super) fn hand(&mut self, hand: Hand) {
@@ -709,7 +733,7 @@ impl World {
         if self.wrong.is_some() {
             return self.wrong.clone();
         }
-        let listed = (0..self.serving.len()).filter(|id| self.is_listed(*id));
+        let listed = self.known().into_iter();
         let served = listed.filter_map(|id| self.serving[id]);
         let mut all = served.chain(self.ghosts.iter().map(|(_, ghost)| *ghost));
         all.find_map(|serving| {
