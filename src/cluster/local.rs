@@ -1,10 +1,11 @@
 //! The certificate on a machine without a cluster: three files in a directory.
 //!
 //! `tls.crt` and `tls.key` (mode 0600) are served, `ca.crt` is what clients trust: the parts of the
-//! Secret that a cluster has. At a start, a pair that is missing, can't be served or ends soon is
-//! minted anew, unless a rotation has left a better one ready; from then on, `store` has it rotated. Two
-//! processes in one directory take turns at writing; but each looks only every ten seconds what the other wrote, so at the end of a rotation
-//! `ca.crt` may lack the CA of a leaf that the other still serves. Each should have one of its own.
+//! Secret that a cluster has. At a start, a pair that is missing, can't be served or ends within
+//! the hour is minted anew, unless a rotation has left a better one ready; all others are served and then
+//! rotated (`store`), so that clients know the next CA before its leaf. Two processes in one directory take
+//! turns at writing; but each looks only every ten seconds what the other wrote, so at the end of a
+//! rotation `ca.crt` may lack the CA of a leaf that the other still serves. Each should have one of its own.
 
 pub mod store;
 
@@ -36,8 +37,8 @@ pub enum Origin {
     Replaced(Flaw),
     /// What was there ends soon.
     Renewed,
-    /// What was there could not be served, but what a rotation had staged: a stop came in the middle of
-    /// its promotion.
+    /// What was there could not be served, or not for long, but what a rotation had staged: a stop came in
+    /// the middle of it.
     Promoted,
 }
 
@@ -52,8 +53,9 @@ pub struct Loaded {
     pub origin: Origin,
 }
 
-/// A pair is made anew at a start when this much of its life, or a third of it, is left.
-const RENEWED_BEFORE: Duration = Duration::days(30);
+/// A pair is made anew at a start when no more of its life is left, or no more than a third of it: there may
+/// be no time to rotate it.
+const RENEWED_BEFORE: Duration = Duration::hours(1);
 
 /// How long to wait for another process that is making a pair.
 const TURN: std::time::Duration = std::time::Duration::from_secs(10);
@@ -103,12 +105,14 @@ impl StateDir {
                     return Ok(Loaded { pair, pem, origin });
                 }
                 Ok(_) => Origin::Renewed,
-                Err(flaw) => match self.promote(names, now)? {
-                    Some(loaded) => return Ok(loaded),
-                    None => Origin::Replaced(flaw),
-                },
+                Err(flaw) => Origin::Replaced(flaw),
             },
         };
+        if !matches!(origin, Origin::Minted)
+            && let Some(loaded) = self.promote(names, now)?
+        {
+            return Ok(loaded);
+        }
         let pem = pki::mint(names, life, now)?;
         let pair = pki::judge(&pem, names, now)?;
         self.write(&pem)?;
@@ -289,7 +293,10 @@ mod tests {
         let later = NOW + Duration::days(3);
         assert!(matches!(open(&dir, later).unwrap().1, Origin::Replaced(_)));
         assert_ne!(fs::read(dir.ca()).unwrap(), first);
-        let nearly = later + Duration::hours(40);
+        // Time enough to rotate it.
+        let late = later + Duration::hours(46);
+        assert!(matches!(open(&dir, late).unwrap().1, Origin::Found));
+        let nearly = later + Duration::minutes(47 * 60 + 30);
         assert!(matches!(open(&dir, nearly).unwrap().1, Origin::Renewed));
         // The pair and the lock.
         assert_eq!(fs::read_dir(&dir.path).unwrap().count(), 4);
@@ -332,6 +339,25 @@ mod tests {
         file("tls.key", "rubbish");
         file("next.key", "rubbish");
         assert!(matches!(open(&dir, NOW).unwrap().1, Origin::Replaced(_)));
+    }
+
+    #[test]
+    fn a_pair_that_is_staged_goes_before_a_new_one() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = StateDir {
+            path: temp.path().to_owned(),
+        };
+        open(&dir, NOW).unwrap();
+        let old = dir.read().unwrap().unwrap();
+        let nearly = NOW + Duration::minutes(47 * 60 + 30);
+        let next = pki::mint(&["localhost".to_owned()], Duration::days(2), nearly).unwrap();
+        let file = |name: &str, text: &str| dir.write_file(name, text, 0o600).unwrap();
+        file("ca.crt", &(old.ca + &next.ca));
+        file("next.crt", &next.chain);
+        file("next.key", &next.key);
+        let (pair, origin) = open(&dir, nearly).unwrap();
+        assert!(matches!(origin, Origin::Promoted), "{origin:?}");
+        assert_eq!(pair.leaf(), next.leaf().unwrap());
     }
 
     #[test]
