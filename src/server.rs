@@ -9,6 +9,8 @@ mod body;
 pub mod clients;
 mod connection;
 mod connections;
+mod heard;
+mod keep_alive;
 pub mod lifecycle;
 mod overload;
 mod refusal;

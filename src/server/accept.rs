@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::clients;
 use super::connection::{self, Terms};
@@ -67,11 +68,18 @@ impl<S: Answers> Endpoint<S> {
             max_age: jittered(self.patience.max_age),
             patience: self.patience.clone(),
             lifecycle: self.lifecycle.clone(),
+            connections: self.connections.clone(),
         };
         let (tls, metrics) = (self.tls.clone(), self.metrics.clone());
         tokio::spawn(async move {
             let reason = match tls {
-                Some(cert) => serve_tls(stream, &place, &cert, terms, &metrics).await,
+                // In a box, as is its stream: the task would have room for both as long as it lives.
+                Some(cert) => match Box::pin(shake_hands(stream, &place, &cert, &terms, &metrics))
+                    .await
+                {
+                    Ok(stream) => connection::serve(stream, place.activity.clone(), terms).await,
+                    Err(reason) => reason,
+                },
                 None => connection::serve(stream, place.activity.clone(), terms).await,
             };
             metrics.closed.with_label_values(&[reason]).inc();
@@ -79,43 +87,36 @@ impl<S: Answers> Endpoint<S> {
     }
 }
 
-async fn serve_tls<S: Answers>(
+/// The stream to serve, or why there is none, as a label.
+async fn shake_hands<S>(
     stream: TcpStream,
     place: &Place,
     cert: &ServingCert,
-    terms: Terms<S>,
+    terms: &Terms<S>,
     metrics: &Metrics,
-) -> &'static str {
+) -> Result<Box<TlsStream<TcpStream>>, &'static str> {
     let peer = stream.peer_addr().ok();
     let handshake = async {
         stream.readable().await?;
         place.activity.enter(State::Handshake);
         TlsAcceptor::from(cert.current()).accept(stream).await
     };
-    // In a box, as is its stream: the task would have room for both as long as the connection lives.
-    let handshake = Box::pin(clients::told(peer, metrics, handshake));
-    let handshake = tokio::select! {
-        done = tokio::time::timeout(terms.patience.handshake, handshake) => done.map_err(drop),
-        () = place.activity.evicted() => {
-            metrics.handshakes.with_label_values(&["evicted"]).inc();
-            return "evicted";
-        }
+    let handshake = clients::told(peer, metrics, handshake);
+    let (result, stream) = tokio::select! {
+        done = tokio::time::timeout(terms.patience.handshake, handshake) => match done {
+            Ok(Ok(stream)) => ("ok", Ok(Box::new(stream))),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "TLS handshake failed");
+                ("failed", Err("no_tls"))
+            }
+            Err(_) => ("late", Err("no_tls")),
+        },
+        () = place.activity.evicted() => ("evicted", Err("evicted")),
         // All that were young are done by then.
-        () = terms.lifecycle.reached(Phase::Stopping) => Err(()),
-    };
-    let (result, stream) = match handshake {
-        Ok(Ok(stream)) => ("ok", Some(Box::new(stream))),
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "TLS handshake failed");
-            ("failed", None)
-        }
-        Err(()) => ("late", None),
+        () = terms.lifecycle.reached(Phase::Stopping) => ("late", Err("no_tls")),
     };
     metrics.handshakes.with_label_values(&[result]).inc();
-    match stream {
-        Some(stream) => connection::serve(stream, place.activity.clone(), terms).await,
-        None => "no_tls",
-    }
+    stream
 }
 
 /// A tenth more or less, so that connections made together do not end together.

@@ -6,6 +6,7 @@
 //! is over, by an answer to nothing: a peer that is idle closes by itself, and one that has just sent a
 //! request takes it for its answer, and asks again elsewhere.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,23 +18,18 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::header::{CONNECTION, HeaderValue};
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 use tower::ServiceExt;
 
-use super::connections::{Activity, State};
+use super::connections::{Activity, Connections, State};
+use super::keep_alive::KeepAlive;
 use super::lifecycle::{Lifecycle, Phase};
 use super::{Answers, Patience};
 
 /// How often a connection looks whether its peer is late.
 const TICK: Duration = Duration::from_secs(2);
-
-/// The stretch in which a connection is read, in bytes; a head may be a few times as long. A
-/// thousand peers can fill it.
-const BUFFER: usize = 16 << 10;
 
 /// Said to a peer that has asked nothing. Go's client closes an idle connection on which anything comes;
 /// if it has asked in this very moment, kube-apiserver asks again at once because of `retry-after`. Not
@@ -56,6 +52,8 @@ pub(super) struct Terms<S> {
     /// Of this one connection.
     pub(super) max_age: Duration,
     pub(super) lifecycle: Lifecycle,
+    /// All of the endpoint's.
+    pub(super) connections: Connections,
 }
 
 /// Serves a stream to its end and says, as a label, why it ended.
@@ -65,16 +63,11 @@ where
     S: Answers,
 {
     activity.enter(State::Fresh);
-    let stream = Heard {
-        stream,
-        activity: activity.clone(),
-    };
     let terms = Arc::new(terms);
     let (answering, agreed) = (activity.clone(), terms.clone());
     let service = service_fn(move |request| answer(request, answering.clone(), agreed.clone()));
-    let mut connection = http1::Builder::new()
-        .max_buf_size(BUFFER)
-        .serve_connection(TokioIo::new(stream), service);
+    let connections = terms.connections.clone();
+    let mut requests = KeepAlive::new(stream, activity.clone(), connections, service);
     let stopping = terms.lifecycle.reached(Phase::Stopping);
     tokio::pin!(stopping);
     let mut is_stopping = false;
@@ -85,11 +78,7 @@ where
         };
         tokio::select! {
             biased;
-            ended = Pin::new(&mut connection) => return match ended {
-                Ok(()) => "done",
-                Err(error) if error.is_parse() => "not_http",
-                Err(_) => "broken",
-            },
+            reason = poll_fn(|cx| requests.poll(cx)) => return reason,
             () = activity.evicted() => return "evicted",
             () = &mut stopping, if !is_stopping => {
                 is_stopping = true;
@@ -106,11 +95,14 @@ where
             }
         }
     };
-    if is_stopping || activity.awaits_request() {
-        let stream = connection.into_parts().io.into_inner().stream;
+    if (is_stopping || activity.awaits_request())
+        && let Some(stream) = requests.into_stream()
+    {
+        // In a box, for the task would have room for it as long as the connection lives.
+        let dismissed = Box::pin(dismiss(stream));
         tokio::select! {
             // A peer that does not hear it out is gone.
-            _ = tokio::time::timeout(LINGER, dismiss(stream)) => {}
+            _ = tokio::time::timeout(LINGER, dismissed) => {}
             () = activity.evicted() => {}
         }
     }
@@ -141,6 +133,7 @@ async fn answer<S: Answers>(
     } else {
         State::Body
     });
+    activity.has_whole_body(body_is_here);
     let reading = activity.clone();
     let request = request.map(|body| {
         Body::new(Ended {
@@ -177,6 +170,7 @@ impl hyper::body::Body for Ended {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         if matches!(frame, Poll::Ready(None)) || self.body.is_end_stream() {
             self.activity.enter(State::Answering);
+            self.activity.has_whole_body(true);
         }
         frame
     }
@@ -190,65 +184,202 @@ impl hyper::body::Body for Ended {
     }
 }
 
-/// A stream that notes when its peer says something, or takes something.
-struct Heard<S> {
-    stream: S,
-    activity: Arc<Activity>,
-}
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
 
-impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            self.activity.heard();
+    use futures_util::FutureExt;
+    use http_body_util::BodyExt;
+    use tokio::io::DuplexStream;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+    use crate::server::connections::Place;
+    use crate::telemetry::metrics::Metrics;
+
+    /// A stream that can't be closed.
+    struct Stuck(DuplexStream);
+
+    impl AsyncRead for Stuck {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &mut tokio::io::ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_read(cx, buf)
         }
-        read
     }
-}
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let wrote = Pin::new(&mut self.stream).poll_write(cx, buf);
-        if matches!(wrote, Poll::Ready(Ok(1..))) {
-            self.activity.wrote();
+    impl AsyncWrite for Stuck {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.0).poll_write(cx, buf)
         }
-        wrote
-    }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let wrote = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        if matches!(wrote, Poll::Ready(Ok(1..))) {
-            self.activity.wrote();
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_flush(cx)
         }
-        wrote
-    }
 
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        if matches!(flushed, Poll::Ready(Ok(()))) {
-            self.activity.flushed();
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
         }
-        flushed
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    /// A connection, among so many, to a service that notes what it is asked. It reads all bodies but two:
+    /// one it drops, of the other it wants more.
+    struct Talk {
+        peer: DuplexStream,
+        asked: Arc<Mutex<Vec<String>>>,
+        served: JoinHandle<&'static str>,
+        _others: Vec<Place>,
+    }
+
+    impl Talk {
+        async fn among(others: usize) -> Self {
+            Self::on(others, |stream| stream).await
+        }
+
+        async fn on<T>(others: usize, stream: impl FnOnce(DuplexStream) -> T) -> Self
+        where
+            T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        {
+            let connections = Connections::new(1_000, Metrics::new().unwrap());
+            let mut places = Vec::new();
+            for _ in 0..others {
+                places.push(connections.enter().await);
+            }
+            let asked = Arc::new(Mutex::new(Vec::new()));
+            let notes = asked.clone();
+            let kept = Arc::new(Mutex::new(Vec::new()));
+            let service = tower::service_fn(move |request: http::Request<Body>| {
+                let path = request.uri().path().to_owned();
+                notes.lock().unwrap().push(path.clone());
+                let kept = kept.clone();
+                async move {
+                    match &*path {
+                        "/dropped" => drop(request),
+                        "/kept" => {
+                            let mut body = request.into_body();
+                            body.frame().await.unwrap().unwrap();
+                            assert!(body.frame().now_or_never().is_none());
+                            tokio::time::sleep(Duration::from_millis(5)).await;
+                            kept.lock().unwrap().push(body);
+                        }
+                        _ => drop(request.into_body().collect().await.unwrap()),
+                    }
+                    Ok(Response::new(Body::from(format!("{path} is answered\n"))))
+                }
+            });
+            let forever = Duration::from_secs(600);
+            let terms = Terms {
+                service,
+                patience: Patience {
+                    handshake: forever,
+                    head: forever,
+                    idle: forever,
+                    max_age: forever,
+                },
+                max_age: forever,
+                lifecycle: Lifecycle::default(),
+                connections: connections.clone(),
+            };
+            let (peer, theirs) = tokio::io::duplex(1 << 10);
+            let stream = stream(theirs);
+            let place = connections.enter().await;
+            let served = tokio::spawn(async move {
+                let activity = place.activity.clone();
+                serve(stream, activity, terms).await
+            });
+            Self {
+                peer,
+                asked,
+                served,
+                _others: places,
+            }
+        }
+
+        /// Sends it in pieces, each of which is seen by itself.
+        async fn send(&mut self, bytes: &[u8], piece: usize) {
+            for piece in bytes.chunks(piece) {
+                self.peer.write_all(piece).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+
+        async fn read_to(&mut self, end: &str) -> String {
+            let mut text = String::new();
+            while !text.ends_with(end) {
+                let byte = self.peer.read_u8().await.unwrap();
+                text.push(char::from(byte));
+            }
+            text
+        }
+    }
+
+    const MANY: usize = 100;
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_are_answered_in_whatever_pieces_they_come() {
+        let all = "POST /a HTTP/1.1\r\ncontent-length: 3\r\n\r\nabcGET /b HTTP/1.1\r\n\r\n\
+            POST /c HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n2\r\nxy\r\n0\r\n\r\n\
+            GET /d HTTP/1.1\r\n\r\n";
+        for others in [0, MANY] {
+            for piece in [1, 2, 3, 7, 20, 41, 60, 1_000] {
+                let mut talk = Talk::among(others).await;
+                talk.send(all.as_bytes(), piece).await;
+                for path in ["/a", "/b", "/c", "/d"] {
+                    talk.read_to(&format!("{path} is answered\n")).await;
+                }
+                assert_eq!(*talk.asked.lock().unwrap(), ["/a", "/b", "/c", "/d"]);
+                drop(talk.peer);
+                assert_eq!(talk.served.await.unwrap(), "done", "in pieces of {piece}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_left_of_a_body_that_nobody_read_is_no_request() {
+        for (others, path) in [0, MANY]
+            .into_iter()
+            .flat_map(|n| [(n, "/dropped"), (n, "/kept")])
+        {
+            let mut talk = Talk::among(others).await;
+            let head = format!("POST {path} HTTP/1.1\r\ncontent-length: 1000\r\n\r\nbegin");
+            talk.send(head.as_bytes(), 1_000).await;
+            talk.read_to(&format!("{path} is answered\n")).await;
+            // The connection may be closed by then.
+            let _ = talk.peer.write_all(b"GET /smuggled HTTP/1.1\r\n\r\n").await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert_eq!(*talk.asked.lock().unwrap(), [path]);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_for_a_close_gets_one() {
+        for others in [0, MANY] {
+            let mut talk = Talk::among(others).await;
+            for line in ["", "connection: close\r\n"] {
+                let request = format!("GET /a HTTP/1.1\r\n{line}\r\n");
+                talk.send(request.as_bytes(), 1_000).await;
+                talk.read_to("/a is answered\n").await;
+            }
+            assert_eq!(talk.peer.read(&mut [0]).await.unwrap(), 0);
+            assert_eq!(talk.served.await.unwrap(), "done");
+        }
+    }
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_answered_after_a_close_that_takes_long() {
+        for others in [0, MANY] {
+            let mut talk = Talk::on(others, Stuck).await;
+            talk.send(b"GET /a HTTP/1.1\r\nconnection: close\r\n\r\n", 1_000)
+                .await;
+            talk.read_to("/a is answered\n").await;
+            talk.send(b"GET /b HTTP/1.1\r\n\r\n", 1_000).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert_eq!(*talk.asked.lock().unwrap(), ["/a"]);
+        }
     }
 }

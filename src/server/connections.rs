@@ -79,6 +79,10 @@ pub(super) struct Activity {
     /// Milliseconds from birth to the last change of state.
     since: AtomicU64,
     has_served: AtomicBool,
+    /// Of the request that was begun last.
+    has_whole_body: AtomicBool,
+    /// Whether nothing was there to read when it was last tried.
+    listens: AtomicBool,
     evicted: Notify,
 }
 
@@ -213,6 +217,8 @@ impl Activity {
             state: AtomicU8::new(State::Silent as u8),
             since: AtomicU64::new(0),
             has_served: AtomicBool::new(false),
+            has_whole_body: AtomicBool::new(true),
+            listens: AtomicBool::new(false),
             evicted: Notify::new(),
         }
     }
@@ -239,6 +245,7 @@ impl Activity {
 
     /// Bytes came in.
     pub(super) fn heard(&self) {
+        self.listens(false);
         if self.awaits_request() {
             self.enter(State::Head);
         }
@@ -247,6 +254,24 @@ impl Activity {
     /// Whether it is between requests, or before the first.
     pub(super) fn awaits_request(&self) -> bool {
         matches!(self.state(), State::Fresh | State::Idle)
+    }
+
+    /// Whether it waits for more to come in. Not if it is about to close.
+    pub(super) fn listens(&self, is_so: bool) {
+        self.listens.store(is_so, Ordering::Relaxed);
+    }
+
+    /// Whether all of the last request has come in.
+    pub(super) fn has_whole_body(&self, is_whole: bool) {
+        self.has_whole_body.store(is_whole, Ordering::Relaxed);
+    }
+
+    /// Whether nothing at all is under way: the next that comes is the start of a request. Of a body that
+    /// nobody wanted, some may be on its way still when the answer has gone. Answers are whole when they
+    /// begin to be written.
+    pub(super) fn rests(&self) -> bool {
+        let is_set = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+        self.awaits_request() && is_set(&self.listens) && is_set(&self.has_whole_body)
     }
 
     /// Bytes went out.
