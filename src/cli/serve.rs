@@ -20,7 +20,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use axum::Router;
@@ -49,6 +49,9 @@ const ADMIN_CONNECTIONS: usize = 128;
 
 /// Files that are open besides the webhook's connections.
 const OTHER_FILES: u64 = ADMIN_CONNECTIONS as u64 + 64;
+
+/// Signals that come within so long of the first are one.
+const TOGETHER: Duration = Duration::from_secs(1);
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // Before there are threads.
@@ -243,7 +246,7 @@ async fn drain(
             }
             ExitCode::SUCCESS
         }
-        signal = signals.next() => {
+        signal = signals.second() => {
             warn!(signal, "a second signal: stopping now");
             ExitCode::from(1)
         }
@@ -296,6 +299,18 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+
+    /// After the first. What comes together with that is the same one: whoever signals all of a container's
+    /// processes reaches the keeper, too, which hands it on.
+    async fn second(&mut self) -> &'static str {
+        let since = Instant::now();
+        loop {
+            let signal = self.next().await;
+            if since.elapsed() > TOGETHER {
+                return signal;
+            }
         }
     }
 }

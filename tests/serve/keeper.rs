@@ -193,6 +193,20 @@ fn control_c_reaches_the_worker_once() {
     assert_eq!(serve.wait(Duration::from_secs(3)).code(), Some(0));
 }
 
+/// As when every process of a container is told to stop: the server hears it twice.
+#[tokio::test]
+async fn a_signal_to_both_is_one_and_another_one_later_is_a_second() {
+    let mut serve = Serve::start(&["--keeper", "on", "--drain-delay", "60s"]);
+    kill_process(serve.worker(), Signal::TERM).unwrap();
+    serve.until_log("draining");
+    serve.signal(Signal::TERM);
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    call(serve.address, &serve.ca()).await.unwrap();
+    serve.signal(Signal::TERM);
+    assert_eq!(serve.wait(Duration::from_secs(2)).code(), Some(1));
+    assert!(serve.log().contains("a second signal"), "{}", serve.log());
+}
+
 #[test]
 fn whoever_is_told_to_stop_starts_no_other() {
     let mut serve = Serve::start(&["--keeper", "on", "--drain-delay", "60s"]);
