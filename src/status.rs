@@ -269,11 +269,15 @@ fn secret(facts: &Facts, findings: &mut Vec<Finding>) -> Option<Served> {
 fn from_files(facts: &Facts, findings: &mut Vec<Finding>) -> Option<Served> {
     for replica in &facts.replicas {
         if replica.page.as_ref().is_ok_and(|page| page.is_refused) {
+            let serves = match &replica.served {
+                Ok(_) => "serves the last good ones",
+                Err(_) => "nothing else either",
+            };
             finding(
                 findings,
                 ("files-unusable", Error),
                 format!(
-                    "{} has seen files that can't be served, and serves the last good ones",
+                    "{} has seen files that can't be served, and {serves}",
                     replica.pod
                 ),
                 "its log says what is wrong with them; correct them before it is started anew",
@@ -380,7 +384,12 @@ fn replicas_found(facts: &Facts, leaf: Option<&Served>, findings: &mut Vec<Findi
                 findings,
                 ("replica-unreachable", Warning),
                 format!("{pod} did not answer a handshake: {why}"),
-                "see whether its node is up and whether a NetworkPolicy is in the way",
+                match &replica.page {
+                    Ok(_) => "its metrics can be read, so it is up: its log says what it waits for",
+                    Err(_) => {
+                        "see whether its node is up and whether a NetworkPolicy is in the way"
+                    }
+                },
             ),
             Ok(served) => {
                 if let Some(why) = distrust(served, facts) {

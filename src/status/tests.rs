@@ -259,6 +259,18 @@ fn where_files_are_served_the_secret_means_nothing() {
     let mut refused = from_files(&pem, &pem, None);
     refused.replicas[1].page.as_mut().unwrap().is_refused = true;
     assert_eq!(found(&refused), ["files-unusable"]);
+    let told = |facts: &Facts, id: &str| {
+        let findings = report(facts).findings;
+        let one = findings.into_iter().find(|one| one.id == id).unwrap();
+        format!("{}; {}", one.text, one.help)
+    };
+    assert!(told(&refused, "files-unusable").contains("serves the last good ones"));
+    // One that has begun with them has nothing to serve; that it answers otherwise tells so.
+    refused.replicas[1].served = Err("no answer".to_owned());
+    assert!(told(&refused, "files-unusable").contains("nothing else"));
+    assert!(told(&refused, "replica-unreachable").contains("its log says"));
+    refused.replicas[1].page = Err("refused".to_owned());
+    assert!(told(&refused, "replica-unreachable").contains("NetworkPolicy"));
     assert!(!report(&refused).healthy);
     assert_eq!(
         found(&from_files(&short, &short, None)),
