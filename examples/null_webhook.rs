@@ -9,6 +9,9 @@
 //! headers; keep, parse or bound the body; give the review's `uid` back; count or time requests;
 //! shed load, keep a deadline, or catch a panic. So all of that is in ImageSwap's share.
 //!
+//! With `--patch` the constant has one, so that kube-apiserver's own cost of taking a patch can be told from
+//! that of a webhook that finds out which.
+//!
 //! The constant is of version v1beta1, where kube-apiserver does not compare the `uid`: register it
 //! with `admissionReviewVersions: ["v1beta1"]`.
 
@@ -22,6 +25,9 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use clap::Parser;
 use http::header::CONTENT_TYPE;
 use http_body_util::BodyExt;
@@ -32,8 +38,8 @@ use imageswap::server::{self, Connections, Endpoint, Patience};
 use imageswap::telemetry::metrics::Metrics;
 use time::OffsetDateTime;
 
-/// What is answered to everything.
-const ANSWER: &str = r#"{"apiVersion":"admission.k8s.io/v1beta1","kind":"AdmissionReview","response":{"uid":"","allowed":true}}"#;
+/// What is answered to everything, as far as no patch is wanted.
+const ANSWER: &str = r#"{"apiVersion":"admission.k8s.io/v1beta1","kind":"AdmissionReview","response":{"uid":"","allowed":true"#;
 
 /// Answers every request with the same AdmissionReview, over ImageSwap's own TLS and HTTP.
 #[derive(Debug, Parser)]
@@ -49,6 +55,10 @@ struct Args {
     /// Connections open at once, as for `imageswap serve`
     #[arg(long, value_name = "N", default_value = "1024")]
     max_connections: usize,
+
+    /// A JSON patch to send with each answer
+    #[arg(long, value_name = "JSON")]
+    patch: Option<String>,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -75,11 +85,16 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
     socket.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(socket)?;
     let address = listener.local_addr()?;
+    let patch = args.patch.as_deref().map(|patch| {
+        let patch = STANDARD.encode(patch);
+        format!(r#","patchType":"JSONPatch","patch":"{patch}""#)
+    });
+    let constant = Bytes::from(format!("{ANSWER}{}}}}}", patch.unwrap_or_default()));
     let (metrics, lifecycle) = (Metrics::new()?, Lifecycle::default());
     let endpoint = Endpoint {
         listener,
         tls: Some(ServingCert::new(&pair.pair)?),
-        service: Router::new().fallback(answer),
+        service: Router::new().fallback(move |request| answer(request, constant.clone())),
         connections: Connections::new(args.max_connections, metrics.clone()),
         // As `imageswap serve` has them.
         patience: Patience {
@@ -103,9 +118,9 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
     Ok(serving.await?)
 }
 
-async fn answer(request: Request) -> Response {
+async fn answer(request: Request, constant: Bytes) -> Response {
     drain(request.into_body()).await;
-    ([(CONTENT_TYPE, "application/json")], ANSWER).into_response()
+    ([(CONTENT_TYPE, "application/json")], constant).into_response()
 }
 
 /// To its end: what is left of a body on the wire would be taken for the next request.

@@ -1,5 +1,5 @@
-//! Pods created through a real kube-apiserver: with no webhook, with what ImageSwap is compared with,
-//! with ImageSwap, and with a MutatingAdmissionPolicy that does the same inside kube-apiserver.
+//! Pods created through a real kube-apiserver: with no webhook, with what ImageSwap is compared with
+//! (that changes nothing, and that sends one patch to all), with ImageSwap, and with a MutatingAdmissionPolicy that does the same inside kube-apiserver.
 //!
 //! Each has a namespace of its own on one cluster, so that they can take turns. Both webhooks are
 //! processes on the node that kube-apiserver calls by their address, and nothing is pinned: client,
@@ -32,6 +32,12 @@ const CLIENTS: usize = 8;
 /// What a Pod names, and what becomes of it by the map file of the bench.
 const IMAGE: &str = "chaos/busybox:1";
 const SWAPPED: &str = "mirror.example.com/docker.io/chaos/busybox:1";
+
+/// The same as a patch, by whoever knows it beforehand.
+pub(super) const PATCH: &str = r#"[{"op":"replace","path":"/spec/containers/0/image","value":"mirror.example.com/docker.io/chaos/busybox:1"}]"#;
+
+/// The null webhook that sends it, as the report calls it.
+const KNOWN: &str = "a null webhook with a patch";
 
 /// The map file's rules in CEL, for the image of `c`.
 const SWAP: &str = "c.image.startsWith('docker.io/') || c.image.startsWith('quay.io/') || \
@@ -88,7 +94,18 @@ fn ways(cluster: &Cluster, programs: &[(Side, Program); 2]) -> anyhow::Result<Ve
         webhook: None,
     };
     let mut ways = vec![way("bench-none", "no webhook at all", IMAGE)];
-    for (name, port, program) in [("bench-floor", 7443, floor), ("bench-ours", 7444, ours)] {
+    // What kube-apiserver takes for a patch, it takes whoever sends it.
+    let patching = Program {
+        kind: Kind::Patching,
+        name: KNOWN,
+        folder: floor.folder.join("patching"),
+        ..floor.clone()
+    };
+    for (name, port, program) in [
+        ("bench-floor", 7443, floor),
+        ("bench-patching", 7445, &patching),
+        ("bench-ours", 7444, ours),
+    ] {
         let listen = SocketAddr::from(([10, 99, 0, 1], port));
         let server = program.start_by(cluster.program(&program.path), listen, |command| {
             command.spawn().context("can't enter the cluster's network")
@@ -96,7 +113,7 @@ fn ways(cluster: &Cluster, programs: &[(Side, Program); 2]) -> anyhow::Result<Ve
         install::apply(cluster, &webhook(name, &server).to_string())?;
         let swapped = match server.kind {
             Kind::Null => IMAGE,
-            Kind::ImageSwap => SWAPPED,
+            Kind::Patching | Kind::ImageSwap => SWAPPED,
         };
         ways.push(Way {
             webhook: Some(server),
@@ -163,6 +180,7 @@ const PODS: &str = "Pods created, dry run";
 fn note(sheet: &mut Sheet, way: &Way, created: &Created, cpu: Option<f64>) {
     let others = [
         "no webhook at all",
+        KNOWN,
         "a policy by ApplyConfiguration",
         "a policy by JSONPatch",
     ];
@@ -222,7 +240,7 @@ fn rule() -> Value {
 fn webhook(name: &str, server: &Server) -> Value {
     let versions = match server.kind {
         // The only one whose constant answer is taken.
-        Kind::Null => "v1beta1",
+        Kind::Null | Kind::Patching => "v1beta1",
         Kind::ImageSwap => "v1",
     };
     json!({

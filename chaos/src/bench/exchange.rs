@@ -126,7 +126,7 @@ impl Answer {
             from..length.map_or(lower.len(), |length| from + length)
         });
         let digits = match kind {
-            Kind::Null => {
+            Kind::Null | Kind::Patching => {
                 ensure!(at(&answer, "/response/patch").is_null(), "{answer}");
                 None
             }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
+use super::cluster::PATCH;
 use super::exchange::MAPS;
 use super::process::{Leash, cpu_time, resident, spawn_on};
 
@@ -18,6 +19,8 @@ use super::process::{Leash, cpu_time, resident, spawn_on};
 pub(super) enum Kind {
     /// Always the same.
     Null,
+    /// Always the same patch.
+    Patching,
     /// What the review asks for.
     ImageSwap,
 }
@@ -112,6 +115,9 @@ impl Program {
             let admin = SocketAddr::new(listen.ip(), 0).to_string();
             command.args(["serve", "--drain-delay", "0s", "--admin-listen", &admin]);
             command.arg("--maps").arg(maps);
+        }
+        if self.kind == Kind::Patching {
+            command.args(["--patch", PATCH]);
         }
         let listen = listen.to_string();
         command.args(["--listen", &listen, "--state-dir"]);
