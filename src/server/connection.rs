@@ -197,8 +197,18 @@ mod tests {
     use crate::server::connections::Place;
     use crate::telemetry::metrics::Metrics;
 
-    /// A stream that can't be closed.
-    struct Stuck(DuplexStream);
+    /// A stream that can't be closed, and not flushed either once its peer has gone.
+    struct Stuck {
+        stream: DuplexStream,
+        has_ended: bool,
+    }
+
+    fn stuck(stream: DuplexStream) -> Stuck {
+        Stuck {
+            stream,
+            has_ended: false,
+        }
+    }
 
     impl AsyncRead for Stuck {
         fn poll_read(
@@ -206,7 +216,10 @@ mod tests {
             cx: &mut Context<'_>,
             buf: &mut tokio::io::ReadBuf<'_>,
         ) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.0).poll_read(cx, buf)
+            let before = buf.filled().len();
+            let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+            self.has_ended |= read.is_ready() && buf.filled().len() == before;
+            read
         }
     }
 
@@ -216,11 +229,14 @@ mod tests {
             cx: &mut Context<'_>,
             buf: &[u8],
         ) -> Poll<io::Result<usize>> {
-            Pin::new(&mut self.0).poll_write(cx, buf)
+            Pin::new(&mut self.stream).poll_write(cx, buf)
         }
 
         fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.0).poll_flush(cx)
+            match self.has_ended {
+                true => Poll::Pending,
+                false => Pin::new(&mut self.stream).poll_flush(cx),
+            }
         }
 
         fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -373,13 +389,26 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nothing_is_answered_after_a_close_that_takes_long() {
         for others in [0, MANY] {
-            let mut talk = Talk::on(others, Stuck).await;
+            let mut talk = Talk::on(others, stuck).await;
             talk.send(b"GET /a HTTP/1.1\r\nconnection: close\r\n\r\n", 1_000)
                 .await;
             talk.read_to("/a is answered\n").await;
             talk.send(b"GET /b HTTP/1.1\r\n\r\n", 1_000).await;
             tokio::time::sleep(Duration::from_secs(1)).await;
             assert_eq!(*talk.asked.lock().unwrap(), ["/a"]);
+        }
+    }
+    /// It would begin with hyper again and again, since the end is there to read each time.
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_went_without_taking_what_was_to_go_out_is_waited_for_in_peace() {
+        for others in [0, MANY] {
+            let mut talk = Talk::on(others, stuck).await;
+            talk.send(b"GET /a HTTP/1.1\r\n\r\n", 1_000).await;
+            talk.read_to("/a is answered\n").await;
+            talk.peer.shutdown().await.unwrap();
+            // This task would not come on again.
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            assert!(!talk.served.is_finished());
         }
     }
 }

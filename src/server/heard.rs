@@ -56,8 +56,9 @@ impl<T: AsyncRead + Unpin> Heard<T> {
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
             self.activity.heard();
-        } else if read.is_pending() {
-            self.activity.listens(true);
+        } else {
+            // At its end, nothing more is waited for.
+            self.activity.listens(read.is_pending());
         }
         read
     }
