@@ -159,6 +159,8 @@ async fn a_second_signal_ends_it_now_and_control_c_does_not_wait() {
         let mut serve = Serve::start(&args);
         serve.signal(Signal::TERM);
         serve.until_log("draining");
+        // Within a second it would be the same one.
+        tokio::time::sleep(Duration::from_millis(1_300)).await;
         serve.signal(Signal::TERM);
         assert_eq!(serve.wait(Duration::from_secs(2)).code(), Some(1));
 
