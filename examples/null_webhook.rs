@@ -36,10 +36,8 @@ use imageswap::server::lifecycle::{Lifecycle, Phase};
 use imageswap::server::tls::ServingCert;
 use imageswap::server::{self, Connections, Endpoint, Patience};
 use imageswap::telemetry::metrics::Metrics;
+use serde_json::json;
 use time::OffsetDateTime;
-
-/// What is answered to everything, as far as no patch is wanted.
-const ANSWER: &str = r#"{"apiVersion":"admission.k8s.io/v1beta1","kind":"AdmissionReview","response":{"uid":"","allowed":true"#;
 
 /// Answers every request with the same AdmissionReview, over ImageSwap's own TLS and HTTP.
 #[derive(Debug, Parser)]
@@ -85,11 +83,7 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
     socket.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(socket)?;
     let address = listener.local_addr()?;
-    let patch = args.patch.as_deref().map(|patch| {
-        let patch = STANDARD.encode(patch);
-        format!(r#","patchType":"JSONPatch","patch":"{patch}""#)
-    });
-    let constant = Bytes::from(format!("{ANSWER}{}}}}}", patch.unwrap_or_default()));
+    let constant = Bytes::from(constant(args.patch.as_deref()));
     let (metrics, lifecycle) = (Metrics::new()?, Lifecycle::default());
     let endpoint = Endpoint {
         listener,
@@ -116,6 +110,21 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
     )?;
     out.flush()?;
     Ok(serving.await?)
+}
+
+/// What is answered to everything.
+fn constant(patch: Option<&str>) -> String {
+    let response = match patch {
+        None => json!({"uid": "", "allowed": true}),
+        Some(patch) => json!({
+            "uid": "",
+            "allowed": true,
+            "patchType": "JSONPatch",
+            "patch": STANDARD.encode(patch),
+        }),
+    };
+    let api_version = "admission.k8s.io/v1beta1";
+    json!({"apiVersion": api_version, "kind": "AdmissionReview", "response": response}).to_string()
 }
 
 async fn answer(request: Request, constant: Bytes) -> Response {

@@ -316,19 +316,26 @@ mod tests {
         assert!(matches!(open(&dir, NOW).unwrap().1, Origin::Found));
     }
 
+    /// A pair of that time beside one that is served, as a rotation leaves them.
+    fn stage(dir: &StateDir, at: OffsetDateTime) -> Pem {
+        open(dir, NOW).unwrap();
+        let old = dir.read().unwrap().unwrap();
+        let next = pki::mint(&["localhost".to_owned()], Duration::days(2), at).unwrap();
+        let file = |name: &str, text: &str| dir.write_file(name, text, 0o600).unwrap();
+        file("ca.crt", &(old.ca + &next.ca));
+        file("next.crt", &next.chain);
+        file("next.key", &next.key);
+        next
+    }
+
     #[test]
     fn a_start_goes_on_with_a_promotion_that_was_broken_off() {
         let temp = tempfile::tempdir().unwrap();
         let dir = StateDir {
             path: temp.path().to_owned(),
         };
-        open(&dir, NOW).unwrap();
-        let old = dir.read().unwrap().unwrap();
-        let next = pki::mint(&["localhost".to_owned()], Duration::days(2), NOW).unwrap();
+        let next = stage(&dir, NOW);
         let file = |name: &str, text: &str| dir.write_file(name, text, 0o600).unwrap();
-        file("ca.crt", &(old.ca + &next.ca));
-        file("next.crt", &next.chain);
-        file("next.key", &next.key);
         // The key was still to come.
         file("tls.crt", &next.chain);
         let (pair, origin) = open(&dir, NOW).unwrap();
@@ -347,14 +354,8 @@ mod tests {
         let dir = StateDir {
             path: temp.path().to_owned(),
         };
-        open(&dir, NOW).unwrap();
-        let old = dir.read().unwrap().unwrap();
         let nearly = NOW + Duration::minutes(47 * 60 + 30);
-        let next = pki::mint(&["localhost".to_owned()], Duration::days(2), nearly).unwrap();
-        let file = |name: &str, text: &str| dir.write_file(name, text, 0o600).unwrap();
-        file("ca.crt", &(old.ca + &next.ca));
-        file("next.crt", &next.chain);
-        file("next.key", &next.key);
+        let next = stage(&dir, nearly);
         let (pair, origin) = open(&dir, nearly).unwrap();
         assert!(matches!(origin, Origin::Promoted), "{origin:?}");
         assert_eq!(pair.leaf(), next.leaf().unwrap());

@@ -220,7 +220,7 @@ impl Story {
             85 => self.world().hand(Hand::Request),
             // What is left goes wrong.
             _ if !self.dice.one_in(self.calm) => self.lead(who),
-            86..87 => self.processes[who].crash_leader(),
+            86 => self.processes[who].crash_leader(),
             87 => self.stand_still(who),
             88..90 => self.processes[who].dozes ^= self.is_sleepy,
             90..91 => {
@@ -272,8 +272,8 @@ impl Story {
     }
 
     fn look(&mut self, who: usize) {
-        let stands_still = self.world().time < self.processes[who].still_until;
-        if stands_still || self.processes[who].dozes && !self.dice.one_in(8) {
+        let process = &self.processes[who];
+        if process.stands_still() || process.dozes && !self.dice.one_in(8) {
             return;
         }
         for _ in 0..=self.dice.below(4) {
@@ -283,8 +283,7 @@ impl Story {
 
     /// One of those who believe to lead makes some calls.
     fn lead(&mut self, who: usize) {
-        let now = self.world().time;
-        let leads = |one: &mut Process| one.leads && now >= one.still_until && one.may_lead();
+        let leads = |one: &mut Process| one.leads && !one.stands_still() && one.may_lead();
         let processes = self.processes.iter_mut().enumerate();
         let leading: Vec<_> = processes
             .filter_map(|(i, one)| leads(one).then_some(i))

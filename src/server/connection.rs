@@ -133,7 +133,6 @@ async fn answer<S: Answers>(
     } else {
         State::Body
     });
-    activity.has_whole_body(body_is_here);
     let reading = activity.clone();
     let request = request.map(|body| {
         Body::new(Ended {
@@ -170,7 +169,6 @@ impl hyper::body::Body for Ended {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         if matches!(frame, Poll::Ready(None)) || self.body.is_end_stream() {
             self.activity.enter(State::Answering);
-            self.activity.has_whole_body(true);
         }
         frame
     }

@@ -79,7 +79,7 @@ pub(super) struct Activity {
     /// Milliseconds from birth to the last change of state.
     since: AtomicU64,
     has_served: AtomicBool,
-    /// Of the request that was begun last.
+    /// Of the request that was begun last: it may be answered before.
     has_whole_body: AtomicBool,
     /// Whether nothing was there to read when it was last tried.
     listens: AtomicBool,
@@ -241,6 +241,10 @@ impl Activity {
         let since = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.since.store(since, Ordering::Relaxed);
         self.state.store(state as u8, Ordering::Relaxed);
+        if matches!(state, State::Body | State::Answering) {
+            let is_whole = state == State::Answering;
+            self.has_whole_body.store(is_whole, Ordering::Relaxed);
+        }
     }
 
     /// Bytes came in.
@@ -259,11 +263,6 @@ impl Activity {
     /// Whether it waits for more to come in. Not if it is about to close.
     pub(super) fn listens(&self, is_so: bool) {
         self.listens.store(is_so, Ordering::Relaxed);
-    }
-
-    /// Whether all of the last request has come in.
-    pub(super) fn has_whole_body(&self, is_whole: bool) {
-        self.has_whole_body.store(is_whole, Ordering::Relaxed);
     }
 
     /// Whether nothing at all is under way: the next that comes is the start of a request. Of a body that

@@ -75,8 +75,8 @@ impl<T: AsyncRead + Unpin> AsyncRead for Heard<T> {
         }
         self.activity.heard();
         let length = self.unread.len().min(buf.remaining());
-        let taken: SmallVec<[u8; 8]> = self.unread.drain(..length).collect();
-        buf.put_slice(&taken);
+        buf.put_slice(self.unread.get(..length).unwrap_or_default());
+        self.unread.drain(..length);
         // Most of what has come stands behind it.
         if buf.remaining() > 0
             && let Poll::Ready(Err(error)) = self.poll_more(cx, buf)

@@ -1,5 +1,6 @@
 //! Pods created through a real kube-apiserver: with no webhook, with what ImageSwap is compared with
-//! (that changes nothing, and that sends one patch to all), with ImageSwap, and with a MutatingAdmissionPolicy that does the same inside kube-apiserver.
+//! (that changes nothing, and that sends one patch to all), with ImageSwap, and with a
+//! MutatingAdmissionPolicy that does the same inside kube-apiserver.
 //!
 //! Each has a namespace of its own on one cluster, so that they can take turns. Both webhooks are
 //! processes on the node that kube-apiserver calls by their address, and nothing is pinned: client,
@@ -34,7 +35,7 @@ const IMAGE: &str = "chaos/busybox:1";
 const SWAPPED: &str = "mirror.example.com/docker.io/chaos/busybox:1";
 
 /// The same as a patch, by whoever knows it beforehand.
-pub(super) const PATCH: &str = r#"[{"op":"replace","path":"/spec/containers/0/image","value":"mirror.example.com/docker.io/chaos/busybox:1"}]"#;
+const PATCH: &str = r#"[{"op":"replace","path":"/spec/containers/0/image","value":"mirror.example.com/docker.io/chaos/busybox:1"}]"#;
 
 /// The null webhook that sends it, as the report calls it.
 const KNOWN: &str = "a null webhook with a patch";
@@ -96,7 +97,7 @@ fn ways(cluster: &Cluster, programs: &[(Side, Program); 2]) -> anyhow::Result<Ve
     let mut ways = vec![way("bench-none", "no webhook at all", IMAGE)];
     // What kube-apiserver takes for a patch, it takes whoever sends it.
     let patching = Program {
-        kind: Kind::Patching,
+        kind: Kind::Null(Some(PATCH)),
         name: KNOWN,
         folder: floor.folder.join("patching"),
         ..floor.clone()
@@ -112,8 +113,8 @@ fn ways(cluster: &Cluster, programs: &[(Side, Program); 2]) -> anyhow::Result<Ve
         })?;
         install::apply(cluster, &webhook(name, &server).to_string())?;
         let swapped = match server.kind {
-            Kind::Null => IMAGE,
-            Kind::Patching | Kind::ImageSwap => SWAPPED,
+            Kind::Null(None) => IMAGE,
+            Kind::Null(Some(_)) | Kind::ImageSwap => SWAPPED,
         };
         ways.push(Way {
             webhook: Some(server),
@@ -240,7 +241,7 @@ fn rule() -> Value {
 fn webhook(name: &str, server: &Server) -> Value {
     let versions = match server.kind {
         // The only one whose constant answer is taken.
-        Kind::Null | Kind::Patching => "v1beta1",
+        Kind::Null(_) => "v1beta1",
         Kind::ImageSwap => "v1",
     };
     json!({

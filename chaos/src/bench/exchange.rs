@@ -126,8 +126,9 @@ impl Answer {
             from..length.map_or(lower.len(), |length| from + length)
         });
         let digits = match kind {
-            Kind::Null | Kind::Patching => {
-                ensure!(at(&answer, "/response/patch").is_null(), "{answer}");
+            Kind::Null(patch) => {
+                let has_patch = !at(&answer, "/response/patch").is_null();
+                ensure!(has_patch == patch.is_some(), "{answer}");
                 None
             }
             Kind::ImageSwap => {
@@ -291,7 +292,7 @@ mod tests {
                 assert!(judged.is_err(), "{from}");
             }
             // A null webhook does not patch.
-            assert!(Answer::judge(Kind::Null, body, good).is_err());
+            assert!(Answer::judge(Kind::Null(None), body, good).is_err());
         }
     }
 

@@ -104,7 +104,7 @@ fn programs(options: &Options, built: Built) -> [(Side, Program); 2] {
     let floor = match &options.before {
         None => {
             let path = options.null_webhook.clone().unwrap_or(built.null_webhook);
-            program(Kind::Null, "null webhook", path, "null")
+            program(Kind::Null(None), "null webhook", path, "null")
         }
         Some(before) => program(Kind::ImageSwap, "before", before.clone(), "before"),
     };

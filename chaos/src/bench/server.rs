@@ -10,17 +10,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use super::cluster::PATCH;
 use super::exchange::MAPS;
 use super::process::{Leash, cpu_time, resident, spawn_on};
 
 /// What the program answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Always the same.
-    Null,
-    /// Always the same patch.
-    Patching,
+    /// Always the same: no patch, or this one.
+    Null(Option<&'static str>),
     /// What the review asks for.
     ImageSwap,
 }
@@ -116,8 +113,8 @@ impl Program {
             command.args(["serve", "--drain-delay", "0s", "--admin-listen", &admin]);
             command.arg("--maps").arg(maps);
         }
-        if self.kind == Kind::Patching {
-            command.args(["--patch", PATCH]);
+        if let Kind::Null(Some(patch)) = self.kind {
+            command.args(["--patch", patch]);
         }
         let listen = listen.to_string();
         command.args(["--listen", &listen, "--state-dir"]);

@@ -168,6 +168,10 @@ impl Process {
         self.world.lock().unwrap()
     }
 
+    pub(super) fn stands_still(&self) -> bool {
+        self.world().time < self.still_until
+    }
+
     pub(super) fn set_clock(&mut self, dice: &mut Dice) {
         let is_told = self.skew.lock().unwrap().1;
         // Half an hour, or a day.

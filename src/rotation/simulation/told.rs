@@ -2,7 +2,7 @@
 //! lost may spare a world, so each is told with many seeds.
 
 use super::world::{Hand, UNDER_WAY};
-use super::{DELAY, Mutation, Story};
+use super::{DELAY, LISTED, Mutation, Story};
 use crate::pki::memo;
 
 /// How many of so many tellings go wrong.
@@ -76,8 +76,34 @@ impl Story {
     fn stage(&mut self, leader: usize) {
         self.world().hand(Hand::Request);
         self.work(leader);
+        if self.world().has_copier {
+            self.world().copy();
+            self.work(leader);
+        }
         self.look_at_all();
         self.pass(DELAY + 4);
+    }
+
+    /// Another Pod takes the place of one, and serves what there is before the cluster knows it.
+    fn replace(&mut self, who: usize) {
+        self.restart(who, true);
+        let mut world = self.world();
+        world.listed[who] = world.time + LISTED as u64;
+        drop(world);
+        self.processes[who].look_anew();
+        self.processes[who].look_anew();
+    }
+
+    /// A leader works every seven seconds, and all but the last replica see what it did.
+    fn go_over(&mut self, leader: usize) {
+        for _ in 0..4 {
+            self.work(leader);
+            self.world().copy();
+            for who in [0, 1] {
+                self.processes[who].look_anew();
+            }
+            self.pass(7);
+        }
     }
 
     /// All see what there is, and again after the trust delay.
@@ -233,13 +259,7 @@ fn a_ca_outlives_a_pod_that_the_cluster_does_not_know_yet() {
         story.restart(2, true);
         story.processes[2].look_anew();
         story.processes[2].look_anew();
-        for _ in 0..4 {
-            story.work(1);
-            for who in [0, 1] {
-                story.processes[who].look_anew();
-            }
-            story.pass(7);
-        }
+        story.go_over(1);
         story.pass(120);
     };
     assert_eq!(gone_wrong(Mutation::None, tell), 0);
@@ -253,11 +273,7 @@ fn a_ca_outlives_a_pod_that_became_known_during_the_handshakes() {
     let tell = |story: &mut Story| {
         story.stage(1);
         story.look_at_all();
-        story.restart(0, true);
-        let known = story.world().time + 8;
-        story.world().listed[0] = known;
-        story.processes[0].look_anew();
-        story.processes[0].look_anew();
+        story.replace(0);
         // Promoted, and pruned from `ca.crt`.
         story.work(1);
         for who in [1, 2] {
@@ -277,26 +293,10 @@ fn a_ca_outlives_a_pod_that_became_known_during_the_handshakes() {
 #[test]
 fn a_ca_stays_in_ca_crt_for_as_long_where_that_is_copied() {
     let tell = |story: &mut Story| {
-        story.world().hand(Hand::Request);
-        story.work(1);
-        story.world().copy();
-        story.work(1);
+        story.stage(1);
         story.look_at_all();
-        story.pass(DELAY + 4);
-        story.look_at_all();
-        story.restart(2, true);
-        let known = story.world().time + 8;
-        story.world().listed[2] = known;
-        story.processes[2].look_anew();
-        story.processes[2].look_anew();
-        for _ in 0..4 {
-            story.work(1);
-            story.world().copy();
-            for who in [0, 1] {
-                story.processes[who].look_anew();
-            }
-            story.pass(7);
-        }
+        story.replace(2);
+        story.go_over(1);
     };
     assert_eq!(gone_wrong_with(Mutation::None, true, tell), 0);
     assert!(gone_wrong_with(Mutation::PruneUnshown, true, tell) > 10);
