@@ -38,6 +38,7 @@ pub use self::machine::Machine;
 pub(crate) use self::machine::parent;
 pub use self::second::{SECOND_APISERVER, Second, Way};
 use crate::command::{command, eventually, run};
+use crate::doctor;
 use crate::image::{PAUSE, WORKLOAD};
 use crate::progress::{Step, say};
 
@@ -95,6 +96,7 @@ impl Cluster {
         }
         let layout = Layout::new(name);
         layout.make(nodes)?;
+        doctor::has_room(&layout.state)?;
         let step = Step::begin("network namespaces");
         network::make(&layout, nodes)?;
         credentials::make(&layout, nodes)?;

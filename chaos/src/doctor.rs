@@ -6,7 +6,7 @@ use std::io::{IsTerminal, stdin};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 
 use crate::binaries;
 use crate::cache;
@@ -57,6 +57,26 @@ const PACKAGES: [(&str, &str); 13] = [
     // What Go's modules are verified with.
     ("/etc/ssl/certs/ca-certificates.crt", "ca-certificates"),
 ];
+
+/// So much of the disk must be free for a cluster, in MiB: ten times what its kubelets and ImageSwap
+/// write in a run of all tests.
+const LEAST_FREE: u64 = 1024;
+
+/// Where the disk is nearly full, kubelets evict Pods, and what is seen then says nothing of ImageSwap.
+///
+/// # Errors
+/// Less than 1 GiB is free under this folder.
+pub fn has_room(folder: &Path) -> anyhow::Result<()> {
+    let disk = rustix::fs::statvfs(folder)?;
+    let free = (disk.f_bavail * disk.f_frsize) >> 20;
+    ensure!(
+        free >= LEAST_FREE,
+        "{free} MiB of the disk under {} are free, and a cluster wants {LEAST_FREE}: make room, of \
+         `target` for instance",
+        folder.display()
+    );
+    Ok(())
+}
 
 /// All that is missing; empty if a cluster can be had.
 pub fn examine() -> Vec<Missing> {

@@ -124,9 +124,10 @@ fn kubelet(layout: &Layout, n: usize) -> serde_json::Value {
         "serializeImagePulls": false,
         "evictionHard": {
             "memory.available": "1%",
-            "nodefs.available": "1%",
+            // Of a large disk 1 % is much, and more than one may have left.
+            "nodefs.available": "100Mi",
             "nodefs.inodesFree": "1%",
-            "imagefs.available": "1%",
+            "imagefs.available": "100Mi",
         },
         // Nodes that share a disk must not clear each other's images away.
         "imageGCHighThresholdPercent": 100,

@@ -1,11 +1,10 @@
 //! Plays scenarios: makes ImageSwap ready, keeps Pods coming, plays the fault, judges, reports.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use serde::Serialize;
 
 use super::stage::{Extent, Stage};
@@ -16,10 +15,7 @@ use crate::cluster::{APISERVER, Cluster, SECOND_APISERVER};
 use crate::install::{self, Variant};
 use crate::load::{self, Load, Plan};
 use crate::progress::{Step, say};
-use crate::{clock, image, rotation};
-
-/// So much of the disk must be free, in percent.
-const LEAST_FREE: u64 = 2;
+use crate::{clock, doctor, image, rotation};
 
 /// One Pod of so many is really created.
 const REAL: u32 = 40;
@@ -115,7 +111,7 @@ pub fn perform(
     scenario: &Scenario,
     options: &Options,
 ) -> anyhow::Result<Performance> {
-    has_room(cluster.folder())?;
+    doctor::has_room(cluster.folder())?;
     let namespace = format!("chaos-{}", clock::now().as_millis());
     let second = scenario
         .second
@@ -147,19 +143,6 @@ pub fn perform(
         timeline: Timeline::new(&calls, &diary),
         notes: diary.notes.clone(),
     })
-}
-
-/// Kubelets evict Pods where the disk is full, and what is seen then says nothing of ImageSwap.
-fn has_room(folder: &Path) -> anyhow::Result<()> {
-    let disk = rustix::fs::statvfs(folder)?;
-    let free = disk.f_bavail * 100 / disk.f_blocks.max(1);
-    ensure!(
-        free >= LEAST_FREE,
-        "{free} % of the disk under {} is free, and with less than 1 % kubelets evict Pods: make room, \
-         of `target` for instance",
-        folder.display()
-    );
-    Ok(())
 }
 
 fn plan(scenario: &Scenario, options: &Options, namespace: &str) -> Plan {

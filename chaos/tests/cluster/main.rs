@@ -27,6 +27,7 @@ mod world;
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use chaos::doctor;
 use chaos::progress::say;
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -225,7 +226,10 @@ fn run(name: &str, test: Test) -> Result<(), Failed> {
         .as_ref()
         .map_err(|error| format!("no cluster to test on ({VARIABLE}=off skips this): {error}"))?;
     let started = Instant::now();
-    let tested = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(world)));
+    let tested = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        doctor::has_room(world.cluster.folder())?;
+        test(world)
+    }));
     let took = (name.to_owned(), started.elapsed());
     TOOK.lock().unwrap().push(took);
     if TESTS.last().is_some_and(|(last, _)| *last == name) {

@@ -129,7 +129,7 @@ fn restarts(log: &str) -> anyhow::Result<Vec<time::Duration>> {
 /// What a worker that was killed may cost: the call that was in its hands. Its sockets are kept, so
 /// that nobody is refused.
 pub(crate) fn lost_own_calls_only(report: &Report, kills: usize) -> anyhow::Result<()> {
-    const EXCUSES: [&str; 2] = ["EOF", "connection reset"];
+    const EXCUSES: [&str; 3] = ["EOF", "connection reset", "broken pipe"];
     lost_only(report, &EXCUSES, kills)
 }
 
