@@ -2,7 +2,7 @@
 //!
 //! `cargo run -p chaos -- bench` builds and starts it. It is ImageSwap's own accept loop, TLS
 //! settings, table of connections, and hyper ([`imageswap::server::Endpoint`]), with the same
-//! runtime and the same certificate in a directory. Only what answers a request is another.
+//! runtime, the same heap and the same certificate in a directory. Only what answers a request is another.
 //!
 //! What it does: takes each request's body off the wire and throws it away, and answers 200 with
 //! the same AdmissionReview, whatever was asked. What it does not do: look at method, path or
@@ -38,6 +38,11 @@ use imageswap::server::{self, Connections, Endpoint, Patience};
 use imageswap::telemetry::metrics::Metrics;
 use serde_json::json;
 use time::OffsetDateTime;
+
+/// As ImageSwap's.
+#[cfg(target_arch = "x86_64")]
+#[global_allocator]
+static HEAP: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Answers every request with the same AdmissionReview, over ImageSwap's own TLS and HTTP.
 #[derive(Debug, Parser)]

@@ -41,7 +41,7 @@ impl fmt::Display for Missing {
 }
 
 /// A program (or file) and the package that brings it.
-const PACKAGES: [(&str, &str); 13] = [
+const PACKAGES: [(&str, &str); 14] = [
     ("buildah", "buildah"),
     ("runc", "runc"),
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
@@ -53,6 +53,7 @@ const PACKAGES: [(&str, &str); 13] = [
     ("unshare", "util-linux"),
     ("mount", "mount"),
     ("cc", "gcc"),
+    ("make", "make"),
     ("curl", "curl"),
     // What Go's modules are verified with.
     ("/etc/ssl/certs/ca-certificates.crt", "ca-certificates"),
