@@ -6,11 +6,11 @@
 //! object whatever the webhook's failurePolicy.
 
 mod brief;
-mod marks;
 pub mod object;
 mod reply;
 pub mod skim;
 pub mod slots;
+mod string_ends;
 mod wire;
 
 use std::borrow::Cow;

@@ -9,13 +9,13 @@ mod body;
 pub mod clients;
 mod connection;
 mod connections;
-mod heard;
 mod keep_alive;
 pub mod lifecycle;
 mod overload;
 mod refusal;
 pub mod routes;
 pub mod tls;
+mod tracked;
 
 use std::convert::Infallible;
 use std::io;

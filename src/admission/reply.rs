@@ -8,8 +8,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use smallvec::SmallVec;
 
-use super::marks::is_plain;
 use super::slots::List;
+use super::string_ends::is_plain;
 use super::wire::Review;
 use crate::maps::RuleRef;
 

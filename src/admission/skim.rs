@@ -1,5 +1,5 @@
 //! Reads JSON as kube-apiserver writes it, with serde, and passes over what is not asked for several times
-//! as fast as `serde_json`: from the end of each string to that of the next ([`marks`](super::marks)), without
+//! as fast as `serde_json`: from the end of each string to that of the next ([`string_ends`](super::string_ends)), without
 //! recursion, and by one comparison over what most often stands between two strings.
 //!
 //! It takes what Go's encoder writes: no white space outside of strings, at most [`MAX_DEPTH`] containers
@@ -15,8 +15,8 @@ use std::ops::Range;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::forward_to_deserialize_any;
 
-use super::marks::Cursor;
-pub use super::marks::Marked;
+use super::string_ends::Cursor;
+pub use super::string_ends::Marked;
 
 /// How deep what is passed over may be. The managed fields of a Pod are at eight or nine.
 const MAX_DEPTH: u32 = 62;

@@ -249,7 +249,7 @@ impl Activity {
 
     /// Bytes came in.
     pub(super) fn heard(&self) {
-        self.listens(false);
+        self.set_listening(false);
         if self.awaits_request() {
             self.enter(State::Head);
         }
@@ -261,7 +261,7 @@ impl Activity {
     }
 
     /// Whether it waits for more to come in. Not if it is about to close.
-    pub(super) fn listens(&self, is_so: bool) {
+    pub(super) fn set_listening(&self, is_so: bool) {
         self.listens.store(is_so, Ordering::Relaxed);
     }
 

@@ -19,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::connections::{Activity, Connections};
-use super::heard::Heard;
+use super::tracked::Tracked;
 
 /// The stretch in which a connection is read, in bytes; a head may be a few times as long. A
 /// thousand peers can fill it.
@@ -45,8 +45,8 @@ pub(super) struct KeepAlive<T, V: Replies> {
     connections: Connections,
     service: V,
     /// One of the two is there, until the end.
-    waiting: Option<Heard<T>>,
-    talking: Option<Box<http1::Connection<TokioIo<Heard<T>>, V>>>,
+    waiting: Option<Tracked<T>>,
+    talking: Option<Box<http1::Connection<TokioIo<Tracked<T>>, V>>>,
 }
 
 impl<T, V> KeepAlive<T, V>
@@ -61,7 +61,7 @@ where
         service: V,
     ) -> Self {
         Self {
-            waiting: Some(Heard::new(stream, activity.clone())),
+            waiting: Some(Tracked::new(stream, activity.clone())),
             talking: None,
             activity,
             connections,
@@ -95,11 +95,11 @@ where
 
     /// The stream, between two requests.
     pub(super) fn into_stream(self) -> Option<T> {
-        let talked = |connection: Box<http1::Connection<TokioIo<Heard<T>>, V>>| {
+        let talked = |connection: Box<http1::Connection<TokioIo<Tracked<T>>, V>>| {
             connection.into_parts().io.into_inner()
         };
-        let heard = self.waiting.or_else(|| self.talking.map(talked))?;
-        Some(heard.into_inner())
+        let tracked = self.waiting.or_else(|| self.talking.map(talked))?;
+        Some(tracked.into_inner())
     }
 
     fn talk(&mut self) {

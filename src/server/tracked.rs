@@ -1,4 +1,4 @@
-//! A stream that notes when its peer says something, or takes something.
+//! A stream that tells the table of connections when its peer says something, or takes something.
 
 use std::io;
 use std::pin::Pin;
@@ -12,14 +12,14 @@ use super::connections::Activity;
 
 /// See the module's description.
 #[derive(Debug)]
-pub(super) struct Heard<T> {
+pub(super) struct Tracked<T> {
     stream: T,
     activity: Arc<Activity>,
     /// What was read and is to be read again.
     unread: SmallVec<[u8; 8]>,
 }
 
-impl<T> Heard<T> {
+impl<T> Tracked<T> {
     pub(super) fn new(stream: T, activity: Arc<Activity>) -> Self {
         Self {
             stream,
@@ -34,7 +34,7 @@ impl<T> Heard<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> Heard<T> {
+impl<T: AsyncRead + Unpin> Tracked<T> {
     /// Has these bytes read once more, before all others.
     pub(super) fn unread(&mut self, bytes: &[u8]) {
         self.unread.insert_from_slice(0, bytes);
@@ -58,13 +58,13 @@ impl<T: AsyncRead + Unpin> Heard<T> {
             self.activity.heard();
         } else {
             // At its end, nothing more is waited for.
-            self.activity.listens(read.is_pending());
+            self.activity.set_listening(read.is_pending());
         }
         read
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Heard<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for Tracked<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -87,7 +87,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Heard<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Heard<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for Tracked<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -125,7 +125,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Heard<T> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.activity.listens(false);
+        self.activity.set_listening(false);
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
