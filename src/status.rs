@@ -56,6 +56,8 @@ pub struct Replica {
     pub address: String,
     /// Whether the Service sends anybody there.
     pub is_ready: bool,
+    /// Whether it is being deleted: it drains, and is nobody's to wait for.
+    pub is_leaving: bool,
     /// What it serves, as a handshake shows it, or why none came about.
     pub served: Result<Served, String>,
     /// What its metrics page says, or why it could not be read.
@@ -167,6 +169,8 @@ pub struct Seen {
     pub address: String,
     /// Whether the Service sends anybody there.
     pub ready: bool,
+    /// Whether it is being deleted.
+    pub leaving: bool,
     /// SHA-256 of the leaf that it serves.
     pub leaf: Option<String>,
     /// When that ends, RFC 3339.
@@ -371,7 +375,14 @@ fn replicas_found(facts: &Facts, leaf: Option<&Served>, findings: &mut Vec<Findi
     }
     for replica in &facts.replicas {
         let pod = &replica.pod;
-        if !replica.is_ready {
+        if replica.is_leaving {
+            finding(
+                findings,
+                ("replica-leaving", Note),
+                format!("{pod} is being deleted"),
+                "it is gone within a minute, or its node is: `kubectl delete pod --force` is for that",
+            );
+        } else if !replica.is_ready {
             finding(
                 findings,
                 ("replica-not-ready", Warning),
@@ -380,6 +391,7 @@ fn replicas_found(facts: &Facts, leaf: Option<&Served>, findings: &mut Vec<Findi
             );
         }
         match &replica.served {
+            Err(_) if replica.is_leaving => {}
             Err(why) => finding(
                 findings,
                 ("replica-unreachable", Warning),
@@ -416,8 +428,7 @@ fn replicas_found(facts: &Facts, leaf: Option<&Served>, findings: &mut Vec<Findi
 fn maps_found(facts: &Facts, findings: &mut Vec<Finding>) {
     let pages = || {
         facts
-            .replicas
-            .iter()
+            .staying()
             .filter_map(|replica| replica.page.as_ref().ok())
     };
     let mut hashes: Vec<_> = pages().filter_map(|page| page.maps.as_ref()).collect();
@@ -451,7 +462,7 @@ fn maps_found(facts: &Facts, findings: &mut Vec<Finding>) {
             "`imageswap check` shows which",
         );
     }
-    for replica in &facts.replicas {
+    for replica in facts.staying() {
         if let Err(why) = &replica.page {
             finding(
                 findings,
@@ -513,6 +524,7 @@ fn seen(replica: &Replica, facts: &Facts) -> Seen {
         pod: replica.pod.clone(),
         address: replica.address.clone(),
         ready: replica.is_ready,
+        leaving: replica.is_leaving,
         leaf: served.map(Served::fingerprint),
         not_after: served.and_then(Served::not_after).map(rfc3339),
         trusted: served.is_some_and(|served| facts.believes(served)),
@@ -540,6 +552,11 @@ impl Facts {
     pub fn is_from_files(&self) -> bool {
         let mut pages = self.replicas.iter().filter_map(|it| it.page.as_ref().ok());
         pages.any(|page| page.is_from_files)
+    }
+
+    /// The replicas that are not being deleted.
+    fn staying(&self) -> impl Iterator<Item = &Replica> {
+        self.replicas.iter().filter(|replica| !replica.is_leaving)
     }
 
     /// What handshakes showed.

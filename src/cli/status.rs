@@ -196,12 +196,16 @@ fn replicas(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
     }
     for replica in &report.replicas {
         let yes = |is: bool| if is { "yes" } else { "no" };
+        let ready = match replica.leaving {
+            true => "goes",
+            false => yes(replica.ready),
+        };
         let cut = |text: &Option<String>| text.as_deref().map_or_else(|| "-".to_owned(), short);
         writeln!(
             out,
             "{:width$}  {:5}  {:12}  {:7}  {:20}  {:12}  {}",
             replica.pod,
-            yes(replica.ready),
+            ready,
             cut(&replica.leaf),
             yes(replica.trusted),
             replica.not_after.as_deref().unwrap_or("-"),

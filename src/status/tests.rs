@@ -26,6 +26,7 @@ pub(super) fn healthy(pem: &Pem) -> Facts {
         pod: pod.to_owned(),
         address: "10.0.0.1:5000".to_owned(),
         is_ready: true,
+        is_leaving: false,
         served: Ok(served(pem)),
         page: Ok(Page {
             version: Some("2.0.0".to_owned()),
@@ -162,6 +163,27 @@ fn each_thing_that_is_wrong_is_named() {
             Box::new(|facts| facts.replicas[1].is_ready = false),
             &["replica-not-ready"],
             false,
+        ),
+        // It drains, and then nothing of it can be seen.
+        (
+            Box::new(|facts| {
+                let leaving = &mut facts.replicas[1];
+                (leaving.is_leaving, leaving.is_ready) = (true, false);
+                leaving.served = Err("refused".to_owned());
+                leaving.page = Err("refused".to_owned());
+            }),
+            &["replica-leaving"],
+            true,
+        ),
+        // Of the map file that was.
+        (
+            Box::new(|facts| {
+                let leaving = &mut facts.replicas[1];
+                (leaving.is_leaving, leaving.is_ready) = (true, false);
+                leaving.page.as_mut().unwrap().maps = Some("x".to_owned());
+            }),
+            &["replica-leaving"],
+            true,
         ),
         (
             Box::new(|facts| facts.replicas[1].served = Err("refused".to_owned())),

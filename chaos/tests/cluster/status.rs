@@ -82,6 +82,7 @@ pub(crate) fn in_every_state(world: &World) -> anyhow::Result<()> {
     healthy(world)?;
     in_a_rotation(world).context("in a rotation")?;
     with_one_down(world).context("with one down")?;
+    with_one_leaving(world).context("with one leaving")?;
 
     // Nobody is there, and those who come then leave the caBundle to somebody who does not care.
     let careless = ("IMAGESWAP_PATCH_CA_BUNDLE", "false");
@@ -177,16 +178,36 @@ fn in_a_rotation(world: &World) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One that does not lead stands still.
-fn with_one_down(world: &World) -> anyhow::Result<()> {
+/// A Pod that does not lead.
+fn follower(world: &World) -> anyhow::Result<Value> {
     let holder = leader(&world.cluster)?;
-    let pods = replicas(&world.cluster)?;
-    let leads = |pod: &&Value| {
+    let leads = |pod: &Value| {
         let name = pod["metadata"]["name"].as_str();
         name.is_some_and(|name| holder.contains(name))
     };
-    let pod = pods.iter().find(|pod| !leads(pod)).context("no Pod")?;
-    let (node, process) = process(&world.cluster, pod, Process::Worker)?;
+    let mut pods = replicas(&world.cluster)?.into_iter();
+    pods.find(|pod| !leads(pod)).context("no Pod")
+}
+
+/// As in each rollout: that is no reason for a warning.
+fn with_one_leaving(world: &World) -> anyhow::Result<()> {
+    finds(world, &[])?;
+    let pod = follower(world)?;
+    let name = pod["metadata"]["name"].as_str().context("no name")?;
+    world.kubectl(&["-n", NAMESPACE, "delete", "pod", name, "--wait=false"])?;
+    eventually("a replica that goes", SOON, || {
+        let status = Status::outside(world)?;
+        let is_right = status.ids() == ["replica-leaving"] && status.code == Some(0);
+        ensure!(is_right, "{:?}: {}", status.code, status.report);
+        Ok(())
+    })?;
+    finds(world, &[])
+}
+
+/// One that does not lead stands still.
+fn with_one_down(world: &World) -> anyhow::Result<()> {
+    let pod = follower(world)?;
+    let (node, process) = process(&world.cluster, &pod, Process::Worker)?;
     let signal = |signal: &str| run(node.command("kill").args(["-s", signal, &process]));
     signal("STOP")?;
     let found = finds(

@@ -48,6 +48,7 @@ pub(super) struct Found {
     pod: String,
     address: String,
     pub(super) is_ready: bool,
+    is_leaving: bool,
     ports: [u16; 2],
 }
 
@@ -95,6 +96,7 @@ impl Kubernetes {
             pod: found.pod.clone(),
             address: found.address.clone(),
             is_ready: found.is_ready,
+            is_leaving: found.is_leaving,
             served,
             page,
         }
@@ -156,11 +158,13 @@ fn found_in(slice: EndpointSlice) -> Vec<Found> {
     let found = |endpoint: Endpoint| {
         let pod = endpoint.target_ref.and_then(|target| target.name);
         let address = endpoint.addresses.into_iter().next()?;
+        let conditions = endpoint.conditions.unwrap_or_default();
         Some(Found {
             pod: pod.unwrap_or_else(|| address.clone()),
             address,
             // What says nothing is ready, by the API's word.
-            is_ready: endpoint.conditions.and_then(|conditions| conditions.ready) != Some(false),
+            is_ready: conditions.ready != Some(false),
+            is_leaving: conditions.terminating == Some(true),
             ports: numbers,
         })
     };
