@@ -3,7 +3,7 @@
 //! A count is the same at each run, however busy the machine is; so a change that costs more than 5 %
 //! is seen, and fails. What is counted is `benches/parts.rs` as it is released: `cargo build --release`
 //! of it takes some five minutes of two cores the first time, and shares all with `cargo bench`.
-//! Other profiles were cheaper to build and said little: the code that ships is inlined by thin LTO.
+//! Other profiles were cheaper to build and said little: the code that ships is inlined by fat LTO.
 //!
 //!     IMAGESWAP_UPDATE_COUNTS=1 cargo test -p chaos --test instructions
 //!

@@ -2,7 +2,7 @@
 //!
 //! One that has lived for a while is replaced at once, however often that happens. One that dies
 //! soon after its start is replaced at once the first time, then after pauses that double, so that
-//! connections still find a server well within kube-apiserver's ten seconds; the eighth in a row is
+//! connections still find a server well within the five seconds that kube-apiserver waits; the eighth in a row is
 //! the last, and the container ends, for Kubernetes to see and to start it anew.
 
 use std::time::Duration;

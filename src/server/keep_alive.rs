@@ -21,8 +21,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::connections::{Activity, Connections};
 use super::tracked::Tracked;
 
-/// The stretch in which a connection is read, in bytes; a head may be a few times as long. A
-/// thousand peers can fill it.
+/// The stretch in which a connection is read, in bytes; no head may be longer. A thousand peers can fill
+/// it.
 const BUFFER: usize = 16 << 10;
 
 /// Up to this many connections keep their buffers.
