@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use chaos::flood::Upon;
 use chaos::load::{self, Plan, Report};
 use chaos::progress::say;
-use chaos::replicas::{find, replicas};
+use chaos::replicas::{Process, find, replicas, signal};
 use serde_json::{Value, json};
 
 use crate::world::{Installed, Namespace, Patched, QUICK, World, dry_runs};
@@ -14,6 +14,10 @@ use crate::world::{Installed, Namespace, Patched, QUICK, World, dry_runs};
 /// Reviews under way at once, and clients that come at once.
 const LIMIT: &str = "4";
 const CLIENTS: u32 = 64;
+
+/// So long that most reviews have come when it ends. Longer, and what is left of their five seconds is short for
+/// those that are shed twice.
+const PAUSE: Duration = Duration::from_millis(700);
 
 /// Makes a review take milliseconds, and be decided aside: smaller ones never pile up.
 const CONTAINERS: usize = 210;
@@ -23,7 +27,7 @@ const CONTAINERS: usize = 210;
 const FLOOR: f64 = 150.0;
 
 pub(crate) fn burst(world: &World) -> anyhow::Result<()> {
-    // A CPU limit that somebody set: it is what makes reviews pile up.
+    // A CPU limit that somebody set, and a pause in which all of them come: so they pile up.
     let (_patched, pod) = alone(world, &json!({"limits": {"cpu": "100m"}}))?;
     let namespace = world.namespace()?;
     let plan = Plan {
@@ -35,7 +39,11 @@ pub(crate) fn burst(world: &World) -> anyhow::Result<()> {
     };
     let mut shed = 0.0;
     for _ in 0..5 {
-        let report = load::start(&world.cluster, &plan)?.wait()?;
+        signal(&world.cluster, &pod, Process::Worker, "STOP")?;
+        let load = load::start(&world.cluster, &plan)?;
+        std::thread::sleep(PAUSE);
+        signal(&world.cluster, &pod, Process::Worker, "CONT")?;
+        let report = load.wait()?;
         shed = world.metric(&pod, "imageswap_shed_total")?;
         say(format_args!("at once, {shed} shed so far: {report}"));
         ensure!(report.calls == CLIENTS as usize, "{report}");
