@@ -59,8 +59,7 @@ const PACKAGES: [(&str, &str); 14] = [
     ("/etc/ssl/certs/ca-certificates.crt", "ca-certificates"),
 ];
 
-/// So much of the disk must be free for a cluster, in MiB: ten times what its kubelets and ImageSwap
-/// write in a run of all tests.
+/// So much of the disk must be free for a cluster, in MiB: ten times what its kubelets want to be left.
 const LEAST_FREE: u64 = 1024;
 
 /// Where the disk is nearly full, kubelets evict Pods, and what is seen then says nothing of ImageSwap.

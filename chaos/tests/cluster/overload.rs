@@ -15,8 +15,8 @@ use crate::world::{Installed, Namespace, Patched, QUICK, World, dry_runs};
 const LIMIT: &str = "4";
 const CLIENTS: u32 = 64;
 
-/// So long that most reviews have come when it ends. Longer, and what is left of their five seconds is short for
-/// those that are shed twice.
+/// So long that many reviews have come when it ends. Longer, and what is left of their five seconds is
+/// short for those that are shed twice.
 const PAUSE: Duration = Duration::from_millis(700);
 
 /// Makes a review take milliseconds, and be decided aside: smaller ones never pile up.
@@ -40,10 +40,11 @@ pub(crate) fn burst(world: &World) -> anyhow::Result<()> {
     let mut shed = 0.0;
     for _ in 0..5 {
         signal(&world.cluster, &pod, Process::Worker, "STOP")?;
-        let load = load::start(&world.cluster, &plan)?;
+        let load = load::start(&world.cluster, &plan);
         std::thread::sleep(PAUSE);
+        // Whatever became of the load: nobody else would wake it.
         signal(&world.cluster, &pod, Process::Worker, "CONT")?;
-        let report = load.wait()?;
+        let report = load?.wait()?;
         shed = world.metric(&pod, "imageswap_shed_total")?;
         say(format_args!("at once, {shed} shed so far: {report}"));
         ensure!(report.calls == CLIENTS as usize, "{report}");
