@@ -6,8 +6,9 @@
 
 use std::ops::Range;
 
+use fearless_simd::prelude::*;
+use fearless_simd::{Level, dispatch, u8x16, u8x64};
 use smallvec::SmallVec;
-use wide::u8x16;
 
 /// A text, and where its strings end: as far as it is JSON. Where a quote stands that JSON does not take,
 /// the text is no JSON from there on, and who reads it from its start gets no further.
@@ -33,29 +34,41 @@ pub(super) struct Cursor {
 impl<'a> Marked<'a> {
     /// Finds the ends.
     pub fn of(text: &'a str) -> Self {
-        let bytes = text.as_bytes();
-        let (blocks, rest) = bytes.as_chunks::<64>();
+        Self::at(Level::new(), text)
+    }
+
+    /// With vectors of one kind: the widest that the processor has, but for tests.
+    fn at(level: Level, text: &'a str) -> Self {
+        dispatch!(level, simd => Self::by(simd, text))
+    }
+
+    #[inline(always)]
+    fn by<S: Simd>(simd: S, text: &'a str) -> Self {
+        let (blocks, rest) = text.as_bytes().as_chunks::<64>();
         let mut last = [b' '; 64];
         last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
-        let mut ends = SmallVec::with_capacity(blocks.len() + 1);
-        let mut finder = Finder::default();
-        ends.extend(blocks.iter().enumerate().map(|(index, block)| {
-            let place = Place {
-                text: bytes,
-                at: index * 64,
-            };
-            finder.ends(place, block)
-        }));
-        let at = blocks.len() * 64;
-        ends.push(finder.ends(Place { text: bytes, at }, &last));
-        if finder.is_bad {
-            ends.clear();
-        }
-        Self {
+        let mut marked = Self {
             text,
-            ends,
-            escapes: finder.escapes,
+            ends: SmallVec::new(),
+            escapes: 0..0,
+        };
+        marked.ends.resize(blocks.len() + 1, 0);
+        let mut finder = Finder::default();
+        let mut escapes = Escapes::of(text.as_bytes());
+        // Loops: a closure would be compiled for any processor, and called.
+        let mut at = 0;
+        for (ends, block) in marked.ends.iter_mut().zip(blocks) {
+            *ends = finder.ends(Block::of(simd, block), at, &mut escapes);
+            at += 64;
         }
+        if let Some(ends) = marked.ends.last_mut() {
+            *ends = finder.ends(Block::of(simd, &last), at, &mut escapes);
+        }
+        if escapes.is_bad || finder.controls != 0 {
+            marked.ends.clear();
+        }
+        marked.escapes = escapes.range;
+        marked
     }
 
     pub(super) fn text(&self) -> &'a str {
@@ -94,11 +107,24 @@ impl Cursor {
     }
 }
 
-/// Where a block of 64 bytes stands in its text.
+/// What is looked for in 64 bytes: a bit for each of them, the first lowest.
 #[derive(Debug, Clone, Copy)]
-struct Place<'t> {
-    text: &'t [u8],
-    at: usize,
+struct Block {
+    quotes: u64,
+    backslashes: u64,
+    controls: u64,
+}
+
+impl Block {
+    #[inline(always)]
+    fn of<S: Simd>(simd: S, bytes: &[u8; 64]) -> Self {
+        let bytes: u8x64<S> = (*bytes).simd_into(simd);
+        Self {
+            quotes: bytes.simd_eq(b'"').to_bitmask(),
+            backslashes: bytes.simd_eq(b'\\').to_bitmask(),
+            controls: bytes.simd_lt(b' ').to_bitmask(),
+        }
+    }
 }
 
 /// What is known at the start of a block.
@@ -106,67 +132,89 @@ struct Place<'t> {
 struct Finder {
     /// All ones if it starts within a string.
     inside: u64,
-    /// Its first byte follows a backslash that counts.
-    is_escaped: bool,
-    escapes: Range<usize>,
-    is_bad: bool,
+    /// 1 if its first byte follows a backslash that counts.
+    escaped: u64,
+    /// Not 0 if a control character stood in a string.
+    controls: u64,
 }
 
 impl Finder {
-    /// Which bytes of a block close a string.
+    /// Which bytes close a string, of the block that starts at `at`.
     #[inline(always)]
-    fn ends(&mut self, place: Place<'_>, block: &[u8; 64]) -> u64 {
-        let [one, two, three, four] = parts(block);
-        // Most blocks have neither: a control character is less than all others, wherever it stands.
-        let least = one.min(two).min(three.min(four));
-        let backslash = |part| is(part, b'\\');
-        let odd = (backslash(one) | backslash(two))
-            | (backslash(three) | backslash(four))
-            | is_control(least);
-        let mut quotes = bits([one, two, three, four].map(|part| is(part, b'"')));
-        if odd.to_bitmask() != 0 || self.is_escaped {
-            quotes = self.odd_quotes(place, block, quotes);
+    fn ends(&mut self, block: Block, at: usize, escapes: &mut Escapes<'_>) -> u64 {
+        let mut quotes = block.quotes;
+        if block.backslashes | self.escaped != 0 {
+            let escaped = escapes.take(block.backslashes, block.quotes, self.escaped, at);
+            self.escaped = escaped.next;
+            quotes &= !escaped.bytes;
         }
         let inside = self.inside ^ parity(quotes);
         self.inside = spread(inside);
+        // Outside of strings whoever reads sees for himself.
+        self.controls |= block.controls & inside;
         quotes & !inside
     }
+}
 
-    /// Which of a block's quotes open or close a string, where backslashes and control characters are
-    /// among them.
-    #[cold]
-    #[inline(never)]
-    fn odd_quotes(&mut self, place: Place<'_>, block: &[u8; 64], quotes: u64) -> u64 {
-        let backslashes = bits(parts(block).map(|part| is(part, b'\\')));
-        let quotes = quotes & !self.escaped(place, backslashes);
-        let inside = self.inside ^ parity(quotes);
-        // Outside of strings whoever reads sees for himself.
-        self.is_bad |= bits(parts(block).map(is_control)) & inside != 0;
-        quotes
-    }
+/// What of a block is escaped.
+#[derive(Debug, Clone, Copy)]
+struct Escaped {
+    bytes: u64,
+    /// 1 if the first byte of the next block is.
+    next: u64,
+}
 
-    /// Which bytes of a block are part of an escape. A backslash outside of strings may count as one:
-    /// nobody reads beyond it.
-    #[inline(always)]
-    fn escaped(&mut self, Place { text, at }: Place<'_>, mut backslashes: u64) -> u64 {
-        let mut escaped = u64::from(self.is_escaped);
-        backslashes &= !escaped;
-        self.is_escaped = false;
-        while backslashes != 0 {
-            let bit = backslashes.trailing_zeros();
-            let both = 0b11 << bit;
-            let at = at + bit as usize;
-            if self.escapes.is_empty() {
-                self.escapes.start = at;
-            }
-            self.escapes.end = at + 1;
-            self.is_escaped = bit == 63;
-            self.is_bad |= !is_escape(text, at + 1);
-            escaped |= both;
-            backslashes &= !both;
+/// The escapes of a text. One outside of strings may count: nobody reads beyond it.
+#[derive(Debug)]
+struct Escapes<'t> {
+    text: &'t [u8],
+    /// From the first backslash to behind the last.
+    range: Range<usize>,
+    is_bad: bool,
+}
+
+impl<'t> Escapes<'t> {
+    const fn of(text: &'t [u8]) -> Self {
+        Self {
+            text,
+            range: 0..0,
+            is_bad: false,
         }
-        escaped
     }
+
+    /// Those of the block that starts at `at`; `first` is 1 if its first byte is escaped.
+    #[inline(never)]
+    fn take(&mut self, backslashes: u64, quotes: u64, first: u64, at: usize) -> Escaped {
+        let escapes = counting(backslashes & !first);
+        let bytes = escapes << 1 | first;
+        // Quotes and backslashes are what is escaped most.
+        let mut others = bytes & !quotes & !backslashes;
+        while others != 0 {
+            self.is_bad |= !is_escape(self.text, at + others.trailing_zeros() as usize);
+            others &= others - 1;
+        }
+        if escapes != 0 {
+            if self.range.is_empty() {
+                self.range.start = at + escapes.trailing_zeros() as usize;
+            }
+            self.range.end = at + 64 - escapes.leading_zeros() as usize;
+        }
+        let next = escapes >> 63;
+        Escaped { bytes, next }
+    }
+}
+
+/// Of the backslashes that follow each other every second one: the others are what it escapes.
+const fn counting(backslashes: u64) -> u64 {
+    let mut counting = backslashes;
+    // The first of each run counts, so the next does not, and so on.
+    let mut left = backslashes & backslashes << 1;
+    while left != 0 {
+        let escaped = left & left.wrapping_neg();
+        counting &= !escaped;
+        left &= !escaped & !(escaped << 1);
+    }
+    counting
 }
 
 /// For each bit whether an odd number of those up to it are set: from each opening quote up to the byte
@@ -200,47 +248,48 @@ fn is_escape(text: &[u8], at: usize) -> bool {
 
 /// Whether a text stands in a string of JSON as it is.
 pub(super) fn is_plain(text: &str) -> bool {
-    let (blocks, rest) = text.as_bytes().as_chunks::<16>();
+    dispatch!(Level::baseline(), simd => is_plain_by(simd, text.as_bytes()))
+}
+
+/// Most texts are so short that wider vectors gain nothing.
+#[inline(always)]
+fn is_plain_by<S: Simd>(simd: S, text: &[u8]) -> bool {
+    let (blocks, rest) = text.as_chunks::<16>();
     let is_not = |b: &u8| matches!(b, b'"' | b'\\' | 0..0x20);
     let is_plain = |block: &[u8; 16]| {
-        let block = u8x16::new(*block);
-        (is(block, b'"') | is(block, b'\\') | is_control(block)).to_bitmask() == 0
+        let block: u8x16<S> = (*block).simd_into(simd);
+        let odd = block.simd_eq(b'"') | block.simd_eq(b'\\') | block.simd_lt(b' ');
+        !odd.any_true()
     };
     blocks.iter().all(is_plain) && !rest.iter().any(is_not)
-}
-
-#[inline(always)]
-fn is(bytes: u8x16, byte: u8) -> u8x16 {
-    bytes.simd_eq(u8x16::splat(byte))
-}
-
-#[inline(always)]
-fn is_control(bytes: u8x16) -> u8x16 {
-    bytes.min(u8x16::splat(0x1f)).simd_eq(bytes)
-}
-
-#[inline(always)]
-fn parts(block: &[u8; 64]) -> [u8x16; 4] {
-    let (parts, _) = block.as_chunks::<16>();
-    let part = |index: usize| parts.get(index).copied().unwrap_or_default();
-    [0, 1, 2, 3].map(|index| u8x16::new(part(index)))
-}
-
-/// A bit for each of the 64 bytes of four parts.
-#[inline(always)]
-fn bits(parts: [u8x16; 4]) -> u64 {
-    let [one, two, three, four] = parts.map(|part| u64::from(part.to_bitmask()));
-    (one | two << 16) | (three << 32 | four << 48)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// All kinds of vectors that this processor has.
+    fn levels() -> Vec<Level> {
+        let widest = Level::new();
+        let all = [Some(widest), Some(Level::baseline())];
+        #[cfg(target_arch = "x86_64")]
+        let all = all.into_iter().chain([
+            widest.as_avx2().map(Level::Avx2),
+            widest.as_sse4_2().map(Level::Sse4_2),
+        ]);
+        all.into_iter().flatten().collect()
+    }
+
     fn ends(text: &str) -> Vec<usize> {
-        let marked = Marked::of(text);
-        let mut cursor = marked.start();
-        std::iter::from_fn(|| cursor.next(marked.ends())).collect()
+        let all = levels().into_iter().map(|level| {
+            let marked = Marked::at(level, text);
+            let mut cursor = marked.start();
+            std::iter::from_fn(|| cursor.next(marked.ends())).collect()
+        });
+        let mut all: Vec<Vec<usize>> = all.collect();
+        all.dedup();
+        assert_eq!(all.len(), 1, "{text:?}: {all:?}");
+        all.pop().unwrap_or_default()
     }
 
     /// Byte by byte; `None` if a string holds what it must not.
@@ -273,8 +322,25 @@ mod tests {
     #[test]
     fn each_string_ends_where_it_does_wherever_it_stands() {
         let middles = [
-            "", "x", "\u{e9}", "\n", "\\n", "\\x", "\\", "\\\\", "\\\\\\", "\\\"", "\\\\\"",
-            "\\u00e9", "\\u00g9", "\\u00", "\"", "\":\"", "\u{1f}",
+            "",
+            "x",
+            "\u{e9}",
+            "\n",
+            "\\n",
+            "\\x",
+            "\\",
+            "\\\\",
+            "\\\\\\",
+            "\\\"",
+            "\\\\\"",
+            "\\u00e9",
+            "\\u00g9",
+            "\\u00",
+            "\"",
+            "\":\"",
+            "\u{1f}",
+            "\\\\\\\"\\\\",
+            "\\n\\\"\\t\\\\x\\\\\\u0041",
         ];
         let mut bad = 0;
         for place in 0..140 {
@@ -288,6 +354,16 @@ mod tests {
             }
         }
         assert!(bad > 1000, "{bad}");
+    }
+
+    #[test]
+    fn of_backslashes_in_a_row_every_second_one_counts() {
+        for place in 0..70 {
+            for count in 0..140 {
+                let text = format!("\"{}{}\",\"\"", "p".repeat(place), "\\".repeat(count));
+                assert_eq!(ends(&text), expected(&text).unwrap_or_default(), "{text}");
+            }
+        }
     }
 
     #[test]
