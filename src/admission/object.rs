@@ -8,8 +8,6 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use smallvec::SmallVec;
-
 use super::slots::List;
 use super::wire::Text;
 use crate::text::shortened;
@@ -25,7 +23,7 @@ pub const MAX_ENTRIES: usize = 10_000;
 #[derive(Debug, Default)]
 pub struct Workload<'a> {
     /// All places for an image, in the object's order.
-    pub entries: SmallVec<[Entry<'a>; 2]>,
+    pub entries: Vec<Entry<'a>>,
     /// The object, or its pod template, carries the label that disables ImageSwap.
     pub is_disabled: bool,
     /// The object mirrors a static pod.

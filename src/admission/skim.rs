@@ -126,7 +126,7 @@ impl<'a, 'm> Skimmer<'a, 'm> {
     }
 
     /// A string without escapes.
-    #[inline]
+    #[inline(always)]
     fn string(&mut self) -> Result<&'a str, NotHere> {
         self.take(b'"')?;
         let end = self.cursor.next(self.ends).ok_or(NotHere)?;
@@ -385,6 +385,7 @@ impl<'de> Deserializer<'de> for &mut Skimmer<'de, '_> {
         }
     }
 
+    #[inline]
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, NotHere> {
         visitor.visit_borrowed_str(self.string()?)
     }
@@ -474,6 +475,7 @@ impl<'r, 'a, 'm> Entries<'r, 'a, 'm> {
 impl<'de> MapAccess<'de> for Entries<'_, 'de, '_> {
     type Error = NotHere;
 
+    #[inline]
     fn next_key_seed<K: DeserializeSeed<'de>>(
         &mut self,
         seed: K,

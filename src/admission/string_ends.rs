@@ -254,14 +254,17 @@ pub(super) fn is_plain(text: &str) -> bool {
 /// Most texts are so short that wider vectors gain nothing.
 #[inline(always)]
 fn is_plain_by<S: Simd>(simd: S, text: &[u8]) -> bool {
-    let (blocks, rest) = text.as_chunks::<16>();
-    let is_not = |b: &u8| matches!(b, b'"' | b'\\' | 0..0x20);
-    let is_plain = |block: &[u8; 16]| {
-        let block: u8x16<S> = (*block).simd_into(simd);
-        let odd = block.simd_eq(b'"') | block.simd_eq(b'\\') | block.simd_lt(b' ');
+    let is_plain = |bytes: &[u8; 16]| {
+        let bytes: u8x16<S> = (*bytes).simd_into(simd);
+        let odd = bytes.simd_eq(b'"') | bytes.simd_eq(b'\\') | bytes.simd_lt(b' ');
         !odd.any_true()
     };
-    blocks.iter().all(is_plain) && !rest.iter().any(is_not)
+    let (blocks, _) = text.as_chunks();
+    match text.last_chunk() {
+        // What is left behind the blocks is looked at with some of what is before it.
+        Some(last) => blocks.iter().all(is_plain) && is_plain(last),
+        None => !text.iter().any(|b| matches!(b, b'"' | b'\\' | 0..0x20)),
+    }
 }
 
 #[cfg(test)]
