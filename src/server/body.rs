@@ -131,11 +131,12 @@ impl BodyReader {
         }
     }
 
-    /// Reads a body, until the deadline at most; waits for its share of the budget until `shed`, and
-    /// then throws it away.
+    /// Reads the body of a request that arrived just now, until the deadline at most; waits for its share
+    /// of the budget until `shed`, and then throws it away.
     pub(super) async fn read(
         &self,
         request: Request<Body>,
+        arrived: Instant,
         shed: Instant,
         deadline: Instant,
     ) -> Result<WholeBody, Refusal> {
@@ -155,7 +156,7 @@ impl BodyReader {
             spares: self.spares.clone(),
         };
         let mut share = None;
-        let mut started = Instant::now();
+        let mut started = arrived;
         loop {
             let had = whole.bytes.len();
             // Most is there already, and needs no clock.
@@ -249,8 +250,10 @@ mod tests {
         let bytes = vec![byte; size];
         let pieces: Vec<_> = bytes.chunks(10_000).map(Bytes::copy_from_slice).collect();
         let body = Body::from_stream(stream::iter(pieces.into_iter().map(Ok::<_, Infallible>)));
-        let until = Instant::now() + PATIENCE;
-        reader.read(Request::new(body), until, until).await.unwrap()
+        let now = Instant::now();
+        let until = now + PATIENCE;
+        let read = reader.read(Request::new(body), now, until, until);
+        read.await.unwrap()
     }
 
     #[tokio::test]

@@ -114,8 +114,10 @@ async fn account(
     metrics
         .review_duration
         .observe(arrived.elapsed().as_secs_f64());
-    let code = response.status();
-    metrics.responses.with_label_values(&[code.as_str()]).inc();
+    match response.status() {
+        StatusCode::OK => metrics.answered.inc(),
+        code => metrics.responses.with_label_values(&[code.as_str()]).inc(),
+    }
     Ok(response)
 }
 
@@ -162,12 +164,9 @@ fn decide(webhook: &Webhook, body: &[u8]) -> Response {
 
 fn note(metrics: &Metrics, reply: &Reply) {
     let (operation, outcome) = (reply.operation, reply.outcome.as_str());
-    metrics
-        .reviews
-        .with_label_values(&[operation, outcome])
-        .inc();
+    metrics.reviews.add([operation, outcome], 1);
     for (rule, count) in &reply.images {
-        metrics.images.with_label_values(&[rule]).inc_by(*count);
+        metrics.images.add([*rule], *count);
     }
     for warning in reply.warnings.iter().take(4) {
         if SPARINGLY.may() {
