@@ -146,7 +146,7 @@ fn each_byte_and_each_escape_counts_where_it_stands() {
                 let padding = "p".repeat(place);
                 let text = format!("{{\"{padding}{head}{c}{tail}\":\"{head}{c}{tail}\"}}");
                 agrees(&text);
-                // What ends soon is looked at byte by byte, all else sixteen bytes at a time.
+                // The last block of 64 bytes is looked at in a copy, all others where they stand.
                 let end = format!(",\"long\":\"{}\"}}", "e".repeat(40));
                 agrees(&(text[..text.len() - 1].to_owned() + &end));
                 taken[usize::from(index > 0)] += usize::from(is_taken(&text));
