@@ -18,7 +18,8 @@ pub struct Marked<'a> {
     /// A bit for each byte, set where it closes a string; enough for a usual review without the heap.
     /// None at all if a string holds what it must not.
     ends: SmallVec<[u64; 128]>,
-    /// From the first backslash to behind the last: what is wanted of a Pod mostly stands behind them.
+    /// From the first backslash that escapes something to behind the last. What is wanted of a Pod mostly
+    /// stands behind them.
     escapes: Range<usize>,
 }
 
@@ -79,7 +80,8 @@ impl<'a> Marked<'a> {
         &self.ends
     }
 
-    /// Where backslashes stand, and much else.
+    /// Of each string that holds backslashes the first is in this range: it escapes what follows. Much else
+    /// is, too.
     pub(super) fn escapes(&self) -> Range<usize> {
         self.escapes.clone()
     }
@@ -168,7 +170,7 @@ struct Escaped {
 #[derive(Debug)]
 struct Escapes<'t> {
     text: &'t [u8],
-    /// From the first backslash to behind the last.
+    /// From the first to behind the last.
     range: Range<usize>,
     is_bad: bool,
 }
@@ -248,10 +250,10 @@ fn is_escape(text: &[u8], at: usize) -> bool {
 
 /// Whether a text stands in a string of JSON as it is.
 pub(super) fn is_plain(text: &str) -> bool {
+    // Most texts are so short that wider vectors gain nothing.
     dispatch!(Level::baseline(), simd => is_plain_by(simd, text.as_bytes()))
 }
 
-/// Most texts are so short that wider vectors gain nothing.
 #[inline(always)]
 fn is_plain_by<S: Simd>(simd: S, text: &[u8]) -> bool {
     let is_plain = |bytes: &[u8; 16]| {
@@ -287,7 +289,14 @@ mod tests {
         let all = levels().into_iter().map(|level| {
             let marked = Marked::at(level, text);
             let mut cursor = marked.start();
-            std::iter::from_fn(|| cursor.next(marked.ends())).collect()
+            let ends = std::iter::from_fn(|| cursor.next(marked.ends()));
+            let ends: Vec<_> = ends.collect();
+            // Up to the last string that ends, all are read.
+            let read = text.get(..ends.last().map_or(0, |last| last + 1));
+            if let Some(first) = read.and_then(|read| read.find('\\')) {
+                assert!(marked.escapes().contains(&first), "{text:?}: {marked:?}");
+            }
+            ends
         });
         let mut all: Vec<Vec<usize>> = all.collect();
         all.dedup();
@@ -379,16 +388,14 @@ mod tests {
 
     #[test]
     fn a_text_is_plain_if_no_byte_of_it_needs_an_escape() {
+        assert!(is_plain(""));
         for length in [1, 15, 16, 17, 63, 64, 65] {
             for place in 0..length {
-                for byte in 0..0x80_u8 {
-                    let mut text = vec![b'x'; length];
-                    if let Some(at) = text.get_mut(place) {
-                        *at = byte;
-                    }
-                    let needs = byte == b'"' || byte == b'\\' || byte < 0x20;
-                    let text = String::from_utf8(text).unwrap_or_default();
-                    assert_eq!(is_plain(&text), !needs, "{byte} at {place}");
+                for c in ('\0'..='\u{ff}').chain(['\u{20ac}', '\u{10ffff}']) {
+                    let rest = length - place - 1;
+                    let text = format!("{}{c}{}", "x".repeat(place), "x".repeat(rest));
+                    let needs = c == '"' || c == '\\' || c < ' ';
+                    assert_eq!(is_plain(&text), !needs, "{c:?} at {place}");
                 }
             }
         }

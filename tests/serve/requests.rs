@@ -23,6 +23,10 @@ async fn both_paths_answer_reviews_on_one_connection() {
         );
         assert!(!answer.closes());
     }
+    assert_eq!(client.post(b"no review").await.status, 400);
+    let answers = |code| format!("imageswap_responses_total{{code=\"{code}\"}}");
+    assert_eq!(metric(&serve, &answers(200)).await, 4.0);
+    assert_eq!(metric(&serve, &answers(400)).await, 1.0);
     assert_eq!(
         metric(&serve, "imageswap_connections_accepted_total").await,
         1.0
