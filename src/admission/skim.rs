@@ -412,14 +412,6 @@ impl<'de> Deserializer<'de> for &mut Skimmer<'de, '_> {
         visitor.visit_some(self)
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, NotHere> {
-        visitor.visit_newtype_struct(self)
-    }
-
     /// An array may stand for a struct, with rules of its own.
     fn deserialize_struct<V: Visitor<'de>>(
         self,
@@ -439,7 +431,7 @@ impl<'de> Deserializer<'de> for &mut Skimmer<'de, '_> {
 
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char bytes byte_buf unit unit_struct
-        seq tuple tuple_struct enum identifier
+        newtype_struct seq tuple tuple_struct enum identifier
     }
 }
 

@@ -184,7 +184,8 @@ impl<'t> Escapes<'t> {
         }
     }
 
-    /// Those of the block that starts at `at`; `first` is 1 if its first byte is escaped.
+    /// Those of the block that starts at `at`; `first` is 1 if its first byte is escaped. A [`Block`] would
+    /// come by way of memory.
     #[inline(never)]
     fn take(&mut self, backslashes: u64, quotes: u64, first: u64, at: usize) -> Escaped {
         let escapes = counting(backslashes & !first);

@@ -99,8 +99,8 @@ where
         let deadline = deadline(request.uri().query(), self.request_timeout, arrived);
         // So early that kube-apiserver, which pauses for a second, has the time to ask again.
         let shed = arrived + (deadline - arrived) / 3;
-        let body = self.reader.read(request, arrived, shed, deadline);
-        let body = body.await?;
+        let read = self.reader.read(request, arrived, shed, deadline);
+        let body = read.await?;
         self.bounded.clone().oneshot(Read { body, deadline }).await
     }
 }

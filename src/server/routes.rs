@@ -114,10 +114,7 @@ async fn account(
     metrics
         .review_duration
         .observe(arrived.elapsed().as_secs_f64());
-    match response.status() {
-        StatusCode::OK => metrics.answered.inc(),
-        code => metrics.responses.with_label_values(&[code.as_str()]).inc(),
-    }
+    metrics.responses.add([response.status().as_str()], 1);
     Ok(response)
 }
 
@@ -166,7 +163,7 @@ fn note(metrics: &Metrics, reply: &Reply) {
     let (operation, outcome) = (reply.operation, reply.outcome.as_str());
     metrics.reviews.add([operation, outcome], 1);
     for (rule, count) in &reply.images {
-        metrics.images.add([*rule], *count);
+        metrics.images.add([rule], *count);
     }
     for warning in reply.warnings.iter().take(4) {
         if SPARINGLY.may() {

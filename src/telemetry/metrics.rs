@@ -42,7 +42,7 @@ pub struct Exported {
 #[derive(Debug)]
 pub struct Family<const LABELS: usize> {
     all: IntCounterVec,
-    first: [OnceLock<([&'static str; LABELS], IntCounter)>; FIRST],
+    first: [OnceLock<([String; LABELS], IntCounter)>; FIRST],
 }
 
 /// Most reviews are alike: new Pods that are swapped by one kind of rule or two.
@@ -66,9 +66,7 @@ pub struct All {
     /// Bodies that were no review, by `reason`.
     pub bad_requests: IntCounterVec,
     /// Answers to reviews, by HTTP `code`.
-    pub responses: IntCounterVec,
-    /// Those with the code 200.
-    pub answered: IntCounter,
+    pub responses: Family<1>,
     /// Reviews turned away with 429 because too much was under way.
     pub shed: IntCounter,
     /// Reviews not answered before their deadline.
@@ -144,29 +142,23 @@ impl Metrics {
             "When the process started, since 1970",
         )?;
         started.set(since_1970());
-        let responses = new.counters("responses_total", "Answers to reviews", &["code"])?;
         let metrics = All {
-            reviews: Family::of(new.counters(
+            reviews: new.family(
                 "reviews_total",
                 "Reviews answered",
-                &["operation", "outcome"],
-            )?),
+                ["operation", "outcome"],
+            )?,
             review_duration: new.histogram(
                 "review_duration_seconds",
                 "From the arrival of a review's head to its answer",
             )?,
-            images: Family::of(new.counters(
-                "images_total",
-                "Images seen in reviews",
-                &["rule"],
-            )?),
+            images: new.family("images_total", "Images seen in reviews", ["rule"])?,
             bad_requests: new.counters(
                 "bad_requests_total",
                 "Bodies that were no AdmissionReview",
                 &["reason"],
             )?,
-            answered: responses.with_label_values(&["200"]),
-            responses,
+            responses: new.family("responses_total", "Answers to reviews", ["code"])?,
             shed: new.counter("shed_total", "Reviews turned away with 429")?,
             deadline_exceeded: new.counter(
                 "deadline_exceeded_total",
@@ -266,6 +258,7 @@ impl Metrics {
             metrics.maps_loads.with_label_values(&[result]);
             metrics.reloads.with_label_values(&[result]);
         }
+        metrics.responses.add(["200"], 0);
         for result in ["ok", "failed", "late", "evicted"] {
             metrics.handshakes.with_label_values(&[result]);
         }
@@ -304,18 +297,16 @@ impl Metrics {
 }
 
 impl<const LABELS: usize> Family<LABELS> {
-    fn of(all: IntCounterVec) -> Self {
-        Self {
-            all,
-            first: [const { OnceLock::new() }; FIRST],
-        }
-    }
-
     /// Counts so many with these values of the labels.
-    pub fn add(&self, labels: [&'static str; LABELS], count: u64) {
+    pub fn add(&self, labels: [&str; LABELS], count: u64) {
+        let child = || {
+            (
+                labels.map(str::to_owned),
+                self.all.with_label_values(&labels),
+            )
+        };
         for place in &self.first {
-            let (first, counter) =
-                place.get_or_init(|| (labels, self.all.with_label_values(&labels)));
+            let (first, counter) = place.get_or_init(child);
             if *first == labels {
                 return counter.inc_by(count);
             }
@@ -375,6 +366,18 @@ impl New<'_> {
             "counter",
             IntCounterVec::new(Opts::new(name, help), labels)?,
         )
+    }
+
+    fn family<const LABELS: usize>(
+        &self,
+        name: &str,
+        help: &str,
+        labels: [&str; LABELS],
+    ) -> Result<Family<LABELS>, prometheus::Error> {
+        Ok(Family {
+            all: self.counters(name, help, &labels)?,
+            first: [const { OnceLock::new() }; FIRST],
+        })
     }
 
     fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
