@@ -180,6 +180,7 @@ impl<'a> Decision<'a> {
             return Outcome::Skipped(Skip::Mirror);
         }
         let scope = Scope::of(request, path, disable_label);
+        self.swaps.reserve(workload.entries.len());
         let mut any = false;
         for list in List::ALL {
             for entry in workload.entries.iter().filter(|entry| entry.list == list) {

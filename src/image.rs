@@ -176,14 +176,11 @@ impl<'a> Reference<'a> {
         if !self.is_docker_hub() {
             return None;
         }
-        if !self.path.contains('/') {
-            return Some(self.tail);
+        match cut(self.path, b'/') {
+            None => Some(self.tail),
+            Some((_, name)) if cut(name, b'/').is_some() => None,
+            Some(_) => self.tail.strip_prefix(LIBRARY),
         }
-        let name = self.path.strip_prefix(LIBRARY)?;
-        if name.contains('/') {
-            return None;
-        }
-        self.tail.strip_prefix(LIBRARY)
     }
 
     fn is_docker_hub(&self) -> bool {

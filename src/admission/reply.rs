@@ -188,7 +188,9 @@ impl Swap<'_> {
         };
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
         let ends_well = name.ends_with(|c: char| c.is_ascii_alphanumeric());
-        if list.len() + 1 + name.len() <= MAX_KEY && ends_well && name.chars().all(is_plain) {
+        let is_key = list.len() + 1 + name.len() <= MAX_KEY && ends_well;
+        // No part of a longer character is plain.
+        if is_key && name.bytes().all(|byte| is_plain(byte.into())) {
             return Key::Plain { list, name };
         }
         let key = format!("{list}.{name}");

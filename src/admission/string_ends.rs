@@ -26,9 +26,9 @@ pub struct Marked<'a> {
 /// Goes from the end of each string to that of the next: who reads a text from its start meets them all.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cursor {
-    /// The word it is in.
-    word: usize,
-    /// What is left of it.
+    /// Where the 64 bytes start that it is in.
+    block: usize,
+    /// The ends that are left in them.
     bits: u64,
 }
 
@@ -89,7 +89,7 @@ impl<'a> Marked<'a> {
     /// Before the first end.
     pub(super) fn start(&self) -> Cursor {
         Cursor {
-            word: 0,
+            block: 0,
             bits: self.ends.first().copied().unwrap_or_default(),
         }
     }
@@ -100,10 +100,10 @@ impl Cursor {
     #[inline(always)]
     pub(super) fn next(&mut self, ends: &[u64]) -> Option<usize> {
         while self.bits == 0 {
-            self.word += 1;
-            self.bits = *ends.get(self.word)?;
+            self.block += 64;
+            self.bits = *ends.get(self.block / 64)?;
         }
-        let at = self.word * 64 + self.bits.trailing_zeros() as usize;
+        let at = self.block + self.bits.trailing_zeros() as usize;
         self.bits &= self.bits - 1;
         Some(at)
     }

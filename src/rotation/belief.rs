@@ -20,6 +20,10 @@ use super::source::Source;
 use super::state::{Configuration, Observed};
 use crate::pki::{Bundle, Pair};
 
+/// What endpoints served in between two looks counts as seen only if the looks are no further apart. While
+/// it matters, a leader that works looks at them each minute or sooner.
+const BETWEEN: Duration = Duration::from_secs(120);
+
 /// What was seen, look by look.
 #[derive(Debug, Clone, Default)]
 pub struct Belief {
@@ -108,7 +112,11 @@ impl Belief {
         let first = leaves.next().flatten();
         let one = first.filter(|first| leaves.all(|leaf| leaf == Some(first)));
         self.leaf = one.map(|leaf| match self.leaf.take() {
-            Some((known, since, _)) if known == *leaf => (known, since, from),
+            Some((known, since, last))
+                if known == *leaf && from.saturating_sub(last) <= BETWEEN =>
+            {
+                (known, since, from)
+            }
             _ => (leaf.clone(), to, from),
         });
     }

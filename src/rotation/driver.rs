@@ -63,6 +63,10 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// The longest pause after one.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
+/// So many writes follow each other without a look that finds nothing to do, at most. Whoever takes back
+/// what is written, at once, must not be raced against.
+const IN_A_ROW: u32 = 4;
+
 /// A look without a reason comes this often.
 const LOOK: Duration = Duration::from_secs(60);
 
@@ -103,12 +107,22 @@ impl<S: Store> Driver<S> {
     pub async fn run(&self, changed: &Notify) {
         let sparingly = Sparingly::new(SAY_AGAIN);
         let mut memory = self.memory();
-        let mut pause = Duration::ZERO;
+        let (mut pause, mut in_a_row) = (Duration::ZERO, 0);
         loop {
             match self.step(&mut memory).await {
-                Ok(None) => pause = Duration::ZERO,
-                Ok(Some(wait)) => {
+                Ok(None) if in_a_row < IN_A_ROW => {
+                    in_a_row += 1;
                     pause = Duration::ZERO;
+                }
+                Ok(None) => {
+                    if sparingly.may() {
+                        warn!("one write follows the other: is something taking them back?");
+                    }
+                    pause = longer(pause, AFTER_FAILURE);
+                    tokio::time::sleep(pause).await;
+                }
+                Ok(Some(wait)) => {
+                    (pause, in_a_row) = (Duration::ZERO, 0);
                     // Never at once: a clock that jumps must not make this spin.
                     let wait = wait.clamp(AFTER_FAILURE, LOOK);
                     let _ = timeout(wait, changed.notified()).await;

@@ -46,7 +46,8 @@ pub enum Choice {
     Bad(Flaw),
     /// Go on with what is in memory: not all kube-apiservers believe the new leaf for sure.
     NotTrustedYet {
-        /// For how long still, if every caBundle believes it.
+        /// For how long still, if every caBundle believes it. Never zero: who waits for nothing looks again
+        /// at once, for ever.
         rest: Option<Steady>,
     },
     /// There is nothing in memory, and it must be known first what the other endpoints serve.
@@ -174,7 +175,10 @@ fn first(view: &View<'_>, pair: Pair, moment: Moment) -> Choice {
         moments.any(|at| one.is_trusted(&rivals, at))
     };
     match others.endpoints.iter().any(is_rival) {
-        true => Choice::NotTrustedYet { rest },
+        // Where all of it is over, it is not what is waited for.
+        true => Choice::NotTrustedYet {
+            rest: rest.filter(|rest| !rest.is_zero()),
+        },
         false if others.is_enough() => Choice::Publish(pair),
         false => Choice::AskOthers,
     }

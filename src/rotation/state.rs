@@ -6,6 +6,10 @@ use time::OffsetDateTime;
 
 use super::source::Source;
 use crate::pki::{self, Bundle, Flaw, KeyPem, Pair, Pem};
+use crate::text::shortened;
+
+/// So much of the text of a request counts, in characters.
+const MAX_REQUEST: usize = 200;
 
 /// Both objects as they were read: the webhook configuration first, then the Secret. So a caBundle
 /// that was seen can't be newer than a Secret that was seen.
@@ -136,9 +140,12 @@ impl Secret {
         Pem { chain, key, ca }
     }
 
-    /// The text of a request for a rotation that was not carried out yet.
+    /// The text of a request for a rotation that was not carried out yet, or how it begins: it is written
+    /// once more as the answer, and the API server bounds all annotations together.
     pub fn open_request(&self) -> Option<&str> {
-        let request = self.request.as_deref().filter(|text| !text.is_empty());
+        let request = self.request.as_deref();
+        let request = request.map(|text| shortened(text, MAX_REQUEST));
+        let request = request.filter(|text| !text.is_empty());
         request.filter(|text| self.answered.as_deref() != Some(*text))
     }
 

@@ -169,6 +169,8 @@ enum Fate {
     CrashAfter,
     /// Another leader takes so many steps first.
     Overtaken(usize),
+    /// It is done, and undone by somebody at once.
+    TakenBack,
 }
 
 struct Fated<'m>(&'m Memory, Fate);
@@ -190,6 +192,7 @@ impl Store for Fated<'_> {
                 }
                 self.0.write(write)
             }
+            Fate::TakenBack => Ok(()),
         }
     }
 
@@ -800,6 +803,24 @@ async fn the_driver_works_at_once_and_when_told() {
     }
 }
 
+/// Whatever takes back what is written is not raced against.
+#[tokio::test(start_paused = true)]
+async fn one_write_after_the_other_is_made_more_and_more_slowly() {
+    let memory = Memory::new(observed(None, Some(&[vec![]])));
+    let metrics = Metrics::new().unwrap();
+    let driver = driver(&memory, Fate::TakenBack, metrics.clone());
+    let changed = Notify::new();
+    let writes = || {
+        let counter = &metrics.rotation_steps;
+        counter.with_label_values(&["bootstrap", "ok"]).get()
+    };
+    let ten_minutes = Steady::from_secs(600);
+    let ended = tokio::time::timeout(ten_minutes, driver.run(&changed)).await;
+    assert!(ended.is_err(), "it ended");
+    let count = writes();
+    assert!((10..60).contains(&count), "{count} writes in ten minutes");
+}
+
 /// An endpoint that is in the way for long is somebody's business, and so is that none can be found.
 #[test]
 fn what_waits_to_be_pruned_is_shown_as_such() {
@@ -912,6 +933,12 @@ fn what_may_have_ended_takes_the_place_of_nothing_good() {
         let choice = choose(&view, None, wall(NOW + after));
         let expected = expected.replace("bad", "not yet");
         assert_eq!(word(&choice), expected, "{after}");
+        if let Choice::NotTrustedYet { rest } = choice {
+            assert_eq!(
+                rest, None,
+                "the trust delay is over, and something else is waited for"
+            );
+        }
     }
 }
 

@@ -14,15 +14,20 @@ use super::connections::{Place, State};
 use super::lifecycle::Phase;
 use super::tls::ServingCert;
 use super::{Answers, Endpoint};
+use crate::telemetry::logs::Sparingly;
 use crate::telemetry::metrics::Metrics;
 
 /// After an error that is the machine's and not a peer's, such as too many open files.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
+/// And it is logged this often.
+const SAY_AGAIN: Duration = Duration::from_secs(30);
+
 impl<S: Answers> Endpoint<S> {
     /// Accepts and serves until the process finishes, and then what has come in by then.
     pub async fn serve(self) {
         let finishing = self.lifecycle.reached(Phase::Finishing);
+        let sparingly = Sparingly::new(SAY_AGAIN);
         tokio::pin!(finishing);
         loop {
             tokio::select! {
@@ -30,7 +35,7 @@ impl<S: Answers> Endpoint<S> {
                 () = &mut finishing => break,
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, _)) => self.start(stream, self.connections.enter().await),
-                    Err(error) => self.back_off(&error).await,
+                    Err(error) => self.back_off(&error, &sparingly).await,
                 }
             }
         }
@@ -46,12 +51,14 @@ impl<S: Answers> Endpoint<S> {
         }
     }
 
-    async fn back_off(&self, error: &io::Error) {
+    async fn back_off(&self, error: &io::Error, sparingly: &Sparingly) {
         match error.kind() {
             // The peer was gone before we came.
             io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset => {}
             _ => {
-                tracing::warn!(%error, "can't accept a connection; closing another and trying again");
+                if sparingly.may() {
+                    tracing::warn!(%error, "can't accept a connection; closing another and trying again");
+                }
                 // Too many open files, most likely.
                 self.connections.evict_one();
                 tokio::time::sleep(BACK_OFF).await;

@@ -111,16 +111,21 @@ impl Election {
         let sparingly = Sparingly::new(SAY_AGAIN);
         let mut memory = Memory::default();
         loop {
-            let stopped = async { stop.wait_for(|stop| *stop).await.map(|_| ()) };
-            let poll = self.poll(&mut memory, claim);
-            tokio::pin!(poll);
-            let polled = tokio::select! {
-                polled = &mut poll => polled,
-                _ = stopped => {
-                    // A renewal that is under way must not land after the release.
-                    let _ = timeout(RELEASE, poll).await;
-                    return self.release(claim).await;
+            let polled = {
+                let stopped = async { stop.wait_for(|stop| *stop).await.map(|_| ()) };
+                let poll = self.poll(&mut memory, claim);
+                tokio::pin!(poll);
+                tokio::select! {
+                    polled = &mut poll => Some(polled),
+                    _ = stopped => {
+                        // A renewal that is under way must not land after the release.
+                        let _ = timeout(RELEASE, poll).await;
+                        None
+                    }
                 }
+            };
+            let Some(polled) = polled else {
+                return self.release(&memory, claim).await;
             };
             let pause = polled.unwrap_or_else(|refused| {
                 if sparingly.may() {
@@ -130,7 +135,7 @@ impl Election {
             });
             let stopped = stop.wait_for(|stop| *stop);
             if timeout(pause, stopped).await.is_ok() {
-                return self.release(claim).await;
+                return self.release(&memory, claim).await;
             }
         }
     }
@@ -141,6 +146,8 @@ impl Election {
         memory: &mut Memory,
         claim: &watch::Sender<Claim>,
     ) -> Result<Duration, Refused> {
+        // After an error it is none in a row any more.
+        let streak = std::mem::take(&mut memory.streak);
         if !memory.is_whole {
             self.make_whole().await?;
             memory.is_whole = true;
@@ -165,7 +172,7 @@ impl Election {
         if matches!(result, LeaseLockResult::Acquired(_))
             && holder == Some(self.cluster.identity.as_str())
         {
-            memory.streak = memory.streak.saturating_add(1);
+            memory.streak = streak.saturating_add(1);
             if memory.streak < 2 {
                 return Ok(SOON);
             }
@@ -173,7 +180,6 @@ impl Election {
             claim.send_replace(Claim { until });
             return Ok(self.time / 5);
         }
-        memory.streak = 0;
         claim.send_replace(Claim::default());
         if self.is_dead(memory, lease) {
             self.expire(lease).await?;
@@ -255,10 +261,10 @@ impl Election {
         }
     }
 
-    /// Gives the lease up, if it is ours.
-    async fn release(&self, claim: &watch::Sender<Claim>) -> Stopped {
+    /// Gives the lease up if it is ours, be it claimed already or not.
+    async fn release(&self, memory: &Memory, claim: &watch::Sender<Claim>) -> Stopped {
         let held = claim.send_replace(Claim::default());
-        if held.is_held(Instant::now()) {
+        if held.is_held(Instant::now()) || memory.streak > 0 {
             match timeout(RELEASE, self.lock.step_down()).await {
                 Ok(Ok(())) => info!("gave the lease up"),
                 Ok(Err(error)) => warn!("can't give the lease up: {}", refused(&error).text),

@@ -608,3 +608,43 @@ async fn an_answer_that_names_another_is_not_believed() {
     api.set_mood(Mood::Stealing);
     until(Duration::from_secs(5), "the end", || !one.leads()).await;
 }
+
+/// Else two could claim at once: one whose last answer named it long ago, and one who is overwritten.
+#[tokio::test]
+async fn after_errors_it_takes_two_answers_again() {
+    let api = Api::start().await;
+    let one = Candidate::stand(&api, 1, 3);
+    one.comes_to_lead(Duration::from_secs(5)).await;
+    api.set_mood(Mood::Forbidding);
+    until(Duration::from_secs(6), "the end", || !one.leads()).await;
+    let renewals = || {
+        let calls = api.calls();
+        let renewals = calls.iter().filter(|call| call.starts_with("PATCH"));
+        renewals.filter(|call| call.contains(LEASE)).count()
+    };
+    let before = renewals();
+    api.set_mood(Mood::Fine);
+    one.comes_to_lead(Duration::from_secs(5)).await;
+    let answers = renewals() - before;
+    assert!(answers >= 2, "{answers}: {:?}", api.calls());
+}
+
+#[tokio::test]
+async fn a_lease_that_was_not_claimed_yet_is_given_back_too() {
+    let api = Api::start().await;
+    let one = Candidate::stand(&api, 1, 5);
+    let holder = || {
+        api.object(LEASE)
+            .map(|lease| lease["spec"]["holderIdentity"].clone())
+    };
+    until(Duration::from_secs(5), "a holder", || {
+        holder().is_some_and(|holder| holder.as_str().is_some_and(|name| !name.is_empty()))
+    })
+    .await;
+    assert!(!one.leads(), "one answer is no claim");
+    one.stop.send_replace(true);
+    one.task.await.unwrap();
+    let left = holder();
+    let is_nobody = |left: &Value| left.as_str().is_none_or(str::is_empty);
+    assert!(left.as_ref().is_some_and(is_nobody), "{left:?}");
+}

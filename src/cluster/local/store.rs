@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ring::digest::{Context, SHA256};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::timeout;
 use tracing::warn;
 
@@ -36,16 +36,18 @@ pub struct LocalStore {
     dir: StateDir,
     served: watch::Receiver<Option<Pem>>,
     written: Arc<Notify>,
+    /// One thread at most waits for the disk, however long that hangs: reviews need the others.
+    turn: Arc<Semaphore>,
 }
 
 impl LocalStore {
     /// `served` is what this process serves.
     pub fn new(dir: StateDir, served: watch::Receiver<Option<Pem>>) -> Self {
-        let written = Arc::default();
         Self {
             dir,
             served,
-            written,
+            written: Arc::default(),
+            turn: Arc::new(Semaphore::new(1)),
         }
     }
 
@@ -80,8 +82,15 @@ impl LocalStore {
         work: impl FnOnce(&StateDir) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
         let dir = self.dir.clone();
-        let done = tokio::task::spawn_blocking(move || work(&dir)).await;
-        done.map_err(|error| Failure::Failed(error.to_string()))?
+        let gone = |error: &dyn std::error::Error| Failure::Failed(error.to_string());
+        let turn = Arc::clone(&self.turn).acquire_owned().await;
+        let turn = turn.map_err(|error| gone(&error))?;
+        let done = tokio::task::spawn_blocking(move || {
+            // Also when nobody awaits it any more.
+            let _turn = turn;
+            work(&dir)
+        });
+        done.await.map_err(|error| gone(&error))?
     }
 }
 
@@ -245,6 +254,32 @@ mod tests {
     async fn change(store: &LocalStore, change: Change) -> Result<(), Failure> {
         let version = found(store).await.version;
         store.apply(&Write::Change { version, change }).await
+    }
+
+    /// A directory on a disk that hangs takes one thread, and not one for each look.
+    #[test]
+    fn a_disk_that_hangs_keeps_one_thread_waiting() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .max_blocking_threads(2)
+            .build()
+            .unwrap();
+        let temp = tempfile::tempdir().unwrap();
+        let store = store(&temp);
+        let (let_go, held) = std::sync::mpsc::channel::<()>();
+        runtime.block_on(async {
+            let soon = Duration::from_millis(20);
+            let hang = store.blocking(move |_| Ok(held.recv().is_err()));
+            assert!(timeout(soon, hang).await.is_err());
+            for _ in 0..3 {
+                assert!(timeout(soon, store.observe()).await.is_err());
+            }
+            let other = tokio::task::spawn_blocking(|| ());
+            let other = timeout(Duration::from_secs(5), other).await;
+            assert!(other.is_ok(), "no thread is left for anything else");
+            drop(let_go);
+            assert!(store.observe().await.is_ok(), "and then it goes on");
+        });
     }
 
     #[tokio::test]
