@@ -5,6 +5,7 @@
 //! `docs/architecture.md` has the reasons.
 
 mod accept;
+mod answer;
 mod body;
 pub mod clients;
 mod connection;

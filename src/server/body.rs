@@ -3,7 +3,8 @@
 //! The body is read before anything is refused: a Go client whose request is answered unread sees
 //! a broken connection in place of up to a third of the answers. Small bodies are just read. Large
 //! ones share a budget, from when they are seen to be large: a peer that only says so takes
-//! nothing from the others.
+//! nothing from the others. Each kind of large has a part of the budget for itself, so that one who
+//! says that he will send 16 MiB and does not is in the way of his like alone.
 
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,7 +23,11 @@ use tokio::time::{Instant, timeout_at};
 use super::refusal::Refusal;
 
 /// Bodies up to this many bytes need no share of the budget. A thousand peers can send as much.
-const SMALL: usize = 16 << 10;
+pub(super) const SMALL: usize = 16 << 10;
+
+/// The kinds of large, each up to so many bytes and with so many quarters of the budget. Most reviews that
+/// are large at all are of the first; no Pod of Kubernetes is of the last.
+const KINDS: [(usize, usize); 3] = [(64 << 10, 1), (1 << 20, 1), (usize::MAX, 2)];
 
 /// The budget is counted in this many bytes.
 const UNIT: usize = 1 << 10;
@@ -30,8 +35,8 @@ const UNIT: usize = 1 << 10;
 /// How long a body may take, besides its size.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a large body, which holds a share of the budget, may stand still.
-const STANDSTILL: Duration = Duration::from_secs(2);
+/// The same for a large body, which holds a share of the budget.
+const PATIENCE_IF_LARGE: Duration = Duration::from_secs(2);
 
 /// How fast a body must come at least, in bytes a second.
 const PACE: usize = 1 << 20;
@@ -48,18 +53,34 @@ const SPARE: usize = 128 << 10;
 #[derive(Debug, Clone)]
 pub(super) struct BodyReader {
     max: usize,
-    budget: Arc<Semaphore>,
-    units: usize,
+    /// As [`KINDS`].
+    budget: [Part; KINDS.len()],
     spares: Arc<Spares>,
+}
+
+/// A part of the budget.
+#[derive(Debug, Clone)]
+struct Part {
+    left: Arc<Semaphore>,
+    units: usize,
 }
 
 /// A body and its share of the budget.
 #[derive(Debug)]
 pub(super) struct WholeBody {
     bytes: Content,
-    /// Given back when the review is answered.
-    #[expect(dead_code, reason = "held, not read")]
-    share: Option<OwnedSemaphorePermit>,
+    /// For as long as the body is there, be it awaited still or not.
+    share: Option<Share>,
+}
+
+/// A share of the budget, given back with the last clone of it.
+#[derive(Debug, Clone)]
+pub(super) struct Share(Arc<(Part, OwnedSemaphorePermit)>);
+
+impl WholeBody {
+    pub(super) fn share(&self) -> Option<Share> {
+        self.share.clone()
+    }
 }
 
 #[derive(Debug)]
@@ -122,17 +143,20 @@ fn kept(spares: &Spares) -> MutexGuard<'_, Vec<BytesMut>> {
 
 impl BodyReader {
     pub(super) fn new(max: usize, memory: usize) -> Self {
-        let units = (memory / UNIT).clamp(1, Semaphore::MAX_PERMITS);
+        let part = |(_, quarters): (usize, usize)| {
+            let units = (memory / 4 * quarters / UNIT).clamp(1, Semaphore::MAX_PERMITS);
+            let left = Arc::new(Semaphore::new(units));
+            Part { left, units }
+        };
         Self {
             max,
-            budget: Arc::new(Semaphore::new(units)),
-            units,
+            budget: KINDS.map(part),
             spares: Arc::default(),
         }
     }
 
     /// Reads the body of a request that arrived just now, until the deadline at most; waits for its share
-    /// of the budget until `shed`, and then throws it away.
+    /// of the budget until `shed`, and then throws the body away.
     pub(super) async fn read(
         &self,
         request: Request<Body>,
@@ -165,11 +189,10 @@ impl BodyReader {
                 None => {
                     let pace = Duration::from_millis((had * 1000 / PACE) as u64);
                     let patience = match share {
-                        Some(_) => STANDSTILL,
+                        Some(_) => PATIENCE_IF_LARGE,
                         None => PATIENCE,
                     };
-                    let standstill = Instant::now() + patience;
-                    let late = standstill.min(started + PATIENCE + pace).min(deadline);
+                    let late = deadline.min(started + patience + pace);
                     let frame = timeout_at(late, body.frame()).await;
                     frame.map_err(|_| Refusal::Slow)?
                 }
@@ -193,7 +216,6 @@ impl BodyReader {
                 return Err(Refusal::TooLarge(self.max));
             }
             if had + data.len() > SMALL && share.is_none() {
-                let waited = Instant::now();
                 match timeout_at(shed, self.share(size)).await {
                     Ok(got) => share = got,
                     Err(_) => {
@@ -201,8 +223,8 @@ impl BodyReader {
                         return Err(Refusal::NoMemory);
                     }
                 }
-                // That was not the peer's time.
-                started += waited.elapsed();
+                // To wait for that was not the peer's time.
+                started = Instant::now();
                 whole.enlarge(size - had);
             } else if had == 0 {
                 whole.bytes.reserve(size.min(SMALL));
@@ -215,11 +237,60 @@ impl BodyReader {
         })
     }
 
-    async fn share(&self, size: usize) -> Option<OwnedSemaphorePermit> {
-        let units = size.div_ceil(UNIT).min(self.units);
-        let units = u32::try_from(units).unwrap_or(u32::MAX);
+    /// The part of the budget for what has so many bytes.
+    fn part(&self, bytes: usize) -> &Part {
+        let kinds = KINDS.iter().zip(&self.budget);
+        let [.., last] = &self.budget;
+        let part = kinds.take_while(|((most, _), _)| *most < bytes).count();
+        self.budget.get(part).unwrap_or(last)
+    }
+
+    async fn share(&self, size: usize) -> Option<Share> {
+        let part = self.part(size);
+        let permit = part.left.clone().acquire_many_owned(part.units_of(size));
         // The semaphore is never closed.
-        self.budget.clone().acquire_many_owned(units).await.ok()
+        Some(Share::of(part, permit.await.ok()?))
+    }
+
+    /// What an answer of so many bytes holds until it is written: the body's share as far as that goes, and
+    /// more. None of it is waited for, since the answer is there already.
+    pub(super) fn share_of_answer(
+        &self,
+        bytes: usize,
+        body: Option<Share>,
+    ) -> Result<Share, Refusal> {
+        let (part, mut held) = match body.and_then(|share| Arc::into_inner(share.0)) {
+            Some((part, permit)) => (part, Some(permit)),
+            None => (self.part(bytes).clone(), None),
+        };
+        let units = part.units_of(bytes);
+        let has = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let has = u32::try_from(has).unwrap_or(u32::MAX);
+        if let Some(permit) = held.as_mut().filter(|_| has >= units) {
+            // The rest of it is given back.
+            let kept = permit.split(units as usize).ok_or(Refusal::NoMemory)?;
+            return Ok(Share::of(&part, kept));
+        }
+        let more = part.left.clone().try_acquire_many_owned(units - has);
+        let mut share = more.map_err(|_| Refusal::NoMemory)?;
+        if let Some(permit) = held {
+            share.merge(permit);
+        }
+        Ok(Share::of(&part, share))
+    }
+}
+
+impl Part {
+    /// What so many bytes take of it, and at most all.
+    fn units_of(&self, bytes: usize) -> u32 {
+        let units = bytes.div_ceil(UNIT).min(self.units);
+        u32::try_from(units).unwrap_or(u32::MAX)
+    }
+}
+
+impl Share {
+    fn of(part: &Part, permit: OwnedSemaphorePermit) -> Self {
+        Self(Arc::new((part.clone(), permit)))
     }
 }
 
@@ -258,7 +329,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_buffer_is_kept_for_the_next_and_holds_nothing_of_the_last() {
-        let reader = BodyReader::new(100_000, 1 << 20);
+        let reader = BodyReader::new(100_000, 4 << 20);
         let spares = || kept(&reader.spares).len();
         drop(read(&reader, b'a', 60_000).await);
         assert_eq!(spares(), 1);
@@ -282,5 +353,59 @@ mod tests {
         let reader = BodyReader::new(1 << 20, 1 << 20);
         drop(read(&reader, b'a', 300_000).await);
         assert_eq!(kept(&reader.spares).len(), 0);
+    }
+
+    /// How much of each part of the budget is taken, in bytes.
+    fn taken(reader: &BodyReader) -> [usize; KINDS.len()] {
+        let taken = |part: &Part| (part.units - part.left.available_permits()) * UNIT;
+        reader.budget.each_ref().map(taken)
+    }
+
+    #[tokio::test]
+    async fn each_kind_of_large_has_a_part_of_the_budget() {
+        const MIB: usize = 1 << 20;
+        let reader = BodyReader::new(16 * MIB, 24 * MIB);
+        for (size, part, share) in [
+            (SMALL + 1, 0, SMALL + UNIT),
+            (64 << 10, 0, 64 << 10),
+            ((64 << 10) + 1, 1, 65 << 10),
+            (MIB, 1, MIB),
+            (MIB + 1, 2, MIB + UNIT),
+            // All of it.
+            (16 * MIB, 2, 12 * MIB),
+        ] {
+            let share_of_it = reader.share(size).await;
+            let mut expected = [0; KINDS.len()];
+            expected[part] = share;
+            assert_eq!(taken(&reader), expected, "{size}");
+            drop(share_of_it);
+            assert_eq!(taken(&reader), [0; KINDS.len()]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_long_answer_holds_a_share_in_place_of_its_bodys() {
+        let reader = BodyReader::new(1 << 20, 1 << 20);
+        for (body, answer) in [
+            (60 << 10, 20 << 10),
+            (60 << 10, 80 << 10),
+            (1_000, 20 << 10),
+        ] {
+            let read = reader.share(body).await.filter(|_| body > SMALL);
+            let share = reader.share_of_answer(answer, read).unwrap();
+            assert_eq!(taken(&reader), [answer, 0, 0]);
+            drop(share);
+            assert_eq!(taken(&reader), [0; KINDS.len()]);
+        }
+        let most = reader.share(64 << 10).await;
+        let mut all = vec![most.clone()];
+        for _ in 0..3 {
+            all.push(reader.share(60 << 10).await);
+        }
+        // What a body holds that is there still is not the answer's, and there is no more.
+        for body in [None, most] {
+            let none = reader.share_of_answer(20 << 10, body);
+            assert!(matches!(none, Err(Refusal::NoMemory)), "{none:?}");
+        }
     }
 }

@@ -23,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 use tower::ServiceExt;
 
+use super::answer;
 use super::connections::{Activity, Connections, State};
 use super::keep_alive::KeepAlive;
 use super::lifecycle::{Lifecycle, Phase};
@@ -65,7 +66,7 @@ where
     activity.enter(State::Fresh);
     let terms = Arc::new(terms);
     let (answering, agreed) = (activity.clone(), terms.clone());
-    let service = service_fn(move |request| answer(request, answering.clone(), agreed.clone()));
+    let service = service_fn(move |request| reply(request, answering.clone(), agreed.clone()));
     let connections = terms.connections.clone();
     let mut requests = KeepAlive::new(stream, activity.clone(), connections, service);
     let stopping = terms.lifecycle.reached(Phase::Stopping);
@@ -122,7 +123,7 @@ where
 }
 
 /// Answers a request and, if the connection has had its time, closes it with the answer.
-async fn answer<S: Answers>(
+async fn reply<S: Answers>(
     request: http::Request<Incoming>,
     activity: Arc<Activity>,
     terms: Arc<Terms<S>>,
@@ -148,6 +149,7 @@ async fn answer<S: Answers>(
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);
     }
+    let response = answer::in_pieces(response, &activity).await;
     activity.enter(State::Writing);
     Ok(response)
 }

@@ -81,6 +81,8 @@ pub(super) struct Activity {
     has_served: AtomicBool,
     /// Of the request that was begun last: it may be answered before.
     has_whole_body: AtomicBool,
+    /// Whether all of the last answer has been handed to who writes it.
+    has_whole_answer: AtomicBool,
     /// Whether nothing was there to read when it was last tried.
     listens: AtomicBool,
     evicted: Notify,
@@ -218,6 +220,7 @@ impl Activity {
             since: AtomicU64::new(0),
             has_served: AtomicBool::new(false),
             has_whole_body: AtomicBool::new(true),
+            has_whole_answer: AtomicBool::new(true),
             listens: AtomicBool::new(false),
             evicted: Notify::new(),
         }
@@ -266,23 +269,21 @@ impl Activity {
     }
 
     /// Whether nothing at all is under way: the next that comes is the start of a request. Of a body that
-    /// nobody wanted, some may be on its way still when the answer has gone. Answers are whole when they
-    /// begin to be written.
+    /// nobody wanted, some may be on its way still when the answer has gone.
     pub(super) fn rests(&self) -> bool {
         let is_set = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
         self.awaits_request() && is_set(&self.listens) && is_set(&self.has_whole_body)
     }
 
-    /// Bytes went out.
-    pub(super) fn wrote(&self) {
-        if self.state() == State::Writing {
-            self.enter(State::Writing);
-        }
+    /// An answer that comes in pieces has begun, or its last piece has come.
+    pub(super) fn set_whole_answer(&self, is_so: bool) {
+        self.has_whole_answer.store(is_so, Ordering::Relaxed);
     }
 
-    /// All that was to go out has.
+    /// All that was to go out so far has.
     pub(super) fn flushed(&self) {
-        if self.state() == State::Writing {
+        let is_whole = self.has_whole_answer.load(Ordering::Relaxed);
+        if is_whole && self.state() == State::Writing {
             self.enter(State::Idle);
         }
     }
@@ -462,12 +463,13 @@ mod tests {
         assert_eq!(left(), Some(seconds(8)));
         activity.enter(State::Answering);
         assert_eq!(left(), None);
-        // A peer that reads nothing is late, one that reads slowly is not.
+        // Nor does reading an answer bit by bit.
         activity.enter(State::Writing);
+        activity.set_whole_answer(false);
         tokio::time::advance(seconds(9)).await;
+        activity.flushed();
         assert_eq!(left(), Some(seconds(1)));
-        activity.wrote();
-        assert_eq!(left(), Some(seconds(10)));
+        activity.set_whole_answer(true);
         activity.flushed();
         assert_eq!(left(), Some(seconds(150)));
     }

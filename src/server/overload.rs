@@ -25,6 +25,7 @@ use tower::load_shed::LoadShedLayer;
 use tower::load_shed::error::Overloaded;
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
+use super::answer;
 use super::body::{BodyReader, WholeBody};
 use super::refusal::Refusal;
 use super::{Answers, Limits};
@@ -65,7 +66,7 @@ where
         request_timeout: limits.request_timeout,
         bounded,
     });
-    service_fn(move |request| answer(stack.clone(), request))
+    service_fn(move |request| reply(stack.clone(), request))
 }
 
 /// `bounded` is what stands behind the body.
@@ -77,7 +78,7 @@ struct Stack<S> {
 }
 
 /// Whatever goes wrong has an answer, too.
-async fn answer<S>(stack: Arc<Stack<S>>, request: Request<Body>) -> Result<Response, Infallible>
+async fn reply<S>(stack: Arc<Stack<S>>, request: Request<Body>) -> Result<Response, Infallible>
 where
     S: Service<Read, Response = Response, Error = BoxError> + Clone,
 {
@@ -101,7 +102,14 @@ where
         let shed = arrived + (deadline - arrived) / 3;
         let read = self.reader.read(request, arrived, shed, deadline);
         let body = read.await?;
-        self.bounded.clone().oneshot(Read { body, deadline }).await
+        let share = body.share();
+        let read = Read { body, deadline };
+        let mut answer = self.bounded.clone().oneshot(read).await?;
+        if let Some(length) = answer::long(&answer) {
+            let share = self.reader.share_of_answer(length, share)?;
+            answer.extensions_mut().insert(share);
+        }
+        Ok(answer)
     }
 }
 
@@ -325,6 +333,39 @@ mod tests {
             assert_eq!(call.await.unwrap().unwrap().status(), 200);
         }
         assert_eq!(metrics.shed.get(), 1);
+    }
+
+    /// Peers that send little of much do not keep others from the budget.
+    #[tokio::test(start_paused = true)]
+    async fn large_bodies_that_stall_leave_room_for_others() {
+        let limits = Limits {
+            max_in_flight: 100,
+            max_body: 16 << 20,
+            body_memory: 24 << 20,
+            request_timeout: Duration::from_secs(9),
+        };
+        let stack = stack(&limits, &Metrics::new().unwrap(), async |_| {
+            "done".into_response()
+        });
+        let stalling = || {
+            let sent = [Ok::<_, Infallible>(Bytes::from(vec![b'x'; 17_000]))];
+            let sent = futures_util::stream::iter(sent);
+            Body::from_stream(futures_util::StreamExt::chain(
+                sent,
+                futures_util::stream::pending(),
+            ))
+        };
+        for _ in 0..64 {
+            tokio::spawn(stack.clone().oneshot(post("/?timeout=300s", stalling())));
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let started = Instant::now();
+        let review = post("/?timeout=5s", vec![b'x'; 20_000]);
+        let answer = stack.oneshot(review).await.unwrap();
+        assert_eq!(
+            (answer.status().as_u16(), started.elapsed()),
+            (200, Duration::ZERO)
+        );
     }
 
     #[tokio::test(start_paused = true)]

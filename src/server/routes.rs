@@ -2,6 +2,7 @@
 //! admin port, which speaks plain HTTP and is never shed.
 
 use std::convert::Infallible;
+use std::num::NonZero;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use http::{Method, StatusCode};
 use serde_json::json;
 use time::OffsetDateTime;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tower::{ServiceExt, service_fn};
 
@@ -54,7 +56,11 @@ pub struct Webhook {
 pub fn webhook(webhook: Webhook, limits: &Limits) -> impl Answers + use<> {
     let metrics = webhook.metrics.clone();
     let decider = Arc::new(webhook.clone());
-    let review = overload::stack(limits, &metrics, move |read| answer(decider.clone(), read));
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let aside = Arc::new(Semaphore::new(cores));
+    let review = overload::stack(limits, &metrics, move |read| {
+        answer(decider.clone(), aside.clone(), read)
+    });
     let review = Arc::new((metrics, review));
     let accounted = {
         let review = review.clone();
@@ -118,11 +124,19 @@ async fn account(
     Ok(response)
 }
 
-async fn answer(webhook: Arc<Webhook>, read: Read) -> Response {
+/// Of those that are decided aside as many at once as there are cores: while it is decided, a review takes
+/// many times its size in memory.
+async fn answer(webhook: Arc<Webhook>, aside: Arc<Semaphore>, read: Read) -> Response {
     if read.body.len() <= QUICK {
         return decide(&webhook, &read.body);
     }
-    let decided = tokio::task::spawn_blocking(move || decide(&webhook, &read.body));
+    // It is never closed.
+    let turn = aside.acquire_owned().await;
+    let decided = tokio::task::spawn_blocking(move || {
+        // Also when nobody awaits it any more.
+        let _turn = turn;
+        decide(&webhook, &read.body)
+    });
     match decided.await {
         Ok(response) => response,
         // Whoever catches panics around this shall see it.

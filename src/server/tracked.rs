@@ -1,4 +1,4 @@
-//! A stream that tells the table of connections when its peer says something, or takes something.
+//! A stream that tells the table of connections when its peer says something, or has taken all.
 
 use std::io;
 use std::pin::Pin;
@@ -93,11 +93,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Tracked<T> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let wrote = Pin::new(&mut self.stream).poll_write(cx, buf);
-        if matches!(wrote, Poll::Ready(Ok(1..))) {
-            self.activity.wrote();
-        }
-        wrote
+        Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -105,11 +101,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Tracked<T> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let wrote = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        if matches!(wrote, Poll::Ready(Ok(1..))) {
-            self.activity.wrote();
-        }
-        wrote
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {

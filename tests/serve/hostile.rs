@@ -6,10 +6,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use http::Method;
+use rustix::net::sockopt::set_socket_recv_buffer_size;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::client::{Client, connect_tls, metric, must_be_farewell, review, tls};
+use crate::client::{Client, connect_tls, metric, must_be_farewell, review, review_of, tls};
 use crate::process::Serve;
 
 /// The longest that any of these peers may keep a connection: the head's ten seconds, twice, and
@@ -116,6 +118,60 @@ async fn peers_that_are_slow_or_silent_are_cut_off() {
         .await,
         2.0
     );
+}
+
+/// Whoever has long answers made and reads none of them takes no more memory than is for all.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_nobody_reads_are_bounded_in_memory_and_time() {
+    let serve = Serve::start(&[]);
+    // More than the kernel takes off our hands.
+    let long = "a/".repeat(600);
+    let containers: Vec<_> = (0..4_000)
+        .map(|n| json!({"name": format!("c{n}"), "image": format!("{long}{n}")}))
+        .collect();
+    let body = review_of(Value::from(containers));
+    let mut client = Client::connect(&serve).await;
+    let answer = client.post(&body).await;
+    assert_eq!(answer.status, 200);
+    let length = answer.body.len();
+    assert!(length > 6 << 20, "{length}");
+    let before = serve.resident();
+    let head = format!(
+        "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut peers = Vec::new();
+    for _ in 0..24 {
+        let mut peer = connect_tls(&serve).await;
+        // The kernel shall not read it for him.
+        set_socket_recv_buffer_size(peer.get_ref().0, 4 << 10).unwrap();
+        peer.write_all(head.as_bytes()).await.unwrap();
+        peer.write_all(&body).await.unwrap();
+        peers.push(peer);
+    }
+    let mut most = 0;
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(5) {
+        most = serve.resident().max(most);
+        assert_eq!(client.swap("nginx").await, "my-registry.example.com/nginx");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let more = most.saturating_sub(before);
+    assert!(
+        more < 90 << 20,
+        "{more} more bytes for {} answers of {length}",
+        peers.len()
+    );
+    // Those that were given an answer are cut off, though they take some bytes of it all the time.
+    let late = "imageswap_connections_closed_total{reason=\"late\"}";
+    while metric(&serve, late).await == 0.0 {
+        assert!(started.elapsed() < CUT_OFF, "none is cut off");
+        for peer in &mut peers {
+            let mut some = [0; 100];
+            let _ = tokio::time::timeout(Duration::from_millis(1), peer.read(&mut some)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
