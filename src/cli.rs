@@ -48,21 +48,15 @@ struct Cli {
     color: Color,
 }
 
+/// What each is for, its `Args` say: they are its help.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Answer kube-apiserver's AdmissionReviews over TLS
     Serve(Box<serve::Args>),
-    /// Check map files and show what is wrong, as a compiler would
     Check(check::Args),
-    /// Show what becomes of images, and by which rule
     Explain(explain::Args),
-    /// Swap the images in Kubernetes manifests, and nothing else in them
     Rewrite(rewrite::Args),
-    /// Show a live installation, and what is wrong with it
     Status(status::Args),
-    /// Ask for a new certificate
     Rotate(rotate::Args),
-    /// Print a script that completes this command line in your shell
     Completions(completions::Args),
 }
 

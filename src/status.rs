@@ -71,6 +71,8 @@ pub struct Page {
     pub version: Option<String>,
     /// SHA-256 of the map file in use.
     pub maps: Option<String>,
+    /// Whether it has no such file, or one that it refuses. In LEGACY mode it needs none.
+    pub lacks_maps: bool,
     /// Its lines in error.
     pub lines_in_error: u64,
     /// The step of the rotation that is next, if it leads.
@@ -318,14 +320,14 @@ fn webhooks_found(facts: &Facts, leaf: Option<&Served>, findings: &mut Vec<Findi
             findings,
             ("webhook-missing", Error),
             "there is no webhook configuration: no image is swapped",
-            "`kubectl apply -f deploy/install.yaml`, unless it was deleted on purpose",
+            "apply again what you installed (docs/operations.md, Break-glass), unless it was deleted on purpose",
         );
     } else if facts.observed.hooks().is_empty() {
         finding(
             findings,
             ("webhook-elsewhere", Error),
             "the webhook configuration calls another Service than this one",
-            "`kubectl apply -f deploy/install.yaml`, or name the Service with --service",
+            "apply again what you installed, or name the Service with --service",
         );
     }
     for hook in facts.observed.hooks() {
@@ -442,7 +444,7 @@ fn maps_found(facts: &Facts, findings: &mut Vec<Finding>) {
             "a changed ConfigMap reaches every node within a minute or two",
         );
     }
-    if pages().any(|page| page.maps.is_none()) {
+    if pages().any(|page| page.maps.is_none() && page.lacks_maps) {
         finding(
             findings,
             ("maps-none", Warning),
@@ -630,6 +632,7 @@ impl Page {
             match name {
                 "imageswap_build_info" => page.version = label("version"),
                 "imageswap_maps_info" if value == "1" => page.maps = label("hash"),
+                "imageswap_maps_refused" => page.lacks_maps = value == "1",
                 "imageswap_maps_lines_in_error" => {
                     page.lines_in_error = value.parse().unwrap_or_default();
                 }

@@ -1,4 +1,4 @@
-//! ImageSwap on a cluster, from `deploy/`, as its README says.
+//! ImageSwap on a cluster, from `deploy/`, as docs/install.md says.
 
 use std::collections::BTreeMap;
 use std::fs;

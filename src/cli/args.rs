@@ -162,6 +162,14 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     Ok(parsed)
 }
 
+/// A time that is not zero.
+pub(super) fn some_time(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("it must be more than nothing: 9s".to_owned()),
+        time => Ok(time),
+    }
+}
+
 /// A hundred years: dates and deadlines are reckoned with it.
 const MAX_TIME: Duration = Duration::from_secs(36_500 * 86_400);
 

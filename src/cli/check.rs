@@ -10,8 +10,9 @@ use super::args::{Output, OutputArgs};
 use super::terminal::{self, ERROR, GOOD, WARNING};
 use crate::maps_file::{self, Loaded};
 
-/// Exits with 1 if a line is in error, with 2 if a file can't be read.
+/// Check map files and show what is wrong, as a compiler would
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Exits with 1 if a line is in error, with 2 if a file can't be read.")]
 pub(super) struct Args {
     /// The map files
     #[arg(required = true, value_name = "MAPS")]

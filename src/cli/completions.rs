@@ -5,8 +5,10 @@ use std::process::ExitCode;
 
 use clap_complete::Shell;
 
-/// `source <(imageswap completions bash)`, or into a file that your shell reads at its start.
+/// Print a script that completes this command line in your shell
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+    `source <(imageswap completions bash)`, or into a file that your shell reads at its start.")]
 pub(super) struct Args {
     /// The shell
     shell: Shell,

@@ -9,8 +9,10 @@ use super::args::{Output, OutputArgs, RulesArgs};
 use super::terminal::{self, BOLD, DIM, GOOD, WARNING};
 use crate::maps::{RuleRef, Rules, Tried, Verdict};
 
-/// Prints the result, the rule and its line, and the rules that were tried before it.
+/// Show what becomes of images, and by which rule
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+    Prints the result, the rule and its line, and the rules that were tried before it.")]
 pub(super) struct Args {
     /// The images; `-` reads them from standard input, one a line
     #[arg(required = true, value_name = "IMAGE")]

@@ -16,9 +16,11 @@ use super::terminal::{self, BOLD, ERROR, GOOD};
 use crate::manifests::{self, Found, Rewritten};
 use crate::maps::Rules;
 
-/// Comments, order and quoting stay. YAML with any number of documents, JSON, and Lists are read;
-/// objects that carry the disabling label stay as they are.
+/// Swap the images in Kubernetes manifests, and nothing else in them
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+    Comments, order and quoting stay. YAML with any number of documents, JSON, and Lists are \
+    read; objects that carry the disabling label stay as they are.")]
 pub(super) struct Args {
     /// The manifests; `-`, or none, reads standard input
     #[arg(value_name = "FILE")]

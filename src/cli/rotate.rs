@@ -20,12 +20,13 @@ use crate::status::{Facts, rotation};
 /// How often to look.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Asks the leader for a new CA and certificate. The old CA stays believed until every replica
-/// serves the new certificate, so that nobody notices; that takes a minute or two.
-///
-/// It runs in a Pod of the installation, or with a kubeconfig (KUBECONFIG or ~/.kube/config) whose
-/// user may do what `imageswap status` takes, and change the Secret.
+/// Ask for a new certificate
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+    Asks the leader for a new CA and certificate. The old CA stays believed until every replica \
+    serves the new certificate, so that nobody notices; that takes a minute or two.\n\n\
+    It runs in a Pod of the installation, or with a kubeconfig (KUBECONFIG or ~/.kube/config) \
+    whose user may do what `imageswap status` takes, and change the Secret.")]
 pub(super) struct Args {
     /// Wait until it is done
     #[arg(long, env = "IMAGESWAP_ROTATE_WAIT", value_parser = clap::builder::FalseyValueParser::new())]

@@ -132,7 +132,7 @@ async fn serve(args: &Args, inherited: Option<Inheritance>) -> anyhow::Result<Ex
     };
     let mut webhook = tokio::spawn(webhook.serve());
     lifecycle.enter(Phase::Ready);
-    home.greet(address, admin_address);
+    home.greet(address, admin_address, args.client_ca().is_some());
 
     tokio::select! {
         signal = signals.next() => {
@@ -175,10 +175,10 @@ enum Home {
 
 impl Home {
     /// Says that all is up: to a person, or to a log.
-    fn greet(&self, address: SocketAddr, admin: SocketAddr) {
+    fn greet(&self, address: SocketAddr, admin: SocketAddr, asks_clients: bool) {
         match self {
             Self::Machine(ca) => {
-                if let Err(error) = greet(address, admin, ca.as_deref()) {
+                if let Err(error) = greet(address, admin, ca.as_deref(), asks_clients) {
                     warn!(%error, "can't print to standard output; serving all the same");
                 }
             }

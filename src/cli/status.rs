@@ -16,12 +16,13 @@ use crate::rotation::clock::Clock;
 use crate::status::{Finding, Report, Rotation, Severity, pre, report};
 use crate::telemetry::metrics::Metrics;
 
-/// Looks at the Secret, the webhook configuration, the leader's Lease, and every replica: the
-/// certificate that it serves, as a handshake shows it, and its map file.
-///
-/// It runs in a Pod of the installation, or with a kubeconfig (KUBECONFIG or ~/.kube/config) whose
-/// user may read these objects and forward ports. Exits with 1 if something is wrong.
+/// Show a live installation, and what is wrong with it
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+    Looks at the Secret, the webhook configuration, the leader's Lease, and every replica: the \
+    certificate that it serves, as a handshake shows it, and its map file.\n\n\
+    It runs in a Pod of the installation, or with a kubeconfig (KUBECONFIG or ~/.kube/config) \
+    whose user may read these objects and forward ports. Exits with 1 if something is wrong.")]
 pub(super) struct Args {
     /// Look at the cluster before an installation: what would be in its way. Nothing is changed
     #[arg(long, value_parser = FalseyValueParser::new(), env = "IMAGESWAP_STATUS_PRE")]

@@ -331,7 +331,7 @@ fn deployment_found(
         findings,
         (id, Note),
         format!("{what}: Deployment {namespace}/{}", facts.service),
-        "applying deploy/install.yaml updates it (docs/install.md, Upgrade)",
+        "applying deploy/install.yaml, or your own kustomization, updates it (docs/install.md, Upgrade)",
     );
     if found.selector != ["app=imageswap"] {
         finding(
@@ -565,11 +565,11 @@ fn maps_found(maps: Option<&Option<Vec<u8>>>, findings: &mut Vec<Finding>) {
         }
     };
     let errors = loaded.errors();
-    if errors > 0 && loaded.maps.is_empty() {
+    if errors > 0 && !loaded.maps.has_live_rule() {
         finding(
             findings,
             ("maps-unusable", Error),
-            "not one line of the maps is a rule; replicas would not start",
+            "not one line of the maps is a rule that could ever apply; replicas would not start",
             "`imageswap check` shows what is wrong",
         );
     } else if errors > 0 {

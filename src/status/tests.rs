@@ -31,6 +31,7 @@ pub(super) fn healthy(pem: &Pem) -> Facts {
         page: Ok(Page {
             version: Some("2.0.0".to_owned()),
             maps: Some("abc".to_owned()),
+            lacks_maps: false,
             lines_in_error: 0,
             step: Some("wait".to_owned()),
             is_from_files: false,
@@ -210,9 +211,21 @@ fn each_thing_that_is_wrong_is_named() {
             false,
         ),
         (
-            Box::new(|facts| facts.replicas[0].page.as_mut().unwrap().maps = None),
+            Box::new(|facts| {
+                let page = facts.replicas[0].page.as_mut().unwrap();
+                (page.maps, page.lacks_maps) = (None, true);
+            }),
             &["maps-none"],
             false,
+        ),
+        (
+            Box::new(|facts| {
+                for replica in &mut facts.replicas {
+                    replica.page.as_mut().unwrap().maps = None; // LEGACY mode
+                }
+            }),
+            &[],
+            true,
         ),
         (
             Box::new(|facts| facts.replicas[1].page.as_mut().unwrap().lines_in_error = 3),
@@ -318,6 +331,7 @@ fn a_metrics_page_is_read_for_what_is_known() {
         "# HELP imageswap_build_info 1\n\
          imageswap_build_info{version=\"2.0.1\"} 1\n\
          imageswap_maps_info{hash=\"abc\"} 1\n\
+         imageswap_maps_refused 1\n\
          imageswap_maps_lines_in_error 7\n\
          imageswap_rotation_step_info{step=\"trust\"} 0\n\
          imageswap_rotation_step_info{step=\"wait\"} 1\n\
@@ -328,6 +342,7 @@ fn a_metrics_page_is_read_for_what_is_known() {
     let expected = Page {
         version: Some("2.0.1".to_owned()),
         maps: Some("abc".to_owned()),
+        lacks_maps: true,
         lines_in_error: 7,
         step: Some("wait".to_owned()),
         is_from_files: true,

@@ -214,7 +214,7 @@ impl Metrics {
             )?,
             refused: new.gauge(
                 "certificate_refused",
-                "1 while the Secret that was seen last can't be served",
+                "1 while the Secret or the files that were seen last can't be served",
             )?,
             from_files: new.gauge(
                 "certificate_from_files",

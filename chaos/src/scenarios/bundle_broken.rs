@@ -43,7 +43,7 @@ pub(super) const FOREIGN: Scenario = Scenario {
 };
 
 pub(super) const DELETED: Scenario = Scenario {
-    budget: UNTIL_REPAIRED,
+    budget: Budget::nothing_but("0 but until it is there again"),
     ..Scenario::new(
         "webhook-deleted",
         "the webhook configuration deleted, and applied again 5 s later",

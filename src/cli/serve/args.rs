@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use clap::builder::{BoolishValueParser, FalseyValueParser, OsStringValueParser};
 use tracing::warn;
 
-use crate::cli::args::{DISABLE_LABEL, RulesArgs, duration};
+use crate::cli::args::{DISABLE_LABEL, RulesArgs, duration, some_time};
 use crate::cli::names::NameArgs;
 use crate::cluster::kubernetes::identity;
 use crate::cluster::local::StateDir;
@@ -32,7 +32,7 @@ const FORGOTTEN: [&str; 6] = [
     "PYTHONUNBUFFERED",
 ];
 
-/// Answers `POST /` and `POST /mutate` with the swapped images, and keeps doing so.
+/// Answer kube-apiserver's AdmissionReviews over TLS
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
     /// Where reviews come in, over TLS
@@ -167,7 +167,7 @@ pub(in crate::cli) struct Args {
     #[arg(help_heading = "Cluster", long, value_name = "TIME", value_parser = lease_time, default_value = "15s", env = "IMAGESWAP_LEASE_TIME")]
     pub(super) lease_time: Duration,
 
-    /// The name that /healthz tells
+    /// This Pod's name: it stands for it in the Lease and on /healthz, and tells it from the other endpoints
     #[arg(
         help_heading = "Addresses",
         long,
@@ -177,7 +177,7 @@ pub(in crate::cli) struct Args {
     pub(super) pod_name: Option<String>,
 
     /// The longest a review may take; kube-apiserver's own ?timeout= may shorten it
-    #[arg(help_heading = "Limits", long, value_name = "TIME", value_parser = duration, default_value = "9s", env = "IMAGESWAP_REQUEST_TIMEOUT")]
+    #[arg(help_heading = "Limits", long, value_name = "TIME", value_parser = some_time, default_value = "9s", env = "IMAGESWAP_REQUEST_TIMEOUT")]
     pub(super) request_timeout: Duration,
 
     /// Reviews decided at once; more are answered 429, which kube-apiserver repeats
@@ -188,7 +188,8 @@ pub(in crate::cli) struct Args {
     #[arg(help_heading = "Limits", long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=1024), default_value = "16", env = "IMAGESWAP_MAX_BODY_MIB")]
     pub(super) max_body_mib: u32,
 
-    /// What all large reviews together may take, in MiB; more wait
+    /// What all large reviews together may take, in MiB, a quarter of it those up to 64 KiB, a quarter those up
+    /// to 1 MiB, the rest larger ones; more wait
     #[arg(help_heading = "Limits", long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=65_536), default_value = "24", env = "IMAGESWAP_BODY_MEMORY_MIB")]
     pub(super) body_memory_mib: u32,
 

@@ -9,11 +9,13 @@ use crate::cli::terminal;
 const TRY_FILE: &str = "tests/reviews/pod-create-test-pod01.json";
 const TRY_REVIEW: &str = r#"{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{"uid":"1","kind":{"group":"","version":"v1","kind":"Pod"},"operation":"CREATE","object":{"spec":{"containers":[{"name":"web","image":"docker.io/nginx/nginx:latest"}]}}}}"#;
 
-/// The two lines that a person needs. `ca` is what a client here should trust, if it can trust.
+/// The two lines that a person needs. `ca` is what a client here should trust, if it can trust; whether it
+/// must show a certificate of its own, which the person has.
 pub(super) fn greet(
     address: SocketAddr,
     admin: SocketAddr,
     ca: Option<&Path>,
+    asks_clients: bool,
 ) -> anyhow::Result<()> {
     use std::io::Write;
     let host = |address: SocketAddr| {
@@ -40,7 +42,12 @@ pub(super) fn greet(
         env!("CARGO_PKG_VERSION"),
         host(admin),
     )?;
-    writeln!(out, "try: curl {trust} -d {data} {url}")?;
+    let own = if asks_clients {
+        " --cert YOUR.crt --key YOUR.key"
+    } else {
+        ""
+    };
+    writeln!(out, "try: curl {trust}{own} -d {data} {url}")?;
     out.flush()?;
     Ok(())
 }
