@@ -13,10 +13,11 @@ mod serve;
 mod status;
 mod terminal;
 
+use std::ffi::OsStr;
 use std::io;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::terminal::Color;
 
@@ -62,7 +63,9 @@ enum Command {
 
 /// What `main` does.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let command = without_empty_variables(Cli::command());
+    let parsed = Cli::from_arg_matches(&command.get_matches());
+    let cli = parsed.unwrap_or_else(|error| error.exit());
     cli.color.apply();
     let done = match &cli.command {
         Command::Serve(args) => serve::run(args),
@@ -74,13 +77,29 @@ pub fn main() -> ExitCode {
         Command::Completions(args) => completions::run(args, &mut Cli::command()),
     };
     done.unwrap_or_else(|error| {
-        if error.chain().any(is_broken_pipe) {
+        if has_reader_left(&error) {
             // Whoever read our output has read enough.
             return ExitCode::SUCCESS;
         }
         terminal::complain(&format!("{error:#}"));
         ExitCode::from(2)
     })
+}
+
+/// A variable that is set to nothing is not set.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    command
+        .mut_args(|arg| match arg.get_env().is_some_and(is_empty) {
+            true => arg.env(clap::builder::Resettable::Reset),
+            false => arg,
+        })
+        .mut_subcommands(without_empty_variables)
+}
+
+/// Whether something could not be written because nobody reads it any more.
+fn has_reader_left(error: &anyhow::Error) -> bool {
+    error.chain().any(is_broken_pipe)
 }
 
 fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {

@@ -244,7 +244,7 @@ impl Maps {
         // The kind whose size is in proportion to the items.
         let finder = AhoCorasick::builder()
             .kind(Some(AhoCorasickKind::ContiguousNFA))
-            .build(&items);
+            .build(shortest(&items));
         match finder {
             Ok(finder) => {
                 self.noswap = Some(Noswap {
@@ -295,6 +295,16 @@ impl Maps {
     pub fn unlisted(&self) -> usize {
         self.unlisted
     }
+}
+
+/// Those that begin with no other: what holds such a one holds the other, too. With `h1` to `h40000` the finder
+/// took 2.4 s to build, and four times as long for twice as many.
+fn shortest(items: &[String]) -> Vec<&str> {
+    let mut all: Vec<_> = items.iter().map(String::as_str).collect();
+    all.sort_unstable();
+    // Behind a text stand those that begin with it.
+    all.dedup_by(|next, kept| next.starts_with(*kept));
+    all
 }
 
 /// Text has few bytes that are control characters or no UTF-8; a binary file has many, and so has

@@ -1,5 +1,6 @@
 //! What strangers' bytes are shown as: their text cut to what is worth it, or their digest.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 /// The first characters of a text, at most this many.
@@ -8,6 +9,21 @@ pub(crate) fn shortened(text: &str, characters: usize) -> &str {
         Some((end, _)) => text.get(..end).unwrap_or_default(),
         None => text,
     }
+}
+
+/// A text with its control characters as escapes, so that none of them does anything to a terminal.
+pub(crate) fn visible(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match c.is_control() {
+            true => shown.extend(c.escape_debug()),
+            false => shown.push(c),
+        }
+    }
+    Cow::Owned(shown)
 }
 
 /// SHA-256, in hexadecimal.
@@ -23,6 +39,13 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn control_characters_are_shown_and_do_nothing() {
+        let text = "a\"b\\ \u{e9}";
+        assert_eq!(visible(text), text);
+        assert_eq!(visible("a\u{1b}[31m\tb\u{9b}"), "a\\u{1b}[31m\\tb\\u{9b}");
+    }
 
     #[test]
     fn characters_are_counted_and_not_cut() {

@@ -14,6 +14,10 @@ use std::process::{Command, Output, Stdio};
 use serde_json::{Value, json};
 
 fn imageswap(args: &[&str], stdin: &[u8]) -> Output {
+    imageswap_with(&[], args, stdin)
+}
+
+fn imageswap_with(env: &[(&str, &str)], args: &[&str], stdin: &[u8]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_imageswap"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().to_uppercase().starts_with("IMAGE") {
@@ -22,6 +26,7 @@ fn imageswap(args: &[&str], stdin: &[u8]) -> Output {
     }
     let mut child = command
         .args(args)
+        .envs(env.iter().copied())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -424,6 +429,103 @@ fn a_reader_that_has_enough_is_no_error() {
     assert_eq!(stderr(&output), "");
 }
 
+/// A verdict is the same however much of it is read.
+#[test]
+fn check_fails_though_its_reader_has_enough() {
+    let dir = tempfile::tempdir().unwrap();
+    let maps = file(dir.path(), "maps", &"a::b::c\n".repeat(2_000));
+    for form in ["text", "json"] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_imageswap"))
+            .args(["check", "-o", form, &maps])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert_eq!(stderr(&output), "");
+    }
+}
+
+#[test]
+fn a_variable_that_says_nothing_or_no_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let maps = file(
+        dir.path(),
+        "maps",
+        "docker.io::hub.example.com\ndefault::\n",
+    );
+    let pod = file(dir.path(), "pod.yaml", POD);
+    let empty = [
+        ("IMAGESWAP_OUTPUT", ""),
+        ("IMAGESWAP_COLOR", ""),
+        ("IMAGESWAP_STRICT", ""),
+    ];
+    let output = imageswap_with(&empty, &["check", &maps], b"");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    for no in ["", "0", "false", "no"] {
+        let output = imageswap_with(
+            &[("IMAGESWAP_DIFF", no)],
+            &["rewrite", "-i", "--maps", &maps, &pod],
+            b"",
+        );
+        assert_eq!(output.status.code(), Some(0), "{no}: {output:?}");
+    }
+    let both = imageswap_with(
+        &[("IMAGESWAP_DIFF", "1")],
+        &["rewrite", "-i", "--maps", &maps, &pod],
+        b"",
+    );
+    assert_eq!(both.status.code(), Some(2), "{both:?}");
+    assert!(stderr(&both).contains("IMAGESWAP_DIFF"), "{both:?}");
+}
+
+#[test]
+fn lines_may_end_as_on_windows() {
+    let dir = tempfile::tempdir().unwrap();
+    let maps = file(dir.path(), "maps", MAPS);
+    let args = ["explain", "--maps", &maps, "-o", "json", "-"];
+    let output = imageswap(&args, b"nginx\r\nredis\r\n");
+    let images: Vec<_> = json_lines(&output)
+        .iter()
+        .map(|line| line["result"].clone())
+        .collect();
+    assert_eq!(images, ["hub.example.com/nginx", "hub.example.com/redis"]);
+}
+
+#[test]
+fn what_a_map_file_holds_does_nothing_to_a_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    let maps = file(
+        dir.path(),
+        "maps",
+        "docker.io::m.example.com \u{1b}[31mX\ndefault::\n",
+    );
+    for args in [
+        ["explain", "--color", "always", "--maps", &maps, "nginx"].as_slice(),
+        &["check", "--color", "always", &maps],
+    ] {
+        let text = stdout(&imageswap(args, b""));
+        assert!(
+            !text.contains("\u{1b}[31mX") && text.contains("\\u{1b}[31mX"),
+            "{text:?}"
+        );
+    }
+}
+
+#[test]
+fn a_column_is_counted_however_long_the_line_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let maps = file(dir.path(), "maps", &format!("{}:b:c\n", "a".repeat(500)));
+    let output = imageswap(&["check", "-o", "json", &maps], b"");
+    let columns: Vec<_> = json_lines(&output)
+        .iter()
+        .map(|line| line["column"].clone())
+        .collect();
+    assert!(columns.contains(&Value::from(503)), "{output:?}");
+}
+
 const POD: &str = "\
 # a Pod
 apiVersion: v1
@@ -476,6 +578,81 @@ fn rewrite_swaps_images_and_nothing_else() {
         (Some(0), String::new())
     );
     assert_eq!(fs::read_to_string(&pod).unwrap(), expected);
+}
+
+/// What is printed of several files is read as what they are.
+#[test]
+fn rewrite_separates_what_would_run_into_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let maps = file(dir.path(), "maps", MAPS);
+    let json = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"j"}}"#;
+    let flow = "{apiVersion: v1, kind: Pod, metadata: {name: f}}";
+    let yaml = "apiVersion: v1\nkind: Pod\n";
+    let directive = format!("%YAML 1.2\n---\n{yaml}");
+    let files = [json, flow, yaml, &directive].map(|text| format!("{text}\n"));
+    let paths: Vec<_> = files
+        .iter()
+        .enumerate()
+        .map(|(n, text)| file(dir.path(), &n.to_string(), text))
+        .collect();
+    for (one, two, separator) in [
+        (0, 0, ""),
+        (0, 1, "---\n"),
+        (0, 2, "---\n"),
+        (1, 0, "---\n"),
+        (1, 2, "---\n"),
+        (2, 0, "---\n"),
+        (2, 3, "...\n"),
+        (3, 2, "---\n"),
+    ] {
+        let args = ["rewrite", "--maps", &maps, &paths[one], &paths[two]];
+        let text = stdout(&imageswap(&args, b""));
+        assert_eq!(text, format!("{}{separator}{}", files[one], files[two]));
+        let again = imageswap(&["rewrite", "--maps", &maps], text.as_bytes());
+        assert_eq!(stdout(&again), text, "{again:?}");
+    }
+}
+
+/// In place, nothing else is touched, and the file is as much its owner's as before.
+#[test]
+fn rewrite_in_place_leaves_all_else_alone() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+    let dir = tempfile::tempdir().unwrap();
+    let maps = file(dir.path(), "maps", MAPS);
+    let pod = file(dir.path(), "pod.yaml", POD);
+    let beside = file(dir.path(), "pod.yaml.imageswap", "precious");
+    fs::set_permissions(&pod, fs::Permissions::from_mode(0o640)).unwrap();
+    let is_root = chown(&pod, Some(1_000), Some(1_001)).is_ok();
+    let link = dir.path().join("link.yaml");
+    symlink(&pod, &link).unwrap();
+    let before: Vec<_> = names(dir.path());
+    let output = imageswap(
+        &["rewrite", "-i", "--maps", &maps, link.to_str().unwrap()],
+        b"",
+    );
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(names(dir.path()), before);
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert!(
+        fs::read_to_string(&pod)
+            .unwrap()
+            .contains("hub.example.com/nginx:1")
+    );
+    assert_eq!(fs::read_to_string(&beside).unwrap(), "precious");
+    let after = fs::metadata(&pod).unwrap();
+    assert_eq!(after.mode() & 0o777, 0o640);
+    if is_root {
+        assert_eq!((after.uid(), after.gid()), (1_000, 1_001));
+    }
+}
+
+fn names(dir: &Path) -> Vec<std::ffi::OsString> {
+    let mut names: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    names.sort();
+    names
 }
 
 #[test]

@@ -73,6 +73,20 @@ fn each_ends_in_bounded_memory() {
             format!("noswap_wildcards::{}", "Z,".repeat(500_000)),
         ),
         (
+            "items that begin with each other",
+            format!(
+                "noswap_wildcards::{}",
+                lines(150_000, |i| format!("h{i},")).replace('\n', "")
+            ),
+        ),
+        (
+            "items that end with each other",
+            format!(
+                "noswap_wildcards::{}",
+                lines(150_000, |i| format!("{i}h,")).replace('\n', "")
+            ),
+        ),
+        (
             "one long item",
             format!("noswap_wildcards::{}", "aB3".repeat(1_000_000)),
         ),

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::args::{Output, OutputArgs, RulesArgs};
 use super::terminal::{self, BOLD, DIM, GOOD, WARNING};
 use crate::maps::{RuleRef, Rules, Tried, Verdict};
+use crate::text::visible;
 
 /// Show what becomes of images, and by which rule
 #[derive(Debug, clap::Args)]
@@ -64,6 +65,7 @@ fn explain_lines(out: &mut impl Write, rules: &Rules, output: Output) -> anyhow:
             return Ok(());
         }
         let image = line.strip_suffix(b"\n").unwrap_or(&line);
+        let image = image.strip_suffix(b"\r").unwrap_or(image);
         // What is not UTF-8 is no image, before or after.
         explain(out, rules, &String::from_utf8_lossy(image), output)?;
         if !input.buffer().contains(&b'\n') {
@@ -120,7 +122,7 @@ fn print(
             line: Some(line),
             text,
             ..
-        }) => writeln!(out, "  by line {line}: {BOLD}{text}{BOLD:#}")?,
+        }) => writeln!(out, "  by line {line}: {BOLD}{}{BOLD:#}", visible(text))?,
         Some(RuleRef { text, .. }) => writeln!(out, "  by the prefix {BOLD}{text:?}{BOLD:#}")?,
         None => {}
     }
@@ -136,9 +138,12 @@ fn sentence(tried: Tried<'_>) -> String {
         Tried::Replace(0) => "there is no [REPLACE] line".to_owned(),
         Tried::Replace(1) => "the one [REPLACE] pattern does not match".to_owned(),
         Tried::Replace(patterns) => format!("none of {patterns} [REPLACE] patterns matches"),
-        Tried::Registry(key) => format!("there is no key {key}"),
+        Tried::Registry(key) => format!("there is no key {}", visible(key)),
         Tried::Noswap(items) => match items {
-            [item] => format!("the image does not contain {item} (noswap_wildcards)"),
+            [item] => format!(
+                "the image does not contain {} (noswap_wildcards)",
+                visible(item)
+            ),
             items => format!(
                 "the image contains none of {} noswap_wildcards",
                 items.len()

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, IsTerminal, Read, Write};
+use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -27,7 +28,7 @@ pub(super) struct Args {
     files: Vec<PathBuf>,
 
     /// Show what would change, in place of the result
-    #[arg(long, value_parser = FalseyValueParser::new(), env = "IMAGESWAP_DIFF", conflicts_with = "in_place")]
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "IMAGESWAP_DIFF")]
     diff: bool,
 
     /// Write each file that changes back
@@ -50,6 +51,13 @@ struct Done {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    // By hand, for a variable that says no is no wish.
+    if args.diff && args.in_place {
+        anyhow::bail!(
+            "--diff shows what would change and --in-place changes it: say one of them (IMAGESWAP_DIFF and \
+             IMAGESWAP_IN_PLACE say so, too)"
+        );
+    }
     let rules = args.rules.load()?;
     let stdin = [PathBuf::from("-")];
     let files = if args.files.is_empty() {
@@ -98,7 +106,8 @@ fn rewrite(path: &Path, rules: &Rules, disable_label: &str) -> anyhow::Result<Do
         .with_context(|| format!("can't rewrite {name}"))?;
     for line in &after.ambiguous {
         terminal::hint(&format!(
-            "{name}:{line}: a key appears twice in this object, so it stays as it is"
+            "{name}:{line}: the object that begins here repeats a key, so its images stay as they are; keep \
+             one of the two"
         ));
     }
     Ok(Done {
@@ -134,7 +143,7 @@ fn read(path: &Path) -> anyhow::Result<String> {
     })
 }
 
-/// As they are, with a separator where two YAML files would run into each other.
+/// As they are, with what separates two documents where one file would run into the next.
 fn print_manifests(done: &[Done]) -> anyhow::Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut before = "";
@@ -143,15 +152,25 @@ fn print_manifests(done: &[Done]) -> anyhow::Result<()> {
         if !before.is_empty() && !before.ends_with('\n') {
             out.write_all(b"\n")?;
         }
-        let is_json = |text: &str| text.trim_start().starts_with(['{', '[']);
-        if !before.is_empty() && !is_json(before) && !text.starts_with("---") {
-            out.write_all(b"---\n")?;
-        }
+        let separator = match text {
+            _ if before.is_empty() || text.starts_with("---") => "",
+            // Directives need the end of the document before them.
+            _ if text.starts_with('%') => "...\n",
+            // What reads values of JSON one after the other may not know the separator.
+            _ if is_json(before) && is_json(text) => "",
+            _ => "---\n",
+        };
+        out.write_all(separator.as_bytes())?;
         out.write_all(text.as_bytes())?;
         before = text;
     }
     out.flush()?;
     Ok(())
+}
+
+fn is_json(text: &str) -> bool {
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<serde::de::IgnoredAny>();
+    text.trim_start().starts_with(['{', '[']) && values.all(|value| value.is_ok())
 }
 
 fn print_diffs(done: &[Done]) -> anyhow::Result<()> {
@@ -198,7 +217,8 @@ fn coloured(diff: &str) -> String {
     text
 }
 
-/// Written beside and renamed, with the permissions of the file that it replaces.
+/// Written beside under a name that nobody has, and renamed, with owner and permissions of the file that it
+/// replaces.
 fn write_back(done: &[Done]) -> anyhow::Result<()> {
     for Done {
         path,
@@ -216,12 +236,16 @@ fn write_back(done: &[Done]) -> anyhow::Result<()> {
         let write = || -> io::Result<()> {
             // A link stays a link: what it points to is replaced.
             let target = fs::canonicalize(path)?;
-            let mut name = target.file_name().unwrap_or_default().to_owned();
-            name.push(".imageswap");
-            let beside = target.with_file_name(name);
-            fs::write(&beside, &after.text)?;
-            fs::set_permissions(&beside, fs::metadata(&target)?.permissions())?;
-            fs::rename(&beside, &target)
+            let dir = target.parent().unwrap_or_else(|| Path::new("."));
+            let mut beside = tempfile::NamedTempFile::new_in(dir)?;
+            beside.write_all(after.text.as_bytes())?;
+            let known = fs::metadata(&target)?;
+            let new = beside.as_file();
+            // Only root may give a file away, and only root has to.
+            let _ = fchown(new, Some(known.uid()), Some(known.gid()));
+            new.set_permissions(known.permissions())?;
+            beside.persist(&target)?;
+            Ok(())
         };
         write().with_context(|| format!("can't write {}", path.display()))?;
     }

@@ -279,7 +279,7 @@ fn webhook_of(args: &Args, rules: &SharedRules, metrics: &Metrics) -> Webhook {
     }
 }
 
-// === the machine ===
+// === signals, sockets, open files ===
 
 /// The signals that end the process.
 struct Signals {

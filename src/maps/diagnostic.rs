@@ -6,6 +6,8 @@ use std::ops::Range;
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use serde::Serialize;
 
+use crate::text::visible;
+
 /// The most of a line that is kept to be shown, in bytes.
 const MAX_SHOWN: usize = 400;
 
@@ -45,6 +47,8 @@ pub struct Place {
     pub text: String,
     /// The bytes of `text` that are meant.
     pub range: Range<usize>,
+    /// Where they begin in the whole line, counted in characters, from 1.
+    pub column: usize,
     /// What to say of them; may be empty.
     pub label: String,
 }
@@ -108,14 +112,14 @@ impl Diagnostic {
             Severity::Warning => Level::WARNING,
         };
         let mut group = level
-            .primary_title(self.message.as_str())
+            .primary_title(visible(&self.message))
             .id(self.code)
             .element(self.place.snippet(file, AnnotationKind::Primary));
         for place in &self.also {
             group = group.element(place.snippet(file, AnnotationKind::Context));
         }
         if let Some(help) = &self.help {
-            group = group.element(Level::HELP.message(help.as_str()));
+            group = group.element(Level::HELP.message(visible(help)));
         }
         let renderer = if color {
             Renderer::styled()
@@ -132,7 +136,7 @@ impl Diagnostic {
         Record {
             file,
             line: self.place.line,
-            column: self.place.column(),
+            column: self.place.column,
             severity: self.severity,
             code: self.code,
             message: &self.message,
@@ -147,6 +151,8 @@ impl Diagnostic {
 impl Place {
     /// `range` are bytes of `text`; what lies beyond the part worth showing is cut off.
     pub(super) fn new(line: usize, text: &str, range: Range<usize>, label: &str) -> Self {
+        let before = text.get(..range.start).unwrap_or(text);
+        let column = before.chars().count() + 1;
         let text = match text.char_indices().find(|(at, _)| *at >= MAX_SHOWN) {
             Some((end, _)) => text.get(..end).unwrap_or_default(),
             None => text,
@@ -156,14 +162,9 @@ impl Place {
             line,
             text: text.to_owned(),
             range: range.start.min(end)..end,
+            column,
             label: label.to_owned(),
         }
-    }
-
-    /// Counted in characters, from 1.
-    pub fn column(&self) -> usize {
-        let before = self.text.get(..self.range.start).unwrap_or_default();
-        before.chars().count() + 1
     }
 
     fn snippet<'a>(
