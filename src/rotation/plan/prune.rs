@@ -33,7 +33,11 @@ pub(super) fn plan(eyes: &Eyes<'_>, secret: &Secret, pair: &Pair) -> Option<Plan
     if let Some(write) = in_secret(secret, &ca, &removable) {
         // Where we write the caBundles, they keep what goes from here until they are pruned, too. Else whoever
         // copies `ca.crt` into them takes it away at once.
-        let wait = if eyes.policy.writes_bundles { None } else { wait };
+        let wait = if eyes.policy.writes_bundles {
+            None
+        } else {
+            wait
+        };
         return Some(wait.unwrap_or_else(|| prune(write)));
     }
     let write = in_hooks(configuration?, &removable)?;
