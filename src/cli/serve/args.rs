@@ -115,7 +115,8 @@ pub(in crate::cli) struct Args {
     )]
     client_ca: Option<OsString>,
 
-    /// A name, common or alternative, that their certificate must bear; several: any of them
+    /// A name, common or alternative, that their certificate must bear; of several, with commas between
+    /// them, any
     #[arg(
         help_heading = "Clients",
         long,
