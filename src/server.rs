@@ -44,7 +44,7 @@ pub struct Limits {
     pub max_in_flight: usize,
     /// The largest body, in bytes.
     pub max_body: usize,
-    /// What all large bodies together may take, in bytes.
+    /// What all large bodies and long answers together may take, in bytes.
     pub body_memory: usize,
     /// The longest a review may take, if its caller names no shorter time.
     pub request_timeout: Duration,

@@ -11,6 +11,9 @@ use crate::text::visible;
 /// The most of a line that is kept to be shown, in bytes.
 const MAX_SHOWN: usize = 400;
 
+/// Columns are counted up to here: a line of megabytes may have thousands of findings.
+const MAX_COLUMN: usize = 10_000;
+
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -152,7 +155,7 @@ impl Place {
     /// `range` are bytes of `text`; what lies beyond the part worth showing is cut off.
     pub(super) fn new(line: usize, text: &str, range: Range<usize>, label: &str) -> Self {
         let before = text.get(..range.start).unwrap_or(text);
-        let column = before.chars().count() + 1;
+        let column = before.chars().take(MAX_COLUMN).count() + 1;
         let text = match text.char_indices().find(|(at, _)| *at >= MAX_SHOWN) {
             Some((end, _)) => text.get(..end).unwrap_or_default(),
             None => text,

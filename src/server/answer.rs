@@ -1,5 +1,6 @@
-//! An answer too long to be written at once: handed out in pieces, it holds its share of the budget until
-//! the last. Whoever asks for much and reads nothing takes no more memory than there is for all.
+//! A review's answer too long to be written at once: handed out in pieces, it holds its share of the budget
+//! as long as any of them is there. Whoever asks for much and reads nothing takes no more memory than there
+//! is for all.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use hyper::body::{Body as _, Frame, SizeHint};
 use super::body::{SMALL, Share};
 use super::connections::Activity;
 
-/// A piece, in bytes. hyper and TLS hold a few of them.
+/// A piece, in bytes.
 const PIECE: usize = 16 << 10;
 
 /// How long an answer is, in bytes, if it is long enough to matter.
@@ -26,18 +27,18 @@ pub(super) fn long(answer: &Response) -> Option<usize> {
 
 /// Has a long answer written piece by piece.
 pub(super) async fn in_pieces(answer: Response, activity: &Arc<Activity>) -> Response {
-    if long(&answer).is_none() {
-        return answer;
-    }
     let (mut head, body) = answer.into_parts();
     let share = head.extensions.remove::<Share>();
     match to_bytes(body, usize::MAX).await {
         Ok(left) => {
             activity.set_whole_answer(false);
+            // hyper keeps pieces that it could not write, and each keeps all bytes.
             let pieces = Pieces {
-                left,
+                left: Bytes::from_owner(Held {
+                    bytes: left,
+                    _share: share,
+                }),
                 activity: activity.clone(),
-                _share: share,
             };
             Response::from_parts(head, Body::new(pieces))
         }
@@ -46,10 +47,21 @@ pub(super) async fn in_pieces(answer: Response, activity: &Arc<Activity>) -> Res
     }
 }
 
+/// The bytes of an answer and their share of the budget.
+struct Held {
+    bytes: Bytes,
+    _share: Option<Share>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 struct Pieces {
     left: Bytes,
     activity: Arc<Activity>,
-    _share: Option<Share>,
 }
 
 impl hyper::body::Body for Pieces {

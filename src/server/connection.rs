@@ -149,7 +149,10 @@ async fn reply<S: Answers>(
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);
     }
-    let response = answer::in_pieces(response, &activity).await;
+    if answer::long(&response).is_some() {
+        // In a box, for there is seldom need of it.
+        response = Box::pin(answer::in_pieces(response, &activity)).await;
+    }
     activity.enter(State::Writing);
     Ok(response)
 }
