@@ -124,12 +124,16 @@ async fn account(
     Ok(response)
 }
 
-/// Of those that are decided aside as many at once as there are cores: while it is decided, a review takes
-/// many times its size in memory.
 async fn answer(webhook: Arc<Webhook>, aside: Arc<Semaphore>, read: Read) -> Response {
     if read.body.len() <= QUICK {
         return decide(&webhook, &read.body);
     }
+    // In a box: this future is moved through each layer, for every review.
+    Box::pin(decide_aside(webhook, aside, read)).await
+}
+
+/// As many at once as there are cores: while it is decided, a review takes many times its size in memory.
+async fn decide_aside(webhook: Arc<Webhook>, aside: Arc<Semaphore>, read: Read) -> Response {
     // It is never closed.
     let turn = aside.acquire_owned().await;
     let decided = tokio::task::spawn_blocking(move || {
