@@ -58,6 +58,8 @@ pub struct Found<'a> {
 pub struct Rewritten {
     /// The whole text.
     pub text: String,
+    /// Whether it is JSON, and not YAML.
+    pub is_json: bool,
     /// How many images were swapped. An image that several objects share by an alias counts once.
     pub swapped: usize,
     /// How many objects hold pods, those that were left alone included.
@@ -146,6 +148,7 @@ pub fn rewrite(
     Ok(Rewritten {
         ambiguous,
         text: editor.apply(&edits)?,
+        is_json: format == Format::Json,
         swapped,
         objects: survey.objects,
     })

@@ -5,13 +5,13 @@
 //! `docs/architecture.md` has the reasons.
 
 mod accept;
-mod answer;
 mod body;
 pub mod clients;
 mod connection;
 mod connections;
 mod keep_alive;
 pub mod lifecycle;
+mod long_answer;
 mod overload;
 mod refusal;
 pub mod routes;

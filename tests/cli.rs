@@ -43,6 +43,22 @@ fn imageswap_with(env: &[(&str, &str)], args: &[&str], stdin: &[u8]) -> Output {
     output
 }
 
+/// As [`imageswap`], with nobody to read what it prints.
+fn unread(args: &[&str], stdin: &[u8]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_imageswap"))
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let mut input = child.stdin.take().unwrap();
+    let _ = input.write_all(stdin);
+    drop(input);
+    child.wait_with_output().unwrap()
+}
+
 fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
@@ -412,19 +428,10 @@ fn help_names_every_default_and_variable() {
 
 #[test]
 fn a_reader_that_has_enough_is_no_error() {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_imageswap"))
-        .args(["explain", "-o", "json", "--mode", "legacy", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    drop(child.stdout.take());
-    let mut stdin = child.stdin.take().unwrap();
     // It ends before it has read all of this.
-    let _ = stdin.write_all("nginx\n".repeat(100_000).as_bytes());
-    drop(stdin);
-    let output = child.wait_with_output().unwrap();
+    let images = "nginx\n".repeat(100_000);
+    let args = ["explain", "-o", "json", "--mode", "legacy", "-"];
+    let output = unread(&args, images.as_bytes());
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert_eq!(stderr(&output), "");
 }
@@ -435,14 +442,7 @@ fn check_fails_though_its_reader_has_enough() {
     let dir = tempfile::tempdir().unwrap();
     let maps = file(dir.path(), "maps", &"a::b::c\n".repeat(2_000));
     for form in ["text", "json"] {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_imageswap"))
-            .args(["check", "-o", form, &maps])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        drop(child.stdout.take());
-        let output = child.wait_with_output().unwrap();
+        let output = unread(&["check", "-o", form, &maps], b"");
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         assert_eq!(stderr(&output), "");
     }

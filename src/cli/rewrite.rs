@@ -146,7 +146,7 @@ fn read(path: &Path) -> anyhow::Result<String> {
 /// As they are, with what separates two documents where one file would run into the next.
 fn print_manifests(done: &[Done]) -> anyhow::Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
-    let mut before = "";
+    let (mut before, mut was_json) = ("", false);
     for Done { after, .. } in done {
         let text = after.text.as_str();
         if !before.is_empty() && !before.ends_with('\n') {
@@ -157,20 +157,15 @@ fn print_manifests(done: &[Done]) -> anyhow::Result<()> {
             // Directives need the end of the document before them.
             _ if text.starts_with('%') => "...\n",
             // What reads values of JSON one after the other may not know the separator.
-            _ if is_json(before) && is_json(text) => "",
+            _ if was_json && after.is_json => "",
             _ => "---\n",
         };
         out.write_all(separator.as_bytes())?;
         out.write_all(text.as_bytes())?;
-        before = text;
+        (before, was_json) = (text, after.is_json);
     }
     out.flush()?;
     Ok(())
-}
-
-fn is_json(text: &str) -> bool {
-    let mut values = serde_json::Deserializer::from_str(text).into_iter::<serde::de::IgnoredAny>();
-    text.trim_start().starts_with(['{', '[']) && values.all(|value| value.is_ok())
 }
 
 fn print_diffs(done: &[Done]) -> anyhow::Result<()> {

@@ -63,8 +63,8 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// The longest pause after one.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
-/// So many writes follow each other without a look that finds nothing to do, at most. Whoever takes back
-/// what is written, at once, must not be raced against.
+/// Behind so many writes that follow each other, without a look that finds nothing to do, the next ones wait.
+/// Whoever takes back what is written, at once, must not be raced against.
 const IN_A_ROW: u32 = 4;
 
 /// A look without a reason comes this often.

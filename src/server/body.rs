@@ -259,24 +259,16 @@ impl BodyReader {
         bytes: usize,
         body: Option<Share>,
     ) -> Result<Share, Refusal> {
-        let (part, mut held) = match body.and_then(|share| Arc::into_inner(share.0)) {
-            Some((part, permit)) => (part, Some(permit)),
-            None => (self.part(bytes).clone(), None),
+        let Some((part, mut permit)) = body.and_then(|share| Arc::into_inner(share.0)) else {
+            let part = self.part(bytes);
+            return Ok(Share::of(part, part.take(part.units_of(bytes))?));
         };
-        let units = part.units_of(bytes);
-        let has = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let has = u32::try_from(has).unwrap_or(u32::MAX);
-        if let Some(permit) = held.as_mut().filter(|_| has >= units) {
-            // The rest of it is given back.
-            let kept = permit.split(units as usize).ok_or(Refusal::NoMemory)?;
-            return Ok(Share::of(&part, kept));
+        let (has, wants) = (permit.num_permits(), part.units_of(bytes));
+        match has.checked_sub(wants as usize) {
+            Some(rest) => drop(permit.split(rest)),
+            None => permit.merge(part.take(wants - u32::try_from(has).unwrap_or(wants))?),
         }
-        let more = part.left.clone().try_acquire_many_owned(units - has);
-        let mut share = more.map_err(|_| Refusal::NoMemory)?;
-        if let Some(permit) = held {
-            share.merge(permit);
-        }
-        Ok(Share::of(&part, share))
+        Ok(Share::of(&part, permit))
     }
 }
 
@@ -285,6 +277,12 @@ impl Part {
     fn units_of(&self, bytes: usize) -> u32 {
         let units = bytes.div_ceil(UNIT).min(self.units);
         u32::try_from(units).unwrap_or(u32::MAX)
+    }
+
+    /// So much of it, if it is there now.
+    fn take(&self, units: u32) -> Result<OwnedSemaphorePermit, Refusal> {
+        let taken = self.left.clone().try_acquire_many_owned(units);
+        taken.map_err(|_| Refusal::NoMemory)
     }
 }
 

@@ -23,10 +23,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 use tower::ServiceExt;
 
-use super::answer;
 use super::connections::{Activity, Connections, State};
 use super::keep_alive::KeepAlive;
 use super::lifecycle::{Lifecycle, Phase};
+use super::long_answer;
 use super::{Answers, Patience};
 
 /// How often a connection looks whether its peer is late.
@@ -66,7 +66,7 @@ where
     activity.enter(State::Fresh);
     let terms = Arc::new(terms);
     let (answering, agreed) = (activity.clone(), terms.clone());
-    let service = service_fn(move |request| reply(request, answering.clone(), agreed.clone()));
+    let service = service_fn(move |request| answer(request, answering.clone(), agreed.clone()));
     let connections = terms.connections.clone();
     let mut requests = KeepAlive::new(stream, activity.clone(), connections, service);
     let stopping = terms.lifecycle.reached(Phase::Stopping);
@@ -123,7 +123,7 @@ where
 }
 
 /// Answers a request and, if the connection has had its time, closes it with the answer.
-async fn reply<S: Answers>(
+async fn answer<S: Answers>(
     request: http::Request<Incoming>,
     activity: Arc<Activity>,
     terms: Arc<Terms<S>>,
@@ -149,9 +149,9 @@ async fn reply<S: Answers>(
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);
     }
-    if answer::long(&response).is_some() {
+    if long_answer::length(&response).is_some() {
         // In a box, for there is seldom need of it.
-        response = Box::pin(answer::in_pieces(response, &activity)).await;
+        response = Box::pin(long_answer::in_pieces(response, &activity)).await;
     }
     activity.enter(State::Writing);
     Ok(response)
@@ -253,6 +253,7 @@ mod tests {
         peer: DuplexStream,
         asked: Arc<Mutex<Vec<String>>>,
         served: JoinHandle<&'static str>,
+        activity: Arc<Activity>,
         _others: Vec<Place>,
     }
 
@@ -289,7 +290,10 @@ mod tests {
                         }
                         _ => drop(request.into_body().collect().await.unwrap()),
                     }
-                    Ok(Response::new(Body::from(format!("{path} is answered\n"))))
+                    let long = "x".repeat(if path == "/long" { 50_000 } else { 0 });
+                    Ok(Response::new(Body::from(format!(
+                        "{long}{path} is answered\n"
+                    ))))
                 }
             });
             let forever = Duration::from_secs(600);
@@ -308,6 +312,7 @@ mod tests {
             let (peer, theirs) = tokio::io::duplex(1 << 10);
             let stream = stream(theirs);
             let place = connections.enter().await;
+            let activity = place.activity.clone();
             let served = tokio::spawn(async move {
                 let activity = place.activity.clone();
                 serve(stream, activity, terms).await
@@ -316,6 +321,7 @@ mod tests {
                 peer,
                 asked,
                 served,
+                activity,
                 _others: places,
             }
         }
@@ -389,6 +395,25 @@ mod tests {
             assert_eq!(talk.served.await.unwrap(), "done");
         }
     }
+
+    /// In pieces, between which all of what has come so far goes out.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_goes_on_after_a_long_answer_and_rests_no_sooner() {
+        for others in [0, MANY] {
+            let mut talk = Talk::among(others).await;
+            for _ in 0..2 {
+                talk.send(b"GET /long HTTP/1.1\r\n\r\n", 1_000).await;
+                let head = talk.read_to("\r\n\r\n").await;
+                assert!(head.contains("content-length: 50018\r\n"), "{head}");
+                talk.read_to(&"x".repeat(40_000)).await;
+                assert_eq!(talk.activity.state(), State::Writing);
+                talk.read_to("/long is answered\n").await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                assert_eq!(talk.activity.state(), State::Idle);
+            }
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn nothing_is_answered_after_a_close_that_takes_long() {
         for others in [0, MANY] {

@@ -25,8 +25,8 @@ use tower::load_shed::LoadShedLayer;
 use tower::load_shed::error::Overloaded;
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
-use super::answer;
 use super::body::{BodyReader, WholeBody};
+use super::long_answer;
 use super::refusal::Refusal;
 use super::{Answers, Limits};
 use crate::telemetry::metrics::Metrics;
@@ -66,7 +66,7 @@ where
         request_timeout: limits.request_timeout,
         bounded,
     });
-    service_fn(move |request| reply(stack.clone(), request))
+    service_fn(move |request| answer(stack.clone(), request))
 }
 
 /// `bounded` is what stands behind the body.
@@ -78,7 +78,7 @@ struct Stack<S> {
 }
 
 /// Whatever goes wrong has an answer, too.
-async fn reply<S>(stack: Arc<Stack<S>>, request: Request<Body>) -> Result<Response, Infallible>
+async fn answer<S>(stack: Arc<Stack<S>>, request: Request<Body>) -> Result<Response, Infallible>
 where
     S: Service<Read, Response = Response, Error = BoxError> + Clone,
 {
@@ -105,7 +105,7 @@ where
         let share = body.share();
         let read = Read { body, deadline };
         let mut answer = self.bounded.clone().oneshot(read).await?;
-        if let Some(length) = answer::long(&answer) {
+        if let Some(length) = long_answer::length(&answer) {
             let share = self.reader.share_of_answer(length, share)?;
             answer.extensions_mut().insert(share);
         }

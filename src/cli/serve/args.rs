@@ -189,7 +189,7 @@ pub(in crate::cli) struct Args {
     #[arg(help_heading = "Limits", long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=1024), default_value = "16", env = "IMAGESWAP_MAX_BODY_MIB")]
     pub(super) max_body_mib: u32,
 
-    /// What all large reviews together may take, in MiB, a quarter of it those up to 64 KiB, a quarter those up
+    /// What all large reviews and long answers together may take, in MiB, a quarter of it those up to 64 KiB, a quarter those up
     /// to 1 MiB, the rest larger ones; more wait
     #[arg(help_heading = "Limits", long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=65_536), default_value = "24", env = "IMAGESWAP_BODY_MEMORY_MIB")]
     pub(super) body_memory_mib: u32,

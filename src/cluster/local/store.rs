@@ -82,15 +82,15 @@ impl LocalStore {
         work: impl FnOnce(&StateDir) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
         let dir = self.dir.clone();
-        let gone = |error: &dyn std::error::Error| Failure::Failed(error.to_string());
-        let turn = Arc::clone(&self.turn).acquire_owned().await;
-        let turn = turn.map_err(|error| gone(&error))?;
+        // It is never closed.
+        let turn = self.turn.clone().acquire_owned().await;
         let done = tokio::task::spawn_blocking(move || {
             // Also when nobody awaits it any more.
             let _turn = turn;
             work(&dir)
         });
-        done.await.map_err(|error| gone(&error))?
+        let done = done.await;
+        done.map_err(|error| Failure::Failed(error.to_string()))?
     }
 }
 

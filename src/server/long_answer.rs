@@ -18,7 +18,7 @@ use super::connections::Activity;
 const PIECE: usize = 16 << 10;
 
 /// How long an answer is, in bytes, if it is long enough to matter.
-pub(super) fn long(answer: &Response) -> Option<usize> {
+pub(super) fn length(answer: &Response) -> Option<usize> {
     let length = answer.body().size_hint().exact()?;
     usize::try_from(length)
         .ok()
