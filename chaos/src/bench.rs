@@ -3,7 +3,8 @@
 //! The floor is the null webhook, `examples/null_webhook.rs`: ImageSwap's own accept loop, TLS and
 //! hyper, and a constant answer. Both are built with release flags and run on one core; the client has
 //! another. They take turns in short rounds, because a machine's clock drifts: a ratio is of the two
-//! runs of one round, and what is told is the median over all rounds.
+//! runs of one round, and what is told is the median over all rounds. Of the closed loops, which tell
+//! requests and CPU, a round has 16 such turns, and the median is that over all of them.
 //!
 //! - Connections are TLS 1.3 and HTTP/1.1 with keep-alive, as kube-apiserver's are. ImageSwap closes
 //!   one only when it is older than `--max-connection-age`, 10 minutes; no run lasts that long.

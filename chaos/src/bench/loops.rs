@@ -33,6 +33,13 @@ impl Load {
         Self { time, latencies }
     }
 
+    /// And what came of another, on the same connections.
+    pub(super) fn and(&mut self, other: Self) {
+        self.time += other.time;
+        self.latencies.extend(other.latencies);
+        self.latencies.sort_unstable();
+    }
+
     /// Requests a second.
     pub(super) fn rate(&self) -> f64 {
         self.latencies.len() as f64 / self.time.as_secs_f64()

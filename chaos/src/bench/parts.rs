@@ -18,6 +18,10 @@ use crate::progress::Step;
 /// Starts of each kind in a round: a start is soon over.
 const STARTS: u32 = 4;
 
+/// A round of the closed loops is cut into so many, in which the servers take turns: what else a machine does
+/// comes and goes within seconds, and made CPU per request of one server differ by a half from round to round.
+const SLICES: u32 = 16;
+
 /// New connections a second that must not hold up the others.
 const STORM: f64 = 200.0;
 
@@ -121,25 +125,40 @@ impl Bench<'_> {
         let peers = self.meet(running, body)?;
         let mut step = Step::begin(format!("throughput, {name} body"));
         for round in 1..=self.options.rounds {
+            let mut open = Vec::new();
             for (side, server, peer) in &peers {
-                let taken = self.closed(server, peer, self.options.connections.into(), time)?;
-                let (load, requests) = (&taken.load, taken.load.latencies.len() as f64);
-                let rate = load.rate();
-                let busy = |cpu: Duration| cpu.as_secs_f64() / load.time.as_secs_f64() * 100.0;
-                let cpu = taken.server.as_secs_f64() * 1e6 / requests;
-                let mut add = |what: &str, unit, value| {
-                    self.sheet
-                        .add(*side, &format!("{what}, {name}"), unit, value);
-                };
-                add("requests", "1/s", rate);
-                add("CPU per request", "µs", cpu);
-                add("closed loop p50", "ms", milliseconds(load.within(500)));
-                add("closed loop p99", "ms", milliseconds(load.within(990)));
-                add("closed loop p99.9", "ms", milliseconds(load.within(999)));
-                add("server's core busy", "%", busy(taken.server));
+                let connections = self.warm(peer, self.options.connections.into(), time)?;
+                open.push((*side, *server, connections, Load::default()));
+            }
+            for _ in 0..SLICES {
+                for (side, server, connections, all) in &mut open {
+                    let taken = self.more(server, connections, time / SLICES)?;
+                    let requests = taken.load.latencies.len() as f64;
+                    let busy = taken.server.as_secs_f64() / taken.load.time.as_secs_f64();
+                    let cpu = taken.server.as_secs_f64() * 1e6 / requests;
+                    for (what, unit, value) in [
+                        ("requests", "1/s", taken.load.rate()),
+                        ("CPU per request", "µs", cpu),
+                        ("server's core busy", "%", busy * 100.0),
+                    ] {
+                        let what = format!("{what}, {name}");
+                        self.sheet.add(*side, &what, unit, value);
+                    }
+                    all.and(taken.load);
+                }
+                // Who comes first in one is last in the next.
+                open.reverse();
+            }
+            for (side, _, _, all) in open {
+                for (which, thousandths) in [("p50", 500), ("p99", 990), ("p99.9", 999)] {
+                    let what = format!("closed loop {which}, {name}");
+                    let value = milliseconds(all.within(thousandths));
+                    self.sheet.add(side, &what, "ms", value);
+                }
+                let rate = all.rate();
                 step.update(format_args!(
-                    "round {round}, {}: {rate:.0}/s, {cpu:.1} µs",
-                    self.called(*side)
+                    "round {round}, {}: {rate:.0}/s",
+                    self.called(side)
                 ));
             }
         }
@@ -150,6 +169,29 @@ impl Bench<'_> {
         Ok(())
     }
 
+    /// Connections that have had their warm-up.
+    fn warm(&self, peer: &Peer, number: usize, time: Duration) -> anyhow::Result<Connections> {
+        self.runtime.block_on(async {
+            let mut connections = Connections::open(peer, number).await?;
+            connections.closed(time / 8).await?;
+            Ok(connections)
+        })
+    }
+
+    fn more(
+        &self,
+        server: &Server,
+        connections: &mut Connections,
+        time: Duration,
+    ) -> anyhow::Result<Taken> {
+        let before = server.cpu_time()?;
+        let load = self.runtime.block_on(connections.closed(time))?;
+        Ok(Taken {
+            load,
+            server: server.cpu_time()? - before,
+        })
+    }
+
     /// Connections of its own: a warm-up, then the run that counts.
     pub(super) fn closed(
         &self,
@@ -158,16 +200,8 @@ impl Bench<'_> {
         connections: usize,
         time: Duration,
     ) -> anyhow::Result<Taken> {
-        self.runtime.block_on(async {
-            let mut connections = Connections::open(peer, connections).await?;
-            connections.closed(time / 8).await?;
-            let before = server.cpu_time()?;
-            let load = connections.closed(time).await?;
-            Ok(Taken {
-                load,
-                server: server.cpu_time()? - before,
-            })
-        })
+        let mut connections = self.warm(peer, connections, time)?;
+        self.more(server, &mut connections, time)
     }
 
     fn capacity(&self, body: Body) -> anyhow::Result<f64> {

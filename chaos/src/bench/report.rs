@@ -21,8 +21,9 @@ pub(super) struct Report<'r> {
 }
 
 /// What the columns mean.
-const LEGEND: &str = "Each value is the median over the rounds; the ratio is the median of the ratios \
-     within each round. Latencies count from when a request was due.";
+const LEGEND: &str = "Each value is the median over the rounds, and the ratio that of the ratios within each \
+     round; requests and CPU of the closed loops are over the 16 turns of each round. Latencies count from when a \
+     request was due.";
 
 impl Report<'_> {
     /// Writes `bench.json`, `bench.md` and `bench.svg`.
