@@ -232,6 +232,18 @@ impl<'a> Registry<'a> {
     }
 }
 
+/// Whether a text, a slash and a path with tag and digest, each as in a reference, make a reference, unless
+/// that is too long. A registry, and a registry with a path, is such a prefix.
+pub fn is_prefix(text: &str) -> bool {
+    match cut(text, b'/') {
+        Some((first, path)) if names_registry(first) => {
+            Registry::parse(first).is_ok() && is_path(path)
+        }
+        None if names_registry(text) => Registry::parse(text).is_ok(),
+        _ => is_path(text),
+    }
+}
+
 /// `docker.io` for its old name, any other host as it is.
 pub fn canonical_host(host: &str) -> &str {
     if host == DOCKER_HUB_INDEX {
@@ -415,6 +427,52 @@ mod tests {
                 "{image}"
             );
         }
+    }
+
+    #[test]
+    fn a_prefix_is_what_makes_a_reference_of_any_path() {
+        let firsts = [
+            "",
+            "a",
+            "A",
+            "a.b",
+            "-a.b",
+            "a:1",
+            "a:",
+            "localhost",
+            "[::1]",
+            "[::1]:5",
+            "[x]",
+            "a_b",
+            "a@b",
+        ];
+        let rests = [
+            "",
+            "/",
+            "/b",
+            "/b/c_d",
+            "/B",
+            "/b:1",
+            "/b@sha256",
+            "//b",
+            "/b/",
+            "-",
+            ":80",
+        ];
+        let hex = "0123456789abcdef".repeat(4);
+        let digest = format!("n@sha256:{hex}");
+        let tails = ["n", "m/n:v1", &digest, &hex];
+        let mut count = 0;
+        for first in firsts {
+            for rest in rests {
+                let text = format!("{first}{rest}");
+                let mut all = tails.map(|tail| Reference::parse(&format!("{text}/{tail}")).is_ok());
+                all.sort_unstable();
+                assert_eq!(all, [is_prefix(&text); 4], "{text:?}");
+                count += usize::from(is_prefix(&text));
+            }
+        }
+        assert!((20..100).contains(&count), "{count}");
     }
 
     #[test]

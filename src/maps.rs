@@ -360,7 +360,7 @@ impl Maps {
         if let Some(index) = self.replace.patterns.first_match(image)
             && let Some((id, _)) = self.replace.rules.get(index)
         {
-            return self.settle(*id, image, replaced(self.book.value(*id), reference.last()));
+            return self.settle_at(*id, image, replaced(self.book.value(*id), reference.last()));
         }
         tried(Tried::Replace(self.replace.patterns.len()));
         if let Some((id, tail)) = self.registry_rule(&reference, tried) {
@@ -417,16 +417,16 @@ impl Maps {
         if value.is_empty() {
             return Verdict::kept(Why::NoValue, Some(self.rule(id)));
         }
-        let result = if value.ends_with('-') {
-            [value, reference.host(), "/", tail].concat()
-        } else {
-            let target = self.book.target(id);
-            match reference.port() {
-                Some(port) if self.keeps_port(id) => [target, ":", port, "/", tail].concat(),
-                _ => [target, "/", tail].concat(),
-            }
+        if value.ends_with('-') {
+            let result = [value, reference.host(), "/", tail].concat();
+            return self.settle(id, reference.as_str(), result);
+        }
+        let target = self.book.target(id);
+        let result = match reference.port() {
+            Some(port) if self.keeps_port(id) => [target, ":", port, "/", tail].concat(),
+            _ => [target, "/", tail].concat(),
         };
-        self.settle(id, reference.as_str(), result)
+        self.settle_at(id, reference.as_str(), result)
     }
 
     /// Whether a port that an image names goes behind the rule's value: where that is a bare host
@@ -435,6 +435,15 @@ impl Maps {
         self.book.kind(id) == Some(Kind::Registry)
             && names_no_port(self.book.key(id))
             && is_bare_host(self.book.target(id))
+    }
+
+    /// As [`Maps::settle`], of the rule's target, perhaps a port, a slash, and what an image has behind one.
+    fn settle_at(&self, id: RuleId, image: &str, result: String) -> Verdict<'_> {
+        let is_reference = self.book.makes_references(id) && result.len() <= image::MAX_REFERENCE;
+        if is_reference && result != image {
+            return Verdict::swapped(result, Some(self.rule(id)));
+        }
+        self.settle(id, image, result)
     }
 
     fn settle(&self, id: RuleId, image: &str, result: String) -> Verdict<'_> {

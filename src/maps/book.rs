@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::diagnostic::Place;
 use super::index::RuleId;
+use crate::image::is_prefix;
 
 /// Which of the five forms a line has, or what decided in place of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -28,6 +29,8 @@ pub enum Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rule {
     pub(super) kind: Kind,
+    /// See [`Book::makes_references`].
+    makes_references: bool,
     line: u32,
     /// The line, without comment and trailing white space.
     text: Span,
@@ -84,12 +87,21 @@ impl Book {
             }
             None => Span::new(start + part.range.start..start + part.range.end),
         };
+        let (key, value) = (part(&draft.key), part(&draft.value));
+        // Many rules in a row have the same value.
+        let last = self.rules.last();
+        let makes_references = match last.filter(|last| self.slice(last.value) == self.slice(value))
+        {
+            Some(last) => last.makes_references,
+            None => is_prefix(without_slash(self.slice(value))),
+        };
         let rule = Rule {
             kind: draft.kind,
+            makes_references,
             line: narrow(draft.line),
             text: Span::new(start..start + draft.text.len()),
-            key: part(&draft.key),
-            value: part(&draft.value),
+            key,
+            value,
         };
         self.rules.push(rule);
         narrow(self.rules.len() - 1)
@@ -128,8 +140,14 @@ impl Book {
 
     /// The value without the one trailing slash that the language ignores.
     pub(super) fn target(&self, id: RuleId) -> &str {
-        let value = self.value(id);
-        value.strip_suffix('/').unwrap_or(value)
+        without_slash(self.value(id))
+    }
+
+    /// Whether the target, a slash, and what any image has behind one make a reference, unless that is too
+    /// long. So the result need not be parsed.
+    pub(super) fn makes_references(&self, id: RuleId) -> bool {
+        let rule = self.rules.get(id as usize);
+        rule.is_some_and(|rule| rule.makes_references)
     }
 
     /// The line as written, without comment and surrounding white space.
@@ -191,6 +209,10 @@ impl Book {
         let range = span.start as usize..span.end as usize;
         self.arena.get(range).unwrap_or_default()
     }
+}
+
+fn without_slash(value: &str) -> &str {
+    value.strip_suffix('/').unwrap_or(value)
 }
 
 impl Span {
