@@ -38,7 +38,7 @@ const MARGIN: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) struct Read {
     pub(super) body: WholeBody,
-    deadline: Instant,
+    pub(super) deadline: Instant,
 }
 
 /// The stack around a handler. Panics, errors and the body are seen to in one future and not in layers,

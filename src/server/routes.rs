@@ -243,3 +243,48 @@ async fn wrong_method(request: Request) -> Response {
     let text = "this path takes another method; the Allow header names it\n";
     (StatusCode::METHOD_NOT_ALLOWED, text).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+
+    use axum::body::Body;
+
+    use super::super::body::BodyReader;
+    use super::*;
+
+    /// To nothing that is a review.
+    fn answer_to(size: usize, aside: &Arc<Semaphore>) -> impl Future<Output = Response> + use<> {
+        let webhook = Arc::new(Webhook {
+            rules: Arc::new(ArcSwap::from_pointee(Rules::Maps(Box::default()))),
+            disable_label: Arc::from("label"),
+            pod_name: None,
+            metrics: Metrics::new().unwrap(),
+        });
+        let aside = aside.clone();
+        async move {
+            let deadline = Instant::now() + Duration::from_secs(60);
+            let request = Request::new(Body::from(vec![b'x'; size]));
+            let reader = BodyReader::new(1 << 20, 8 << 20);
+            let body = reader.read(request, Instant::now(), deadline, deadline);
+            let body = body.await.unwrap();
+            answer(webhook, aside, Read { body, deadline }).await
+        }
+    }
+
+    #[tokio::test]
+    async fn large_reviews_wait_for_their_turn_and_others_do_not() {
+        let aside = Arc::new(Semaphore::new(1));
+        let turn = aside.clone().acquire_owned().await.unwrap();
+        let mut large = pin!(answer_to(QUICK + 1, &aside));
+        let soon = Duration::from_millis(100);
+        assert!(tokio::time::timeout(soon, large.as_mut()).await.is_err());
+        let small = answer_to(QUICK, &aside).await;
+        assert_eq!(small.status(), StatusCode::BAD_REQUEST);
+        drop(turn);
+        assert_eq!(large.await.status(), StatusCode::BAD_REQUEST);
+        // The turn is given back.
+        let _turn = aside.acquire().await.unwrap();
+    }
+}
