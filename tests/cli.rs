@@ -589,12 +589,14 @@ fn rewrite_separates_what_would_run_into_each_other() {
     let flow = "{apiVersion: v1, kind: Pod, metadata: {name: f}}";
     let yaml = "apiVersion: v1\nkind: Pod\n";
     let directive = format!("%YAML 1.2\n---\n{yaml}");
-    let files = [json, flow, yaml, &directive].map(|text| format!("{text}\n"));
+    let behind = format!("# why\n\n  # and how\n{directive}");
+    let files = [json, flow, yaml, &directive, &behind].map(|text| format!("{text}\n"));
     let paths: Vec<_> = files
         .iter()
         .enumerate()
         .map(|(n, text)| file(dir.path(), &n.to_string(), text))
         .collect();
+    let empty = file(dir.path(), "empty", "");
     for (one, two, separator) in [
         (0, 0, ""),
         (0, 1, "---\n"),
@@ -604,8 +606,11 @@ fn rewrite_separates_what_would_run_into_each_other() {
         (2, 0, "---\n"),
         (2, 3, "...\n"),
         (3, 2, "---\n"),
+        (2, 4, "...\n"),
+        (4, 4, "...\n"),
     ] {
-        let args = ["rewrite", "--maps", &maps, &paths[one], &paths[two]];
+        // One with nothing in it changes nothing.
+        let args = ["rewrite", "--maps", &maps, &paths[one], &empty, &paths[two]];
         let text = stdout(&imageswap(&args, b""));
         assert_eq!(text, format!("{}{separator}{}", files[one], files[two]));
         let again = imageswap(&["rewrite", "--maps", &maps], text.as_bytes());

@@ -149,13 +149,16 @@ fn print_manifests(done: &[Done]) -> anyhow::Result<()> {
     let (mut before, mut was_json) = ("", false);
     for Done { after, .. } in done {
         let text = after.text.as_str();
+        if text.is_empty() {
+            continue;
+        }
         if !before.is_empty() && !before.ends_with('\n') {
             out.write_all(b"\n")?;
         }
         let separator = match text {
             _ if before.is_empty() || text.starts_with("---") => "",
             // Directives need the end of the document before them.
-            _ if text.starts_with('%') => "...\n",
+            _ if begins_with_directive(text) => "...\n",
             // What reads values of JSON one after the other may not know the separator.
             _ if was_json && after.is_json => "",
             _ => "---\n",
@@ -166,6 +169,13 @@ fn print_manifests(done: &[Done]) -> anyhow::Result<()> {
     }
     out.flush()?;
     Ok(())
+}
+
+/// Comments may stand before it.
+fn begins_with_directive(yaml: &str) -> bool {
+    let is_comment = |line: &&str| line.trim_start().starts_with('#') || line.trim().is_empty();
+    let first = yaml.lines().find(|line| !is_comment(line));
+    first.is_some_and(|line| line.starts_with('%'))
 }
 
 fn print_diffs(done: &[Done]) -> anyhow::Result<()> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio::sync::{Notify, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
 use super::belief::Belief;
@@ -63,9 +63,12 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// The longest pause after one.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
-/// Behind so many writes that follow each other, without a look that finds nothing to do, the next ones wait.
-/// Whoever takes back what is written, at once, must not be raced against.
-const IN_A_ROW: u32 = 4;
+/// So many writes may follow each other at once, as a rotation's do. Whoever takes back what is written must
+/// not be raced against.
+const AT_ONCE: u32 = 4;
+
+/// Beyond them there is one in this time.
+const BETWEEN_WRITES: Duration = Duration::from_secs(5);
 
 /// A look without a reason comes this often.
 const LOOK: Duration = Duration::from_secs(60);
@@ -107,22 +110,21 @@ impl<S: Store> Driver<S> {
     pub async fn run(&self, changed: &Notify) {
         let sparingly = Sparingly::new(SAY_AGAIN);
         let mut memory = self.memory();
-        let (mut pause, mut in_a_row) = (Duration::ZERO, 0);
+        let (mut pause, mut pace) = (Duration::ZERO, Pace::new(Instant::now()));
         loop {
             match self.step(&mut memory).await {
-                Ok(None) if in_a_row < IN_A_ROW => {
-                    in_a_row += 1;
-                    pause = Duration::ZERO;
-                }
                 Ok(None) => {
-                    if sparingly.may() {
-                        warn!("one write follows the other: is something taking them back?");
+                    pause = Duration::ZERO;
+                    let wait = pace.wrote(Instant::now());
+                    if !wait.is_zero() {
+                        if sparingly.may() {
+                            warn!("one write follows the other: is something taking them back?");
+                        }
+                        tokio::time::sleep(wait).await;
                     }
-                    pause = longer(pause, AFTER_FAILURE);
-                    tokio::time::sleep(pause).await;
                 }
                 Ok(Some(wait)) => {
-                    (pause, in_a_row) = (Duration::ZERO, 0);
+                    pause = Duration::ZERO;
                     // Never at once: a clock that jumps must not make this spin.
                     let wait = wait.clamp(AFTER_FAILURE, LOOK);
                     let _ = timeout(wait, changed.notified()).await;
@@ -404,6 +406,27 @@ impl Memory {
                 info!(step, reason, "rotation");
             }
         }
+    }
+}
+
+/// When the next write may be made, by those before: looks between them change nothing, since who takes a
+/// write back may do so a moment after it was seen.
+#[derive(Debug)]
+struct Pace {
+    /// When as many may follow each other again as ever may.
+    rested: Instant,
+}
+
+impl Pace {
+    fn new(now: Instant) -> Self {
+        Self { rested: now }
+    }
+
+    /// How long to wait after a write.
+    fn wrote(&mut self, now: Instant) -> Duration {
+        self.rested = self.rested.max(now) + BETWEEN_WRITES;
+        let most = BETWEEN_WRITES * (AT_ONCE - 1);
+        (self.rested - now).saturating_sub(most)
     }
 }
 

@@ -68,6 +68,8 @@ impl fmt::Debug for Election {
 struct Memory {
     /// Polls in a row that said we lead.
     streak: u32,
+    /// Whether the Lease named us when it was read last.
+    is_named: bool,
     /// Whether the Lease was seen to be one that the lock can read.
     is_whole: bool,
     /// What the Lease said, and since when it has said so.
@@ -169,9 +171,8 @@ impl Election {
         };
         let spec = lease.spec.as_ref();
         let holder = spec.and_then(|spec| spec.holder_identity.as_deref());
-        if matches!(result, LeaseLockResult::Acquired(_))
-            && holder == Some(self.cluster.identity.as_str())
-        {
+        memory.is_named = holder == Some(self.cluster.identity.as_str());
+        if matches!(result, LeaseLockResult::Acquired(_)) && memory.is_named {
             memory.streak = streak.saturating_add(1);
             if memory.streak < 2 {
                 return Ok(SOON);
@@ -261,10 +262,10 @@ impl Election {
         }
     }
 
-    /// Gives the lease up if it is ours, be it claimed already or not.
+    /// Gives the lease up if it is ours, be it claimed already, not yet, or no more since renewals failed.
     async fn release(&self, memory: &Memory, claim: &watch::Sender<Claim>) -> Stopped {
-        let held = claim.send_replace(Claim::default());
-        if held.is_held(Instant::now()) || memory.streak > 0 {
+        claim.send_replace(Claim::default());
+        if memory.is_named {
             match timeout(RELEASE, self.lock.step_down()).await {
                 Ok(Ok(())) => info!("gave the lease up"),
                 Ok(Err(error)) => warn!("can't give the lease up: {}", refused(&error).text),
