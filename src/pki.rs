@@ -60,7 +60,7 @@ pub struct Pair {
     pub not_before: OffsetDateTime,
     /// When the leaf ends.
     pub not_after: OffsetDateTime,
-    /// When the last CA in the trust bundle ends.
+    /// When the last CA in the trust bundle ends by which it is believed.
     pub ca_not_after: OffsetDateTime,
     /// Whether ImageSwap minted it, and nobody brought it.
     pub is_minted: bool,
@@ -137,6 +137,20 @@ mod tests {
         assert!(pair.is_minted);
         assert_eq!(pair.not_after, NOW + YEAR);
         assert_eq!(pair.not_after, pair.ca_not_after);
+    }
+
+    #[test]
+    fn the_ca_that_ends_is_the_one_that_signed() {
+        let (good, longer) = (minted(), mint(&names(), YEAR * 2, NOW).unwrap());
+        let both = Pem {
+            ca: format!("{}{}", longer.ca, good.ca),
+            ..good
+        };
+        let pair = judge(&both, &names(), NOW).unwrap();
+        assert_eq!(pair.ca_not_after, NOW + YEAR);
+        let bundle = Bundle::read(both.ca.as_bytes());
+        assert_eq!(bundle.last_end(), Some(NOW + YEAR * 2));
+        assert_eq!(pair.ca_end(&bundle, NOW + YEAR * 3), None);
     }
 
     #[test]

@@ -265,7 +265,7 @@ fn secret(facts: &Facts, findings: &mut Vec<Finding>) -> Option<Served> {
         }
         Ok(pair) => {
             let help = secret.source.help_if_it_ends();
-            ends_found(facts, pair.not_after, help, findings);
+            ends_found(facts, pair.not_after.min(pair.ca_not_after), help, findings);
             Served::read(pair.certified.cert.clone())
         }
     }

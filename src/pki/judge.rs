@@ -71,6 +71,11 @@ fn judge_anew(pem: &Pem, names: &[String], now: OffsetDateTime) -> Result<Pair, 
     }
     let begun = now.max(pair.not_before);
     pair.verify(&bundle, begun)?;
+    let ca_not_after = pair.ca_end(&bundle, begun).unwrap_or(pair.ca_not_after);
+    let pair = Pair {
+        ca_not_after,
+        ..pair
+    };
     pair.finish(names, now)
 }
 
@@ -123,6 +128,12 @@ impl Pair {
             .singles()
             .filter(|ca| self.is_trusted(ca, at))
             .fold(Bundle::default(), |all, one| all.and(&one))
+    }
+
+    /// When the last of these CAs ends by which this pair is believed now; others may be there for another.
+    pub fn ca_end(&self, bundle: &Bundle, now: OffsetDateTime) -> Option<OffsetDateTime> {
+        let believed = bundle.singles().filter(|ca| self.is_trusted(ca, now));
+        believed.filter_map(|ca| ca.last_end()).max()
     }
 
     /// Whether both have the same leaf.

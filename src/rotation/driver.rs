@@ -73,6 +73,9 @@ const BETWEEN_WRITES: Duration = Duration::from_secs(5);
 /// A look without a reason comes this often.
 const LOOK: Duration = Duration::from_secs(60);
 
+/// What is shown as the step while the state can't be read, so that nobody knows which is next.
+const LOOK_STEP: &str = "look";
+
 /// The same failure again is logged this often.
 const SAY_AGAIN: Duration = Duration::from_secs(30);
 
@@ -164,7 +167,8 @@ impl<S: Store> Driver<S> {
     /// The state can't be read or written, or was written by somebody else meanwhile.
     pub async fn step(&self, memory: &mut Memory) -> Result<Option<Duration>, Failure> {
         let (observed, read) = self.clock.spanned(self.store.observe()).await;
-        let (observed, now) = (observed?, self.clock.now());
+        let observed = observed.inspect_err(|_| self.show_name(LOOK_STEP))?;
+        let now = self.clock.now();
         memory.belief.look(&observed, read);
         let belief = &mut memory.belief;
         let Plan { step, reason } = self.plan(&observed, belief, now).await?;
@@ -381,7 +385,11 @@ impl<S: Store> Driver<S> {
             } => "prune",
             step => step.name(),
         };
-        for name in Step::NAMES {
+        self.show_name(shown);
+    }
+
+    fn show_name(&self, shown: &str) {
+        for name in Step::NAMES.into_iter().chain([LOOK_STEP]) {
             let is_now = i64::from(name == shown);
             let gauge = self.metrics.rotation_step.with_label_values(&[name]);
             gauge.set(is_now);

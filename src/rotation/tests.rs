@@ -171,20 +171,25 @@ enum Fate {
     Overtaken(usize),
     /// It is done, and undone by somebody at once.
     TakenBack,
+    /// What there is can't even be read.
+    Blind,
 }
 
 struct Fated<'m>(&'m Memory, Fate);
 
 impl Store for Fated<'_> {
     async fn observe(&self) -> Result<Observed, Failure> {
-        Ok(self.0.now())
+        match self.1 {
+            Fate::Blind => Err(Failure::Failed("forbidden".to_owned())),
+            _ => Ok(self.0.now()),
+        }
     }
 
     async fn apply(&self, write: &Write) -> Result<(), Failure> {
         let gone = || Err(Failure::Failed("gone".to_owned()));
         match self.1 {
             Fate::Done => self.0.write(write),
-            Fate::CrashBefore => gone(),
+            Fate::CrashBefore | Fate::Blind => gone(),
             Fate::CrashAfter => self.0.write(write).and(gone()),
             Fate::Overtaken(steps) => {
                 for _ in 0..steps {
@@ -845,6 +850,20 @@ fn what_waits_to_be_pruned_is_shown_as_such() {
     for (step, is_now) in [("prune", 1), ("wait", 0)] {
         let gauge = metrics.rotation_step.with_label_values(&[step]);
         assert_eq!(gauge.get(), is_now, "{step}");
+    }
+}
+
+/// A leader that lost the right to read repairs nothing, and must not look as if all were well.
+#[test]
+fn that_nothing_can_be_read_is_shown() {
+    let memory = Memory::new(observed(None, Some(&[vec![]])));
+    let metrics = Metrics::new().unwrap();
+    let shown = |step| metrics.rotation_step.with_label_values(&[step]).get();
+    for (fate, look, bootstrap) in [(Fate::Done, 0, 1), (Fate::Blind, 1, 0), (Fate::Done, 0, 0)] {
+        let driver = driver(&memory, fate, metrics.clone());
+        let done = driver.step(&mut Leader::default()).now_or_never().unwrap();
+        assert_eq!(done.is_err(), look == 1, "{done:?}");
+        assert_eq!((shown("look"), shown("bootstrap")), (look, bootstrap));
     }
 }
 

@@ -34,7 +34,10 @@ impl<S: Answers> Endpoint<S> {
                 biased;
                 () = &mut finishing => break,
                 accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => self.start(stream, self.connections.enter().await),
+                    Ok((stream, peer)) => {
+                        let place = self.connections.enter(peer.ip()).await;
+                        self.start(stream, place);
+                    }
                     Err(error) => self.back_off(&error, &sparingly).await,
                 }
             }
@@ -44,10 +47,10 @@ impl<S: Answers> Endpoint<S> {
 
     /// Connections the kernel has taken on would be reset with the socket.
     async fn serve_backlog(&self) {
-        while let Ok(Ok((stream, _))) =
+        while let Ok(Ok((stream, peer))) =
             tokio::time::timeout(Duration::from_millis(1), self.listener.accept()).await
         {
-            self.start(stream, self.connections.enter().await);
+            self.start(stream, self.connections.enter(peer.ip()).await);
         }
     }
 

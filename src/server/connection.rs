@@ -281,7 +281,11 @@ mod tests {
             let connections = Connections::new(1_000, Metrics::new().unwrap());
             let mut places = Vec::new();
             for _ in 0..others {
-                places.push(connections.enter().await);
+                places.push(
+                    connections
+                        .enter(std::net::Ipv4Addr::LOCALHOST.into())
+                        .await,
+                );
             }
             let asked = Arc::new(Mutex::new(Vec::new()));
             let notes = asked.clone();
@@ -323,7 +327,9 @@ mod tests {
             };
             let (peer, theirs) = tokio::io::duplex(room);
             let stream = stream(theirs);
-            let place = connections.enter().await;
+            let place = connections
+                .enter(std::net::Ipv4Addr::LOCALHOST.into())
+                .await;
             let activity = place.activity.clone();
             let served = tokio::spawn(async move {
                 let activity = place.activity.clone();

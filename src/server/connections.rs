@@ -3,10 +3,12 @@
 //! Those that were never answered anything may take half of the places: beyond that the oldest of
 //! them goes, those first that said nothing at all, but each has a moment to say something. Else one
 //! goes whose peer has kept us waiting in the middle of something, else the one that has been idle
-//! longest; one whose request is being answered never. So ten thousand silent peers displace each
-//! other, and neither kube-apiserver's connections nor a new one of its.
+//! longest, and it is one of the address that has the most; one whose request is being answered never. So ten
+//! thousand silent peers displace each other, and a stranger who asks as kube-apiserver does displaces himself,
+//! and neither kube-apiserver's connections nor a new one of its.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -74,6 +76,8 @@ struct Open {
 /// One connection, as its own task and the table see it.
 #[derive(Debug)]
 pub(super) struct Activity {
+    /// Where the peer is.
+    peer: IpAddr,
     born: Instant,
     state: AtomicU8,
     /// Milliseconds from birth to the last change of state.
@@ -110,10 +114,10 @@ impl Connections {
     }
 
     /// A place for a new connection, if need be that of another; waits while all are busy.
-    pub(super) async fn enter(&self) -> Place {
+    pub(super) async fn enter(&self, peer: IpAddr) -> Place {
         loop {
             let left = self.0.left.notified();
-            if let Some(place) = self.try_enter() {
+            if let Some(place) = self.try_enter(peer) {
                 return place;
             }
             // One that is answered makes room as well as one that leaves, and says nothing.
@@ -121,14 +125,14 @@ impl Connections {
         }
     }
 
-    fn try_enter(&self) -> Option<Place> {
+    fn try_enter(&self, peer: IpAddr) -> Option<Place> {
         let mut open = self.open();
         if open.by_number.len() >= self.0.max {
             open.evict(self.0.max)?;
         }
         let number = open.next;
         open.next += 1;
-        let activity = Arc::new(Activity::new());
+        let activity = Arc::new(Activity::new(peer.to_canonical()));
         open.by_number.insert(number, activity.clone());
         self.count(&open);
         Some(Place {
@@ -190,13 +194,32 @@ impl Open {
         let now = Instant::now();
         let newcomers = self.by_number.values().filter(|a| a.is_newcomer());
         let too_many = newcomers.count() * 2 >= max;
-        self.by_number
-            .iter()
-            .filter_map(|(number, activity)| {
-                Some((activity.dispensability(now, too_many)?, *number))
-            })
-            .min()
-            .map(|(_, number)| number)
+        let of = |crowd: Option<IpAddr>| {
+            let all = self.by_number.iter();
+            all.filter(|(_, activity)| crowd.is_none_or(|crowd| activity.peer == crowd))
+                .filter_map(|(number, activity)| {
+                    Some((activity.dispensability(now, too_many)?, *number))
+                })
+                .min()
+                .map(|(_, number)| number)
+        };
+        if too_many {
+            return of(None);
+        }
+        // It may have none that can go just now.
+        of(self.crowd()).or_else(|| of(None))
+    }
+
+    /// The address with the most connections.
+    fn crowd(&self) -> Option<IpAddr> {
+        let mut counts: HashMap<IpAddr, usize> = HashMap::new();
+        for activity in self.by_number.values() {
+            *counts.entry(activity.peer).or_default() += 1;
+        }
+        let most = counts
+            .into_iter()
+            .max_by_key(|(peer, count)| (*count, *peer));
+        most.map(|(peer, _)| peer)
     }
 }
 
@@ -213,8 +236,9 @@ impl Drop for Place {
 // === impl Activity ===
 
 impl Activity {
-    fn new() -> Self {
+    fn new(peer: IpAddr) -> Self {
         Self {
+            peer,
             born: Instant::now(),
             state: AtomicU8::new(State::Silent as u8),
             since: AtomicU64::new(0),
@@ -325,13 +349,14 @@ impl Activity {
     /// The least goes first; `None` for one that must not.
     fn dispensability(&self, now: Instant, too_many_newcomers: bool) -> Option<(u8, Instant)> {
         let (state, since) = (self.state(), self.since());
+        let is_silent = state == State::Silent;
+        let moment = if is_silent { MOMENT } else { LONGER_MOMENT };
+        let age = now.saturating_duration_since(self.born);
         let rank = match state {
             State::Answering => return None,
+            _ if self.is_newcomer() && age < moment => return None,
             _ if too_many_newcomers => {
-                let is_silent = state == State::Silent;
-                let moment = if is_silent { MOMENT } else { LONGER_MOMENT };
-                let age = now.saturating_duration_since(self.born);
-                if !self.is_newcomer() || age < moment {
+                if !self.is_newcomer() {
                     return None;
                 }
                 u8::from(!is_silent)
@@ -350,9 +375,20 @@ impl Activity {
 mod tests {
     use super::*;
 
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
     /// A connection in this state, a second younger than the one before.
     async fn enter(connections: &Connections, state: State, served: bool) -> Place {
-        let place = connections.enter().await;
+        enter_from(connections, HERE, state, served).await
+    }
+
+    async fn enter_from(
+        connections: &Connections,
+        peer: IpAddr,
+        state: State,
+        served: bool,
+    ) -> Place {
+        let place = connections.enter(peer).await;
         place.activity.enter(state);
         if served {
             place.activity.served();
@@ -392,6 +428,52 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn who_has_the_most_makes_room_and_a_newcomer_has_its_moment() {
+        let connections = Connections::new(7, Metrics::new().unwrap());
+        let there = "10.0.0.7".parse().unwrap();
+        let mut places = Vec::new();
+        // Idle for longest are the two of the few.
+        for (peer, state) in [
+            (HERE, State::Idle),
+            (HERE, State::Idle),
+            (there, State::Idle),
+            ("::ffff:10.0.0.7".parse().unwrap(), State::Answering),
+            (there, State::Head),
+            (there, State::Head),
+            (there, State::Head),
+        ] {
+            places.push(enter_from(&connections, peer, state, true).await);
+        }
+        for young in &places[5..] {
+            young.activity.enter(State::Head);
+        }
+        for expected in [vec![4], vec![2, 4]] {
+            places.push(connections.enter(HERE).await);
+            places.last().unwrap().activity.served();
+            assert_eq!(evicted(&connections, &places), expected);
+        }
+
+        let connections = Connections::new(3, Metrics::new().unwrap());
+        let mut places = Vec::new();
+        for served in [true, true, false] {
+            let place = connections.enter(HERE).await;
+            place.activity.enter(State::Head);
+            if served {
+                place.activity.served();
+            }
+            places.push(place);
+        }
+        // It would go first, if it had had its moment.
+        let newest = connections.enter(HERE).await;
+        assert_eq!(evicted(&connections, &places), [0]);
+        newest.activity.enter(State::Head);
+        newest.activity.served();
+        tokio::time::advance(LONGER_MOMENT).await;
+        drop(connections.enter(HERE).await);
+        assert_eq!(evicted(&connections, &places), [0, 2]);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn who_is_late_goes_before_who_is_idle_and_who_is_answered_stays() {
         let connections = Connections::new(4, Metrics::new().unwrap());
         let mut places = Vec::new();
@@ -403,11 +485,11 @@ mod tests {
             places.push(enter(&connections, State::Answering, true).await);
             assert_eq!(evicted(&connections, &places), expected);
         }
-        assert!(connections.try_enter().is_none());
+        assert!(connections.try_enter(HERE).is_none());
         // One that has been answered makes room without leaving.
         let waiting = tokio::spawn({
             let connections = connections.clone();
-            async move { drop(connections.enter().await) }
+            async move { drop(connections.enter(HERE).await) }
         });
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(!waiting.is_finished());
@@ -422,7 +504,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_under_way() {
         let connections = Connections::new(4, Metrics::new().unwrap());
-        let place = connections.enter().await;
+        let place = connections.enter(HERE).await;
         let mut busy = Vec::new();
         for state in [
             State::Fresh,
@@ -450,7 +532,7 @@ mod tests {
             idle: seconds(150),
             max_age: seconds(600),
         };
-        let activity = Activity::new();
+        let activity = Activity::new(HERE);
         let left = || activity.deadline(&patience).map(|at| at - Instant::now());
         assert_eq!(left(), Some(seconds(5)));
         tokio::time::advance(seconds(1)).await;

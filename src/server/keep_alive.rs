@@ -139,7 +139,11 @@ mod tests {
         let connections = Connections::new(1_000, Metrics::new().unwrap());
         let mut places = Vec::new();
         for _ in 0..=others {
-            places.push(connections.enter().await);
+            places.push(
+                connections
+                    .enter(std::net::Ipv4Addr::LOCALHOST.into())
+                    .await,
+            );
         }
         let activity = places[0].activity.clone();
         activity.enter(State::Fresh);

@@ -1,6 +1,6 @@
 //! An HTTP client over TLS that trusts one `ca.crt` and nothing else.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -53,14 +53,10 @@ pub async fn tls_as(
     versions: &[&'static SupportedProtocolVersion],
     own: Option<&Pem>,
 ) -> Result<TlsStream<TcpStream>, Error> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(ca)? {
-        roots.add(certificate?)?;
-    }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)?
-        .with_root_certificates(roots);
+        .with_root_certificates(roots(ca)?);
     let config = match own {
         Some(pem) => {
             let chain: Result<_, _> =
@@ -71,10 +67,42 @@ pub async fn tls_as(
         None => config.with_no_client_auth(),
     };
     let stream = TcpStream::connect(address).await?;
+    shake_hands(config, name, stream).await
+}
+
+fn roots(ca: &Path) -> Result<RootCertStore, Error> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(ca)? {
+        roots.add(certificate?)?;
+    }
+    Ok(roots)
+}
+
+async fn shake_hands(
+    config: ClientConfig,
+    name: &'static str,
+    stream: TcpStream,
+) -> Result<TlsStream<TcpStream>, Error> {
     let connector = TlsConnector::from(Arc::new(config));
     Ok(connector
         .connect(ServerName::try_from(name)?, stream)
         .await?)
+}
+
+/// A TLS connection from this address of the loopback, on which to say whatever one wants.
+pub async fn connect_tls_from(
+    from: Ipv4Addr,
+    address: SocketAddr,
+    ca: &Path,
+) -> Result<TlsStream<TcpStream>, Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots(ca)?)
+        .with_no_client_auth();
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((from, 0).into())?;
+    shake_hands(config, "localhost", socket.connect(address).await?).await
 }
 
 /// A TLS connection on which to say whatever one wants.

@@ -2,7 +2,9 @@
 //! requests are answered meanwhile.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use http::Method;
@@ -10,8 +12,11 @@ use rustix::net::sockopt::set_socket_recv_buffer_size;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
 
-use crate::client::{Client, connect_tls, metric, must_be_farewell, review, review_of, tls};
+use crate::client::{
+    Client, connect_tls, connect_tls_from, metric, must_be_farewell, review, review_of, tls,
+};
 use crate::process::Serve;
 
 /// The longest that any of these peers may keep a connection: the head's ten seconds, twice, and
@@ -286,6 +291,62 @@ async fn ten_thousand_silent_peers_displace_each_other_and_not_the_real_ones() {
     assert_eq!(kept.swap("nginx").await, "my-registry.example.com/nginx");
     drop(flood);
     assert_eq!(kept.swap("nginx").await, "my-registry.example.com/nginx");
+}
+
+/// Who asks as kube-apiserver does, on more connections than there are places, and begins each next request
+/// before the last one's place is wanted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_who_is_served_displaces_himself_and_nobody_else() {
+    const PLACES: usize = 48;
+    let serve = Serve::start(&["--max-connections", &PLACES.to_string()]);
+    let mut kept = Client::connect(&serve).await;
+    assert_eq!(kept.swap("nginx").await, "my-registry.example.com/nginx");
+    let body = review("nginx");
+    let head = format!(
+        "OST / HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let rest = [head.as_bytes(), &body].concat();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let strangers: JoinSet<()> = (0..PLACES + 12)
+        .map(|_| {
+            let (address, ca, rest, asked) =
+                (serve.address, serve.ca(), rest.clone(), asked.clone());
+            async move {
+                loop {
+                    // Not so fast that all are late.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    let there = Ipv4Addr::new(127, 0, 0, 2);
+                    let Ok(mut stream) = connect_tls_from(there, address, &ca).await else {
+                        continue;
+                    };
+                    let mut answer = [0; 4096];
+                    while stream.write_all(b"P").await.is_ok() {
+                        tokio::time::sleep(Duration::from_millis(500)).await;
+                        if stream.write_all(&rest).await.is_err()
+                            || !matches!(stream.read(&mut answer).await, Ok(1..))
+                        {
+                            break;
+                        }
+                        asked.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            }
+        })
+        .collect();
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(5) {
+        let mut client = Client::connect(&serve).await;
+        assert_eq!(client.swap("nginx").await, "my-registry.example.com/nginx");
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        assert_eq!(client.swap("nginx").await, "my-registry.example.com/nginx");
+        assert_eq!(kept.swap("nginx").await, "my-registry.example.com/nginx");
+    }
+    drop(strangers);
+    let asked = asked.load(Ordering::Relaxed);
+    assert!(asked > PLACES, "{asked} answers: nobody was crowded out");
+    let evicted = "imageswap_connections_closed_total{reason=\"evicted\"}";
+    assert!(metric(&serve, evicted).await > 0.5, "there was room");
 }
 
 /// More large reviews at once than there is memory for: all are answered, some later.

@@ -106,6 +106,7 @@ const RULES: &[(&str, &str, &str, bool)] = &[
     ("patch", "deployments.apps/imageswap", NAMESPACE, false),
     ("get", "deployments.apps/another", NAMESPACE, false),
     ("list", "endpointslices.discovery.k8s.io", NAMESPACE, true),
+    ("watch", "endpointslices.discovery.k8s.io", NAMESPACE, false),
     ("list", "endpointslices.discovery.k8s.io", "default", false),
     ("get", "pods", NAMESPACE, false),
     ("create", "pods", NAMESPACE, false),

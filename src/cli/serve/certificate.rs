@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{error, info, warn};
 
 use crate::cluster::{Look, Seen};
-use crate::pki::{Pair, Pem, judge};
+use crate::pki::{Bundle, Pair, Pem, judge};
 use crate::rotation::belief::Belief;
 use crate::rotation::clock::Clock;
 use crate::rotation::driver::Store;
@@ -221,6 +221,7 @@ impl<S: Store> Replica<S> {
         if let Some(served) = &*self.serving.borrow() {
             let trusted = is_trusted(observed, &served.pair, now);
             self.metrics.trusted.set(i64::from(trusted));
+            self.show_ca(&served.pair, observed, now);
             let help = source_of(observed).help_if_not_trusted(self.writes_bundles);
             said.trust(trusted, help);
         }
@@ -234,6 +235,19 @@ impl<S: Store> Replica<S> {
         if let Some(secret) = &observed.secret {
             let is_ours = secret.source == Source::Minted;
             self.kept.send_replace(is_ours.then(|| secret.pem()));
+        }
+    }
+
+    /// Shows when the CA ends: another may have been brought for the same leaf.
+    fn show_ca(&self, pair: &Pair, observed: &Observed, now: OffsetDateTime) {
+        let secret = observed.secret.as_ref();
+        let ends = secret.and_then(|secret| {
+            let bundle = Bundle::read(secret.pem().ca.as_bytes());
+            pair.ca_end(&bundle, now)
+        });
+        if let Some(ends) = ends {
+            let gauge = self.metrics.not_after.with_label_values(&["ca"]);
+            gauge.set(ends.unix_timestamp());
         }
     }
 

@@ -103,12 +103,7 @@ pub(super) const GIVEN: [(&str, &str, &str, &[&str]); 7] = [
     ),
     ("events.k8s.io", "events", "", &["create", "patch"]),
     ("apps", "deployments", "imageswap", &["get"]),
-    (
-        "discovery.k8s.io",
-        "endpointslices",
-        "",
-        &["get", "list", "watch"],
-    ),
+    ("discovery.k8s.io", "endpointslices", "", &["list"]),
 ];
 
 /// What 1.5.3 had and nobody needs any more.
