@@ -57,12 +57,19 @@ pub fn load(path: &Path) -> Result<Loaded, Error> {
     read_as(path, Loaded::parse)
 }
 
-/// Reads a map file only to ask it: nothing is said of it, lines in error are skipped.
+/// Reads a map file only to ask it: lines in error are skipped and counted.
 ///
 /// # Errors
-/// As for [`load`].
+/// As for [`load`], or it is some other text: no line is a rule that could ever apply.
 pub fn load_quietly(path: &Path) -> Result<Maps, Error> {
-    read_as(path, |bytes| Maps::parse(bytes).map(|(maps, _)| maps))
+    let maps = read_as(path, |bytes| Maps::parse(bytes).map(|(maps, _)| maps))?;
+    match maps.skipped() {
+        errors @ 1.. if !maps.has_live_rule() => Err(Error {
+            path: path.to_owned(),
+            why: Why::NoRule(errors + maps.len()),
+        }),
+        _ => Ok(maps),
+    }
 }
 
 fn read_as<T>(path: &Path, parse: impl Fn(&[u8]) -> Result<T, Unreadable>) -> Result<T, Error> {

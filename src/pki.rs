@@ -24,7 +24,7 @@ use crate::text::sha256;
 
 pub use self::alone::judge_alone;
 pub use self::bundle::Bundle;
-pub use self::judge::{Flaw, judge};
+pub use self::judge::{Flaw, is_foreign, judge};
 #[cfg(test)]
 pub(crate) use self::mint::by_way_of_another;
 pub use self::mint::{MintError, mint};

@@ -337,7 +337,7 @@ fn every_finding() {
             "repeated-key",
         ),
         (
-            "default::a.io\n[REPLACE]x::y\n[REPLACE]x::z",
+            "default::a.io\n[REPLACE]x::y.io\n[REPLACE]x::z.io",
             "repeated-key",
         ),
         ("default::a.io\n[EXACT]A::b.io/a", "key-never-matches"),
@@ -346,6 +346,8 @@ fn every_finding() {
         ("default::a.io\nquay.io/org::b.io", "key-never-matches"),
         ("default::a.io\nb\u{fc}cher.io::b.io", "key-never-matches"),
         ("default::https://a.io", "value-never-valid"),
+        ("default::harbor", "value-no-registry"),
+        ("default::a.io\nb.io::harbor/proxy-", "value-no-registry"),
         ("default::a.io\n[EXACT]a::", "value-never-valid"),
         ("default::a.io\n[REPLACE]a*::b.io/c-", "value-never-valid"),
         ("docker.io::a.io", "no-default"),
@@ -615,6 +617,28 @@ fn rewrite_separates_what_would_run_into_each_other() {
         assert_eq!(text, format!("{}{separator}{}", files[one], files[two]));
         let again = imageswap(&["rewrite", "--maps", &maps], text.as_bytes());
         assert_eq!(stdout(&again), text, "{again:?}");
+    }
+}
+
+/// What the built-in example says is nobody's wish for real manifests, and neither is half a map file.
+#[test]
+fn rewrite_goes_by_no_map_that_nobody_named_or_that_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let pod = file(dir.path(), "pod.yaml", POD);
+    let page = file(dir.path(), "page", "<html>\n<body>error</body>\n</html>\n");
+    for maps in [&[][..], &["--maps", &page]] {
+        let args = [&["rewrite", "-i", &pod][..], maps].concat();
+        let output = imageswap(&args, b"");
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert_eq!(fs::read_to_string(&pod).unwrap(), POD);
+    }
+    let some = file(dir.path(), "some", "docker.io:a.io:5000\ndefault::b.io\n");
+    let none = file(dir.path(), "none", "# nothing\n");
+    for (maps, note) in [(&some, "1 lines"), (&none, "no rule")] {
+        let output = imageswap(&["rewrite", "--maps", maps, &pod], b"");
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains(note), "{said}");
     }
 }
 

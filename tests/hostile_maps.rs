@@ -137,7 +137,11 @@ fn each_ends_in_bounded_memory() {
     ];
     for (name, maps) in rows {
         let explained = run(name, maps, &varied, "explain -o json --maps maps -");
-        assert_eq!(explained, Some(0), "{name}: explain");
+        // One without any rule is no map file.
+        assert!(
+            matches!(explained, Some(0 | 2)),
+            "{name}: explain {explained:?}"
+        );
         let checked = run(name, maps, "", "check -o json maps");
         assert!(matches!(checked, Some(0 | 1)), "{name}: check {checked:?}");
     }

@@ -117,13 +117,32 @@ impl RulesArgs {
         named.map(PathBuf::from)
     }
 
+    /// Whether there are no rules but the built-in example.
+    pub(super) fn is_example(&self) -> bool {
+        self.mode == Mode::Maps && self.file().is_none()
+    }
+
     /// The rules, only to be asked; says so if they are the example.
     pub(super) fn load(&self) -> anyhow::Result<Rules> {
         if self.mode == Mode::Legacy {
             return Ok(self.legacy());
         }
         match self.file() {
-            Some(path) => Ok(Rules::Maps(Box::new(maps_file::load_quietly(&path)?))),
+            Some(path) => {
+                let maps = maps_file::load_quietly(&path)?;
+                if maps.is_empty() {
+                    let path = path.display();
+                    terminal::hint(&format!(
+                        "there is no rule in {path}, so nothing is swapped"
+                    ));
+                } else if maps.skipped() > 0 {
+                    let (path, skipped) = (path.display(), maps.skipped());
+                    terminal::hint(&format!(
+                        "{skipped} lines of {path} are in error and skipped; `imageswap check {path}` shows them"
+                    ));
+                }
+                Ok(Rules::Maps(Box::new(maps)))
+            }
             None => {
                 terminal::hint("no map file is named (--maps FILE): a built-in example is used");
                 Ok(Rules::Maps(Box::new(example()?.maps)))

@@ -58,6 +58,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
              IMAGESWAP_IN_PLACE say so, too)"
         );
     }
+    // What the example says is nobody's wish.
+    if args.rules.is_example() {
+        anyhow::bail!("no map file is named, so it is not known what to swap: say --maps FILE");
+    }
     let rules = args.rules.load()?;
     let stdin = [PathBuf::from("-")];
     let files = if args.files.is_empty() {

@@ -79,6 +79,13 @@ pub enum Error {
     /// No pair could be made.
     #[error(transparent)]
     Mint(#[from] MintError),
+    /// What is there is somebody's own.
+    #[error(
+        "the certificate in {} is none that ImageSwap made, and a new one would take its place and its key's; name \
+         both with --tls-cert and --tls-key, or another directory with --state-dir",
+        .0.display()
+    )]
+    Foreign(PathBuf),
     /// What was just made can't be served.
     #[error("the certificate just made can't be served: {0}")]
     Flaw(#[from] Flaw),
@@ -97,6 +104,7 @@ impl StateDir {
     ) -> Result<Loaded, Error> {
         self.make()?;
         let _turn = self.turn()?;
+        self.refuse_foreign()?;
         let origin = match self.read()? {
             None => Origin::Minted,
             Some(pem) => match pki::judge(&pem, names, now) {
@@ -117,6 +125,16 @@ impl StateDir {
         let pair = pki::judge(&pem, names, now)?;
         self.write(&pem)?;
         Ok(Loaded { pair, pem, origin })
+    }
+
+    /// A leaf by another issuer was put there by a person, with a key that may be nowhere else.
+    fn refuse_foreign(&self) -> Result<(), Error> {
+        let name = "tls.crt";
+        let chain = self.read_file(name)?.unwrap_or_default();
+        match pki::is_foreign(&String::from_utf8_lossy(&chain)) {
+            true => Err(Error::Foreign(self.path.join(name))),
+            false => Ok(()),
+        }
     }
 
     /// Makes the staged pair the one to be served, if it can be.
@@ -314,6 +332,22 @@ mod tests {
         fs::write(dir.path.join("tls.crt"), [0xff, 0]).unwrap();
         assert!(matches!(open(&dir, NOW).unwrap().1, Origin::Replaced(_)));
         assert!(matches!(open(&dir, NOW).unwrap().1, Origin::Found));
+    }
+
+    #[test]
+    fn what_somebody_else_made_is_left_where_it_is() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = StateDir {
+            path: temp.path().to_owned(),
+        };
+        let theirs = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+        let (chain, key) = (theirs.cert.pem(), theirs.signing_key.serialize_pem());
+        dir.write_file("tls.crt", &chain, 0o600).unwrap();
+        dir.write_file("tls.key", &key, 0o600).unwrap();
+        let refused = open(&dir, NOW).unwrap_err();
+        assert!(matches!(refused, Error::Foreign(_)), "{refused}");
+        let kept = fs::read_to_string(dir.path.join("tls.key")).unwrap();
+        assert_eq!(kept, key);
     }
 
     /// A pair of that time beside one that is served, as a rotation leaves them.

@@ -18,7 +18,7 @@ pub(super) fn lint(maps: &Maps) -> Vec<Diagnostic> {
     let mut diagnostics: Vec<_> = maps
         .book
         .ids()
-        .flat_map(|id| [key(maps, id), value(maps, id)])
+        .flat_map(|id| [key(maps, id), value(maps, id), no_registry(maps, id)])
         .flatten()
         .collect();
     diagnostics.extend(no_default(maps));
@@ -104,6 +104,40 @@ fn value(maps: &Maps, id: RuleId) -> Option<Diagnostic> {
         Diagnostic::warning("value-never-valid", place, message).help(format!(
             "an image would become {:?}",
             shortened(&sample, SHOWN)
+        )),
+    )
+}
+
+/// A value that names no registry: what is behind it is then looked for on Docker Hub, where anybody may have
+/// that name.
+fn no_registry(maps: &Maps, id: RuleId) -> Option<Diagnostic> {
+    let target = maps.book.target(id);
+    let goes_on_with_a_registry = target.ends_with('-');
+    let example = match maps.book.kind(id)? {
+        // The registry may be all in what goes on.
+        Kind::Registry | Kind::Default if goes_on_with_a_registry && !target.contains('/') => None,
+        Kind::Registry | Kind::Default if goes_on_with_a_registry => {
+            Some(format!("{target}docker.io/nginx"))
+        }
+        Kind::Registry | Kind::Default | Kind::Replace if !target.is_empty() => {
+            Some(format!("{target}/nginx"))
+        }
+        _ => None,
+    }?;
+    let reference = Reference::parse(&example).ok()?;
+    if reference.registry().is_some() {
+        return None;
+    }
+    let message = format!(
+        "{:?} names no registry, so images are pulled from there on Docker Hub",
+        shortened(target, SHOWN)
+    );
+    let place = maps.book.value_place(id, "docker.io is meant");
+    let first = target.split('/').next().unwrap_or_default();
+    Some(
+        Diagnostic::warning("value-no-registry", place, message).help(format!(
+            "a registry has a dot or a port, or is localhost; say docker.io/{} if Docker Hub is meant",
+            shortened(first, SHOWN)
         )),
     )
 }

@@ -216,6 +216,12 @@ fn certificates(pem: &str) -> Option<Vec<CertificateDer<'static>>> {
 }
 
 /// Whether the issuer is a CA of ours.
+/// Whether the leaf of a chain can be read and was minted by somebody else.
+pub fn is_foreign(chain: &str) -> bool {
+    let chain = certificates(chain).unwrap_or_default();
+    chain.first().is_some_and(|leaf| !is_minted(leaf))
+}
+
 fn is_minted(leaf: &CertificateDer<'_>) -> bool {
     let parsed = X509Certificate::from_der(leaf);
     parsed.is_ok_and(|(_, leaf)| is_ours(leaf.issuer()))

@@ -35,7 +35,7 @@ const ENFORCE: &str = "pod-security.kubernetes.io/enforce";
 const NODES: u32 = 500;
 
 /// What `deploy/install.yaml` holds: group, resource, name, and whether it is in the namespace.
-pub(super) const APPLIED_OBJECTS: [(&str, &str, &str, bool); 10] = [
+pub(super) const APPLIED_OBJECTS: [(&str, &str, &str, bool); 11] = [
     (
         "admissionregistration.k8s.io",
         "mutatingwebhookconfigurations",
@@ -65,6 +65,7 @@ pub(super) const APPLIED_OBJECTS: [(&str, &str, &str, bool); 10] = [
     ),
     ("", "services", "imageswap", true),
     ("networking.k8s.io", "networkpolicies", "imageswap", true),
+    ("policy", "poddisruptionbudgets", "imageswap-pdb", true),
     ("apps", "deployments", "imageswap", true),
 ];
 
