@@ -63,12 +63,12 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// The longest pause after one.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
-/// So many writes may follow each other at once, as a rotation's do. Whoever takes back what is written must
-/// not be raced against.
-const AT_ONCE: u32 = 4;
+/// So many writes may follow each other at once: a rotation's, and those for somebody who corrects a Secret
+/// several times. Whoever takes back what is written must not be raced against.
+const AT_ONCE: u32 = 10;
 
 /// Beyond them there is one in this time.
-const BETWEEN_WRITES: Duration = Duration::from_secs(5);
+const BETWEEN_WRITES: Duration = Duration::from_secs(3);
 
 /// A look without a reason comes this often.
 const LOOK: Duration = Duration::from_secs(60);
