@@ -63,13 +63,20 @@ pub fn load(path: &Path) -> Result<Loaded, Error> {
 /// As for [`load`], or it is some other text: no line is a rule that could ever apply.
 pub fn load_quietly(path: &Path) -> Result<Maps, Error> {
     let maps = read_as(path, |bytes| Maps::parse(bytes).map(|(maps, _)| maps))?;
-    match maps.skipped() {
-        errors @ 1.. if !maps.has_live_rule() => Err(Error {
+    match other_text(&maps) {
+        Some(why) => Err(Error {
             path: path.to_owned(),
-            why: Why::NoRule(errors + maps.len()),
+            why,
         }),
-        _ => Ok(maps),
+        None => Ok(maps),
     }
+}
+
+/// Why it is some other text and no map file, if it is: of lines in error there are some, of rules that could
+/// ever apply none.
+fn other_text(maps: &Maps) -> Option<Why> {
+    let errors = maps.skipped();
+    (errors > 0 && !maps.has_live_rule()).then(|| Why::NoRule(errors + maps.len()))
 }
 
 fn read_as<T>(path: &Path, parse: impl Fn(&[u8]) -> Result<T, Unreadable>) -> Result<T, Error> {
@@ -91,11 +98,11 @@ fn load_to_serve(path: &Path, strict: bool, had_rules: bool) -> Result<Loaded, W
     let loaded = Loaded::parse(&read(path)?).map_err(Why::Unreadable)?;
     match loaded.maps.skipped() {
         0 if loaded.maps.is_empty() && had_rules => Err(Why::Emptied),
-        errors @ 1.. if !loaded.maps.has_live_rule() => {
-            Err(Why::NoRule(errors + loaded.maps.len()))
-        }
-        errors @ 1.. if strict => Err(Why::Strict(errors)),
-        _ => Ok(loaded),
+        errors => match other_text(&loaded.maps) {
+            Some(why) => Err(why),
+            None if strict && errors > 0 => Err(Why::Strict(errors)),
+            None => Ok(loaded),
+        },
     }
 }
 

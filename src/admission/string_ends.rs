@@ -59,7 +59,8 @@ impl<'a> Marked<'a> {
         let mut finder = Finder::default();
         let mut escapes = Escapes::of(bytes);
         // In each place the lowest byte of all blocks.
-        let mut lowest: u8x64<S> = last.simd_into(simd);
+        let last: u8x64<S> = last.simd_into(simd);
+        let mut lowest = last;
         // Loops: a closure would be compiled for any processor, and called.
         let mut at = 0;
         for (ends, block) in marked.ends.iter_mut().zip(blocks) {
@@ -69,7 +70,7 @@ impl<'a> Marked<'a> {
             at += 64;
         }
         if let Some(ends) = marked.ends.last_mut() {
-            *ends = finder.ends(Block::of(last.simd_into(simd)), at, &mut escapes);
+            *ends = finder.ends(Block::of(last), at, &mut escapes);
         }
         if escapes.is_bad || lowest.simd_lt(b' ').any_true() {
             marked.ends.clear();

@@ -104,7 +104,6 @@ impl StateDir {
     ) -> Result<Loaded, Error> {
         self.make()?;
         let _turn = self.turn()?;
-        self.refuse_foreign()?;
         let origin = match self.read()? {
             None => Origin::Minted,
             Some(pem) => match pki::judge(&pem, names, now) {
@@ -116,6 +115,7 @@ impl StateDir {
                 Err(flaw) => Origin::Replaced(flaw),
             },
         };
+        self.refuse_foreign()?;
         if !matches!(origin, Origin::Minted)
             && let Some(loaded) = self.promote(names, now)?
         {

@@ -111,23 +111,14 @@ fn value(maps: &Maps, id: RuleId) -> Option<Diagnostic> {
 /// A value that names no registry: what is behind it is then looked for on Docker Hub, where anybody may have
 /// that name.
 fn no_registry(maps: &Maps, id: RuleId) -> Option<Diagnostic> {
-    let target = maps.book.target(id);
-    let goes_on_with_a_registry = target.ends_with('-');
-    let example = match maps.book.kind(id)? {
-        // The registry may be all in what goes on.
-        Kind::Registry | Kind::Default if goes_on_with_a_registry && !target.contains('/') => None,
-        Kind::Registry | Kind::Default if goes_on_with_a_registry => {
-            Some(format!("{target}docker.io/nginx"))
-        }
-        Kind::Registry | Kind::Default | Kind::Replace if !target.is_empty() => {
-            Some(format!("{target}/nginx"))
-        }
-        _ => None,
-    }?;
-    let reference = Reference::parse(&example).ok()?;
-    if reference.registry().is_some() {
+    if maps.book.kind(id)? == Kind::Exact {
         return None;
     }
+    let sample = sample_results(maps, id).into_iter().flatten().next()?;
+    if Reference::parse(&sample).ok()?.registry().is_some() {
+        return None;
+    }
+    let target = maps.book.target(id);
     let message = format!(
         "{:?} names no registry, so images are pulled from there on Docker Hub",
         shortened(target, SHOWN)

@@ -65,17 +65,13 @@ pub fn judge(pem: &Pem, names: &[String], now: OffsetDateTime) -> Result<Pair, F
 
 fn judge_anew(pem: &Pem, names: &[String], now: OffsetDateTime) -> Result<Pair, Flaw> {
     let bundle = Bundle::read(pem.ca.as_bytes());
-    let pair = read(&pem.chain, &pem.key, &bundle)?;
+    let mut pair = read(&pem.chain, &pem.key, &bundle)?;
     if bundle.is_empty() {
         return Err(Flaw::NoCertificate("ca.crt"));
     }
     let begun = now.max(pair.not_before);
     pair.verify(&bundle, begun)?;
-    let ca_not_after = pair.ca_end(&bundle, begun).unwrap_or(pair.ca_not_after);
-    let pair = Pair {
-        ca_not_after,
-        ..pair
-    };
+    pair.ca_not_after = pair.ca_end(&bundle, begun).unwrap_or(pair.ca_not_after);
     pair.finish(names, now)
 }
 
@@ -124,16 +120,19 @@ impl Pair {
     pub fn needs(&self, bundle: &Bundle, now: OffsetDateTime) -> Bundle {
         let last = self.not_after - time::Duration::SECOND;
         let at = now.max(self.not_before).min(last);
-        bundle
-            .singles()
-            .filter(|ca| self.is_trusted(ca, at))
+        self.believed_by(bundle, at)
             .fold(Bundle::default(), |all, one| all.and(&one))
     }
 
     /// When the last of these CAs ends by which this pair is believed now; others may be there for another.
     pub fn ca_end(&self, bundle: &Bundle, now: OffsetDateTime) -> Option<OffsetDateTime> {
-        let believed = bundle.singles().filter(|ca| self.is_trusted(ca, now));
+        let believed = self.believed_by(bundle, now);
         believed.filter_map(|ca| ca.last_end()).max()
+    }
+
+    /// Those of the CAs by which this pair is believed at a time, each as a bundle of its own.
+    fn believed_by(&self, bundle: &Bundle, at: OffsetDateTime) -> impl Iterator<Item = Bundle> {
+        bundle.singles().filter(move |ca| self.is_trusted(ca, at))
     }
 
     /// Whether both have the same leaf.
@@ -215,13 +214,13 @@ fn certificates(pem: &str) -> Option<Vec<CertificateDer<'static>>> {
     all.ok().filter(|all| !all.is_empty())
 }
 
-/// Whether the issuer is a CA of ours.
 /// Whether the leaf of a chain can be read and was minted by somebody else.
 pub fn is_foreign(chain: &str) -> bool {
     let chain = certificates(chain).unwrap_or_default();
     chain.first().is_some_and(|leaf| !is_minted(leaf))
 }
 
+/// Whether the issuer is a CA of ours.
 fn is_minted(leaf: &CertificateDer<'_>) -> bool {
     let parsed = X509Certificate::from_der(leaf);
     parsed.is_ok_and(|(_, leaf)| is_ours(leaf.issuer()))

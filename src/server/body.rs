@@ -46,7 +46,7 @@ const DISCARDED: usize = 64 << 20;
 
 /// So many buffers are kept for the next bodies that come in pieces, and none of more bytes: a heap that
 /// shrinks after each such body and grows for the next takes a fifth of the time of a review of 60 KB.
-const SPARES: usize = 16;
+const SPARES: usize = 4;
 const SPARE: usize = 128 << 10;
 
 /// What all bodies under way may take.
@@ -327,7 +327,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_buffer_is_kept_for_the_next_and_holds_nothing_of_the_last() {
-        let reader = BodyReader::new(100_000, 16 << 20);
+        let reader = BodyReader::new(100_000, 4 << 20);
         let spares = || kept(&reader.spares).len();
         drop(read(&reader, b'a', 60_000).await);
         assert_eq!(spares(), 1);

@@ -197,7 +197,7 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use super::*;
-    use crate::server::connections::Place;
+    use crate::server::connections::{HERE, Place};
     use crate::telemetry::metrics::Metrics;
 
     /// A stream that can't be closed, and not flushed either once its peer has gone.
@@ -281,11 +281,7 @@ mod tests {
             let connections = Connections::new(1_000, Metrics::new().unwrap());
             let mut places = Vec::new();
             for _ in 0..others {
-                places.push(
-                    connections
-                        .enter(std::net::Ipv4Addr::LOCALHOST.into())
-                        .await,
-                );
+                places.push(connections.enter(HERE).await);
             }
             let asked = Arc::new(Mutex::new(Vec::new()));
             let notes = asked.clone();
@@ -327,9 +323,7 @@ mod tests {
             };
             let (peer, theirs) = tokio::io::duplex(room);
             let stream = stream(theirs);
-            let place = connections
-                .enter(std::net::Ipv4Addr::LOCALHOST.into())
-                .await;
+            let place = connections.enter(HERE).await;
             let activity = place.activity.clone();
             let served = tokio::spawn(async move {
                 let activity = place.activity.clone();

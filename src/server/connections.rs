@@ -371,11 +371,13 @@ impl Activity {
     }
 }
 
+/// Where a peer is that is in no other's way.
+#[cfg(test)]
+pub(super) const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     /// A connection in this state, a second younger than the one before.
     async fn enter(connections: &Connections, state: State, served: bool) -> Place {

@@ -130,7 +130,7 @@ mod tests {
     use hyper::service::service_fn;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    use super::super::connections::State;
+    use super::super::connections::{HERE, State};
     use super::*;
     use crate::telemetry::metrics::Metrics;
 
@@ -139,11 +139,7 @@ mod tests {
         let connections = Connections::new(1_000, Metrics::new().unwrap());
         let mut places = Vec::new();
         for _ in 0..=others {
-            places.push(
-                connections
-                    .enter(std::net::Ipv4Addr::LOCALHOST.into())
-                    .await,
-            );
+            places.push(connections.enter(HERE).await);
         }
         let activity = places[0].activity.clone();
         activity.enter(State::Fresh);

@@ -53,11 +53,24 @@ pub async fn tls_as(
     versions: &[&'static SupportedProtocolVersion],
     own: Option<&Pem>,
 ) -> Result<TlsStream<TcpStream>, Error> {
+    let stream = TcpStream::connect(address).await?;
+    shake_hands(config(ca, versions, own)?, name, stream).await
+}
+
+fn config(
+    ca: &Path,
+    versions: &[&'static SupportedProtocolVersion],
+    own: Option<&Pem>,
+) -> Result<ClientConfig, Error> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(ca)? {
+        roots.add(certificate?)?;
+    }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)?
-        .with_root_certificates(roots(ca)?);
-    let config = match own {
+        .with_root_certificates(roots);
+    Ok(match own {
         Some(pem) => {
             let chain: Result<_, _> =
                 CertificateDer::pem_slice_iter(pem.chain.as_bytes()).collect();
@@ -65,17 +78,7 @@ pub async fn tls_as(
             config.with_client_auth_cert(chain?, key)?
         }
         None => config.with_no_client_auth(),
-    };
-    let stream = TcpStream::connect(address).await?;
-    shake_hands(config, name, stream).await
-}
-
-fn roots(ca: &Path) -> Result<RootCertStore, Error> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(ca)? {
-        roots.add(certificate?)?;
-    }
-    Ok(roots)
+    })
 }
 
 async fn shake_hands(
@@ -95,11 +98,7 @@ pub async fn connect_tls_from(
     address: SocketAddr,
     ca: &Path,
 ) -> Result<TlsStream<TcpStream>, Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots(ca)?)
-        .with_no_client_auth();
+    let config = config(ca, rustls::DEFAULT_VERSIONS, None)?;
     let socket = TcpSocket::new_v4()?;
     socket.bind((from, 0).into())?;
     shake_hands(config, "localhost", socket.connect(address).await?).await

@@ -33,11 +33,13 @@ impl Load {
         Self { time, latencies }
     }
 
-    /// And what came of another, on the same connections.
-    pub(super) fn and(&mut self, other: Self) {
-        self.time += other.time;
-        self.latencies.extend(other.latencies);
-        self.latencies.sort_unstable();
+    /// What came of several, one after the other.
+    pub(super) fn sum(loads: Vec<Self>) -> Self {
+        let time = loads.iter().map(|load| load.time).sum();
+        Self::new(
+            time,
+            loads.into_iter().flat_map(|load| load.latencies).collect(),
+        )
     }
 
     /// Requests a second.

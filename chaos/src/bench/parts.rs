@@ -128,7 +128,7 @@ impl Bench<'_> {
             let mut open = Vec::new();
             for (side, server, peer) in &peers {
                 let connections = self.warm(peer, self.options.connections.into(), time)?;
-                open.push((*side, *server, connections, Load::default()));
+                open.push((*side, *server, connections, Vec::new()));
             }
             for _ in 0..SLICES {
                 for (side, server, connections, all) in &mut open {
@@ -144,12 +144,13 @@ impl Bench<'_> {
                         let what = format!("{what}, {name}");
                         self.sheet.add(*side, &what, unit, value);
                     }
-                    all.and(taken.load);
+                    all.push(taken.load);
                 }
                 // Who comes first in one is last in the next.
                 open.reverse();
             }
             for (side, _, _, all) in open {
+                let all = Load::sum(all);
                 for (which, thousandths) in [("p50", 500), ("p99", 990), ("p99.9", 999)] {
                     let what = format!("closed loop {which}, {name}");
                     let value = milliseconds(all.within(thousandths));

@@ -241,11 +241,8 @@ impl<S: Store> Replica<S> {
     /// Shows when the CA ends: another may have been brought for the same leaf.
     fn show_ca(&self, pair: &Pair, observed: &Observed, now: OffsetDateTime) {
         let secret = observed.secret.as_ref();
-        let ends = secret.and_then(|secret| {
-            let bundle = Bundle::read(secret.pem().ca.as_bytes());
-            pair.ca_end(&bundle, now)
-        });
-        if let Some(ends) = ends {
+        let ca = secret.and_then(|secret| secret.ca.as_deref());
+        if let Some(ends) = ca.and_then(|ca| pair.ca_end(&Bundle::read(ca), now)) {
             let gauge = self.metrics.not_after.with_label_values(&["ca"]);
             gauge.set(ends.unix_timestamp());
         }
