@@ -15,8 +15,8 @@
 //!
 //! YAML's anchors, aliases and merge keys are followed to the scalar that holds the image, and that
 //! one is edited, once. An alias elsewhere that names an edited scalar gets its old text instead.
-//! A key of a map's own wins over a merged one, as YAML has it, also where it stands before the `<<`
-//! (there, Kubernetes' parser takes the merged one).
+//! A key of a map's own wins over a merged one, as YAML has it. Where it stands before the `<<`,
+//! Kubernetes' parser takes the merged one: such a map counts as one that repeats a key.
 
 mod json;
 mod scalar;
@@ -64,7 +64,8 @@ pub struct Rewritten {
     pub swapped: usize,
     /// How many objects hold pods, those that were left alone included.
     pub objects: usize,
-    /// The lines of objects that were left alone because a map in them repeats a key.
+    /// The lines of objects that were left alone because a map in them repeats a key, or gives one before a
+    /// merge key that gives it, too.
     pub ambiguous: Vec<usize>,
 }
 

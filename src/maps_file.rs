@@ -39,13 +39,11 @@ enum Why {
     Special,
     #[error("{0}")]
     Unreadable(Unreadable),
-    #[error("not one of its {0} lines with text is a rule that could ever apply")]
+    #[error("not one of its lines with text ({0}) is a rule that could ever apply")]
     NoRule(usize),
     #[error("there is no rule in it, and there were some; to swap nothing, write \"default::\"")]
     Emptied,
-    #[error(
-        "{0} of its lines are in error, and --strict-maps is set; `imageswap check` shows them"
-    )]
+    #[error("it has lines in error ({0}), and --strict-maps is set; `imageswap check` shows them")]
     Strict(usize),
 }
 
@@ -335,7 +333,7 @@ mod tests {
         for (text, part) in [
             (&b"\0"[..], "binary"),
             (b"", "no rule"),
-            (b"rubbish", "1 lines"),
+            (b"rubbish", "text (1)"),
         ] {
             fs::write(&path, text).unwrap();
             assert!(follower.look().is_none());
@@ -393,7 +391,7 @@ mod tests {
         );
         fs::write(&path, "rubbish\n# fine\n\nmore rubbish").unwrap();
         assert!(
-            refused(false).contains("not one of its 2 lines"),
+            refused(false).contains("not one of its lines with text (2)"),
             "{}",
             refused(false)
         );
@@ -403,7 +401,7 @@ mod tests {
             fs::write(&path, page).unwrap();
             let why = refused(false);
             assert!(
-                why.contains(&format!("not one of its {lines} lines")),
+                why.contains(&format!("not one of its lines with text ({lines})")),
                 "{why}"
             );
         }

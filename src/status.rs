@@ -15,6 +15,7 @@ pub use self::rotation::{Rotation, rotation};
 use crate::pki::{Bundle, Served};
 use crate::rotation::source::Source;
 use crate::rotation::state::Observed;
+use crate::text::counted;
 
 /// A leaf that ends within this time should have been renewed long ago.
 const SOON: time::Duration = time::Duration::days(30);
@@ -460,7 +461,10 @@ fn maps_found(facts: &Facts, findings: &mut Vec<Finding>) {
         finding(
             findings,
             ("maps-in-error", Warning),
-            format!("{lines} lines of the map file are in error and skipped"),
+            format!(
+                "the map file has {} in error, skipped",
+                counted(usize::try_from(lines).unwrap_or(usize::MAX), "line")
+            ),
             "`imageswap check` shows which",
         );
     }

@@ -26,6 +26,12 @@ pub(crate) fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// `1 line`, `2 lines`.
+pub(crate) fn counted(n: usize, what: &str) -> String {
+    let s = if n == 1 { "" } else { "s" };
+    format!("{n} {what}{s}")
+}
+
 /// SHA-256, in hexadecimal.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
@@ -45,6 +51,12 @@ mod tests {
         let text = "a\"b\\ \u{e9}";
         assert_eq!(visible(text), text);
         assert_eq!(visible("a\u{1b}[31m\tb\u{9b}"), "a\\u{1b}[31m\\tb\\u{9b}");
+    }
+
+    #[test]
+    fn of_one_there_is_no_plural() {
+        let said = [0, 1, 2].map(|n| counted(n, "line"));
+        assert_eq!(said, ["0 lines", "1 line", "2 lines"]);
     }
 
     #[test]

@@ -26,6 +26,8 @@ fn imageswap_with(env: &[(&str, &str)], args: &[&str], stdin: &[u8]) -> Output {
     }
     let mut child = command
         .args(args)
+        // These tests may themselves run in a Pod.
+        .env_remove("KUBERNETES_SERVICE_HOST")
         .envs(env.iter().copied())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -351,7 +353,12 @@ fn every_finding() {
         ("default::a.io\n[EXACT]a::", "value-never-valid"),
         ("default::a.io\n[REPLACE]a*::b.io/c-", "value-never-valid"),
         ("docker.io::a.io", "no-default"),
-        ("", "no-default"),
+        ("", "no-rule"),
+        ("# default::", "no-rule"),
+        (
+            "default::a.io\nnoswap_wildcards::b, c*",
+            "item-never-matches",
+        ),
         ("def ault::a.io", "inner-blank"),
         ("default::a.io\nnoswap_wildcards::a b, c", "inner-blank"),
         ("default::a.io\n[REPLACE]a/*::/", "value-never-valid"),
@@ -620,6 +627,23 @@ fn rewrite_separates_what_would_run_into_each_other() {
     }
 }
 
+/// As `serve`: on a machine there is an example to try, in a Pod nothing is swapped until the map file comes.
+#[test]
+fn explain_without_a_map_file_says_what_serve_would_do() {
+    if Path::new("/app/maps/imageswap-maps.conf").exists() {
+        panic!("the mounted map file is there, and this test is about its absence");
+    }
+    let pod = [("KUBERNETES_SERVICE_HOST", "10.0.0.1")];
+    for (env, result, note) in [
+        (&[][..], "my-registry.example.com/nginx", "built-in example"),
+        (&pod[..], "nginx", "no map file"),
+    ] {
+        let output = imageswap_with(env, &["explain", "-o", "json", "nginx"], b"");
+        assert_eq!(json_lines(&output)[0]["result"], result, "{output:?}");
+        assert!(stderr(&output).contains(note), "{output:?}");
+    }
+}
+
 /// What the built-in example says is nobody's wish for real manifests, and neither is half a map file.
 #[test]
 fn rewrite_goes_by_no_map_that_nobody_named_or_that_is_none() {
@@ -634,7 +658,7 @@ fn rewrite_goes_by_no_map_that_nobody_named_or_that_is_none() {
     }
     let some = file(dir.path(), "some", "docker.io:a.io:5000\ndefault::b.io\n");
     let none = file(dir.path(), "none", "# nothing\n");
-    for (maps, note) in [(&some, "1 lines"), (&none, "no rule")] {
+    for (maps, note) in [(&some, "1 line in error"), (&none, "no rule")] {
         let output = imageswap(&["rewrite", "--maps", maps, &pod], b"");
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         let said = String::from_utf8_lossy(&output.stderr);
@@ -673,6 +697,25 @@ fn rewrite_in_place_leaves_all_else_alone() {
     if is_root {
         assert_eq!((after.uid(), after.gid()), (1_000, 1_001));
     }
+}
+
+/// What can't be written back is found out before anything is.
+#[test]
+fn rewrite_in_place_changes_all_files_or_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let maps = file(dir.path(), "maps", MAPS);
+    let pod = file(dir.path(), "pod.yaml", POD);
+    let before = names(dir.path());
+    // It can be read, and its place is nowhere.
+    let args = ["rewrite", "-i", "--maps", &maps, &pod, "/dev/stdin"];
+    let output = imageswap(&args, POD.as_bytes());
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(
+        stderr(&output).contains("can't write /dev/stdin; no file is changed"),
+        "{output:?}"
+    );
+    assert_eq!(fs::read_to_string(&pod).unwrap(), POD);
+    assert_eq!(names(dir.path()), before);
 }
 
 fn names(dir: &Path) -> Vec<std::ffi::OsString> {

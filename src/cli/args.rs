@@ -8,8 +8,10 @@ use clap::ValueEnum;
 use clap::builder::OsStringValueParser;
 
 use super::terminal;
-use crate::maps::{Legacy, Rules};
+use crate::cluster::place::Surroundings;
+use crate::maps::{Legacy, Maps, Rules};
 use crate::maps_file::{self, Loaded};
+use crate::text::counted;
 
 /// Where 1.5.3's container had its map file.
 pub(super) const MOUNTED_MAPS: &str = "/app/maps/imageswap-maps.conf";
@@ -136,12 +138,19 @@ impl RulesArgs {
                         "there is no rule in {path}, so nothing is swapped"
                     ));
                 } else if maps.skipped() > 0 {
-                    let (path, skipped) = (path.display(), maps.skipped());
+                    let (path, skipped) = (path.display(), counted(maps.skipped(), "line"));
                     terminal::hint(&format!(
-                        "{skipped} lines of {path} are in error and skipped; `imageswap check {path}` shows them"
+                        "{path} has {skipped} in error, skipped; `imageswap check {path}` shows what is wrong"
                     ));
                 }
                 Ok(Rules::Maps(Box::new(maps)))
+            }
+            // As `serve` does there.
+            None if Surroundings::look().is_pod => {
+                terminal::hint(&format!(
+                    "there is no map file {MOUNTED_MAPS}, so nothing is swapped"
+                ));
+                Ok(Rules::Maps(Box::new(Maps::parse(b"")?.0)))
             }
             None => {
                 terminal::hint("no map file is named (--maps FILE): a built-in example is used");

@@ -9,6 +9,7 @@ use clap::builder::FalseyValueParser;
 use super::args::{Output, OutputArgs};
 use super::terminal::{self, ERROR, GOOD, WARNING};
 use crate::maps_file::{self, Loaded};
+use crate::text::counted;
 
 /// Check map files and show what is wrong, as a compiler would
 #[derive(Debug, clap::Args)]
@@ -106,9 +107,9 @@ fn print(out: &mut impl Write, file: &Path, loaded: &Loaded, count: Count) -> an
     writeln!(
         out,
         "{style}{name} is {verdict}{style:#}: {}, {}, {}",
-        plural(loaded.maps.len(), "rule"),
-        plural(count.errors, "error"),
-        plural(count.warnings, "warning"),
+        counted(loaded.maps.len(), "rule"),
+        counted(count.errors, "error"),
+        counted(count.warnings, "warning"),
     )?;
     Ok(())
 }
@@ -120,9 +121,4 @@ fn print_json(out: &mut impl Write, file: &Path, loaded: &Loaded) -> anyhow::Res
         out.write_all(b"\n")?;
     }
     Ok(())
-}
-
-fn plural(n: usize, what: &str) -> String {
-    let s = if n == 1 { "" } else { "s" };
-    format!("{n} {what}{s}")
 }

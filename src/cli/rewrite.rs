@@ -11,6 +11,7 @@ use clap::builder::FalseyValueParser;
 
 use anyhow::Context;
 use similar::TextDiff;
+use tempfile::{NamedTempFile, TempPath};
 
 use super::args::{DISABLE_LABEL, RulesArgs};
 use super::terminal::{self, BOLD, ERROR, GOOD};
@@ -110,8 +111,8 @@ fn rewrite(path: &Path, rules: &Rules, disable_label: &str) -> anyhow::Result<Do
         .with_context(|| format!("can't rewrite {name}"))?;
     for line in &after.ambiguous {
         terminal::hint(&format!(
-            "{name}:{line}: the object that begins here repeats a key, so its images stay as they are; keep \
-             one of the two"
+            "{name}:{line}: the object that begins here gives a key twice (itself or by a `<<` behind it), so its \
+             images stay as they are; keep one of the two"
         ));
     }
     Ok(Done {
@@ -226,37 +227,72 @@ fn coloured(diff: &str) -> String {
     text
 }
 
-/// Written beside under a name that nobody has, and renamed, with owner and permissions of the file that it
-/// replaces.
+/// All of them are written beside, each under a name that nobody has, before the first is renamed: a full disk
+/// leaves every file as it was.
 fn write_back(done: &[Done]) -> anyhow::Result<()> {
+    let mut written = Vec::new();
     for Done {
         path,
         before,
         after,
     } in done
     {
+        if is_stdin(path) || *before == after.text {
+            continue;
+        }
+        let beside = Beside::write(path, &after.text);
+        let beside = beside.with_context(|| unwritten(path, &[]))?;
+        written.push((path, beside));
+    }
+    let mut changed = Vec::new();
+    for (path, beside) in written {
+        beside
+            .take_its_place()
+            .with_context(|| unwritten(path, &changed))?;
+        changed.push(path.display().to_string());
+    }
+    for Done { path, after, .. } in done {
         if is_stdin(path) {
             io::stdout().lock().write_all(after.text.as_bytes())?;
-            continue;
         }
-        if *before == after.text {
-            continue;
-        }
-        let write = || -> io::Result<()> {
-            // A link stays a link: what it points to is replaced.
-            let target = fs::canonicalize(path)?;
-            let dir = target.parent().unwrap_or_else(|| Path::new("."));
-            let mut beside = tempfile::NamedTempFile::new_in(dir)?;
-            beside.write_all(after.text.as_bytes())?;
-            let known = fs::metadata(&target)?;
-            let new = beside.as_file();
-            // Only root may give a file away, and only root has to.
-            let _ = fchown(new, Some(known.uid()), Some(known.gid()));
-            new.set_permissions(known.permissions())?;
-            beside.persist(&target)?;
-            Ok(())
-        };
-        write().with_context(|| format!("can't write {}", path.display()))?;
     }
     Ok(())
+}
+
+fn unwritten(path: &Path, changed: &[String]) -> String {
+    let path = path.display();
+    match changed {
+        [] => format!("can't write {path}; no file is changed"),
+        changed => format!("can't write {path}; only {} is changed", changed.join(", ")),
+    }
+}
+
+/// What a file is to hold, beside it, with its owner and its permissions.
+struct Beside {
+    written: TempPath,
+    target: PathBuf,
+}
+
+impl Beside {
+    fn write(path: &Path, text: &str) -> io::Result<Self> {
+        // A link stays a link: what it points to is replaced.
+        let target = fs::canonicalize(path)?;
+        let dir = target.parent().unwrap_or_else(|| Path::new("."));
+        let mut file = NamedTempFile::new_in(dir)?;
+        file.write_all(text.as_bytes())?;
+        let known = fs::metadata(&target)?;
+        let new = file.as_file();
+        // Only root may give a file away, and only root has to.
+        let _ = fchown(new, Some(known.uid()), Some(known.gid()));
+        new.set_permissions(known.permissions())?;
+        new.sync_all()?;
+        // Closed, for there may be more files than may be open.
+        let written = file.into_temp_path();
+        Ok(Self { written, target })
+    }
+
+    fn take_its_place(self) -> io::Result<()> {
+        self.written.persist(&self.target)?;
+        Ok(())
+    }
 }

@@ -43,7 +43,8 @@ pub(super) struct Object<'t> {
 /// Why an object cannot be understood.
 #[derive(Debug, Clone, Copy)]
 enum Stop {
-    /// A map repeats a key. Which one counts, parsers do not agree.
+    /// A map repeats a key, or gives it before a merge key that gives it, too. Which one counts, parsers do
+    /// not agree.
     Duplicate,
     /// Merge keys lead on for too long from this map.
     TooDeep(Id),
@@ -333,14 +334,28 @@ impl<'t> Fields<'t> {
         key: &'t str,
         depth: usize,
     ) -> Result<Option<Id>, Stop> {
-        let is_key = |(name, _): &&(Id, Id)| self.tree.text(*name) == Some(key);
-        if let Some((_, value)) = pairs.iter().find(is_key) {
-            return Ok(Some(*value));
-        }
-        let Some((_, merged)) = pairs.iter().find(|(name, _)| is_merge(self.tree, *name)) else {
-            return Ok(None);
+        let own = pairs
+            .iter()
+            .position(|(name, _)| self.tree.text(*name) == Some(key));
+        let merge = pairs
+            .iter()
+            .position(|(name, _)| is_merge(self.tree, *name));
+        // Behind a merge an own key wins for every parser.
+        let is_settled = own.is_some() && merge < own;
+        let merged = match merge.and_then(|at| pairs.get(at)) {
+            Some((_, merged)) if !is_settled => self.merged(*merged, key, depth)?,
+            _ => None,
         };
-        let merged = self.tree.target(*merged);
+        match (own.and_then(|at| pairs.get(at)), merged) {
+            (Some(_), Some(_)) => Err(Stop::Duplicate),
+            (Some((_, value)), None) => Ok(Some(*value)),
+            (None, merged) => Ok(merged),
+        }
+    }
+
+    /// What a merge key gives.
+    fn merged(&mut self, merged: Id, key: &'t str, depth: usize) -> Result<Option<Id>, Stop> {
+        let merged = self.tree.target(merged);
         let sources = match &self.tree.node(merged).value {
             Value::List(sources) => sources.as_slice(),
             _ => std::slice::from_ref(&merged),

@@ -565,6 +565,36 @@ fn merge_keys() {
     stays("kind: Pod\nspec: {containers: [&a {<<: *a}, &b {<<: [*b, *a]}]}\n");
 }
 
+/// kubectl takes the merged one, YAML and most other parsers the map's own.
+#[test]
+fn a_key_before_the_merge_key_that_gives_it_too_is_ambiguous() {
+    let text = |container: &str| {
+        format!(
+            "x: &x {{image: a, name: x}}\ny: &y {{<<: *x}}\nkind: Pod\nspec: {{containers: [&c {container}]}}\n"
+        )
+    };
+    for container in [
+        "{image: b, <<: *x}",
+        "{image: b, <<: *y}",
+        "{image: b, <<: [{name: z}, *y]}",
+        "{name: b, <<: *x}",
+        "{image: b, <<: {image: b}}",
+    ] {
+        let done = run(&text(container)).unwrap();
+        assert_eq!(done.text, text(container));
+        assert_eq!(done.ambiguous.len(), 1, "{container}");
+    }
+    for container in [
+        "{image: b, <<: {name: x}}",
+        "{image: b, <<: *c}",
+        "{image: b, \"<<\": {image: c}}",
+        "{<<: *x, image: b}",
+    ] {
+        let swapped = container.replace("image: b", "image: m/b");
+        becomes(&text(container), &text(&swapped));
+    }
+}
+
 #[test]
 fn anchors_do_not_cross_documents() {
     let unknown = |text: &str| match run(text) {

@@ -18,7 +18,14 @@ pub(super) fn lint(maps: &Maps) -> Vec<Diagnostic> {
     let mut diagnostics: Vec<_> = maps
         .book
         .ids()
-        .flat_map(|id| [key(maps, id), value(maps, id), no_registry(maps, id)])
+        .flat_map(|id| {
+            [
+                key(maps, id),
+                value(maps, id),
+                no_registry(maps, id),
+                item(maps, id),
+            ]
+        })
         .flatten()
         .collect();
     diagnostics.extend(no_default(maps));
@@ -133,14 +140,38 @@ fn no_registry(maps: &Maps, id: RuleId) -> Option<Diagnostic> {
     )
 }
 
+/// An item of `noswap_wildcards` that is in no image.
+fn item(maps: &Maps, id: RuleId) -> Option<Diagnostic> {
+    if maps.book.kind(id)? != Kind::Noswap {
+        return None;
+    }
+    let can_be = |c: char| c.is_ascii_alphanumeric() || "._-:/@+[]".contains(c);
+    let mut items = maps.book.value(id).split(',').map(str::trim);
+    let odd = items.find(|item| !item.chars().all(can_be))?;
+    let message = format!("no image contains {:?}", shortened(odd, SHOWN));
+    let place = maps.book.value_place(id, "");
+    Some(
+        Diagnostic::warning("item-never-matches", place, message).help(
+            "an item is looked for letter for letter, anywhere in the image: \"*\" is no wildcard",
+        ),
+    )
+}
+
+/// A file that swaps nothing, perhaps because something went wrong when it was written.
+fn no_rule() -> Diagnostic {
+    let place = Place::new(1, "", 0..0, "");
+    Diagnostic::warning("no-rule", place, "there is no rule in the file")
+        .help("a server that has rules keeps them and refuses this file; to swap nothing, write \"default::\"")
+}
+
 fn no_default(maps: &Maps) -> Option<Diagnostic> {
     if maps.default.is_some() {
         return None;
     }
-    let place = match maps.book.ids().last() {
-        Some(id) => maps.book.key_place(id, ""),
-        None => Place::new(1, "", 0..0, ""),
+    let Some(last) = maps.book.ids().last() else {
+        return Some(no_rule());
     };
+    let place = maps.book.key_place(last, "");
     Some(
         Diagnostic::warning("no-default", place, "the file has no default line")
             .help("add \"default::\" to leave all other images alone, or \"default::REGISTRY\""),

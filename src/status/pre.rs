@@ -9,6 +9,7 @@ use super::{Finding, Severity, finding};
 use crate::maps_file::Loaded;
 use crate::rotation::source::Source;
 use crate::rotation::state;
+use crate::text::counted;
 
 /// The oldest Kubernetes that is supported: `docs/compatibility.md`.
 pub const OLDEST: (u32, u32) = (1, 32);
@@ -583,7 +584,8 @@ fn maps_found(maps: Option<&Option<Vec<u8>>>, findings: &mut Vec<Finding>) {
             findings,
             ("maps-in-error", Warning),
             format!(
-                "{errors} lines of the maps are in error and skipped; {}",
+                "the maps have {} in error, skipped; {}",
+                counted(errors, "line"),
                 lines.join("; ")
             ),
             "`imageswap check` shows all of them",

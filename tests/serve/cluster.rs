@@ -232,7 +232,7 @@ async fn operators_are_told_by_events_and_without_the_right_to_write_them_it_ser
     maps("default::mirror.io\n\n: : :\n");
     let note = told(&api, &serve, "MapsInError").await;
     assert!(
-        note.contains("1 lines") && note.contains("line 3"),
+        note.contains("1 line ") && note.contains("line 3"),
         "{note}"
     );
     assert_eq!(serve.log().matches("can't write an Event").count(), 1);

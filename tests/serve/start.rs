@@ -252,7 +252,7 @@ fn what_it_can_not_start_with_is_one_clear_error() {
         ),
         (
             &["--maps", &file("rubbish", b"no rule\nnor this")],
-            &["not one of its 2 lines"],
+            &["not one of its lines with text (2)"],
         ),
         (
             &[
@@ -260,7 +260,7 @@ fn what_it_can_not_start_with_is_one_clear_error() {
                 "--maps",
                 &file("some", b"default::a.io\nno rule"),
             ],
-            &["1 of its lines", "imageswap check"],
+            &["lines in error (1)", "imageswap check"],
         ),
         (
             &["--listen", &address],

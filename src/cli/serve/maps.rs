@@ -14,7 +14,7 @@ use crate::maps::{Diagnostic, Maps, Rules, Severity};
 use crate::maps_file::{Follower, Loaded};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::notices::{Notices, Reason};
-use crate::text::shortened;
+use crate::text::{counted, shortened};
 
 /// How often the map file is looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -142,8 +142,9 @@ fn publish(loaded: Loaded, metrics: &Metrics, notices: &Notices) -> Rules {
     if let Some(first) = found.find(|found| found.severity == Severity::Error) {
         // The same in every replica that has this file, so that it becomes one Event.
         let note = format!(
-            "{errors} lines of the map file {} are in error and skipped; the first is line {}: {}",
+            "the map file {} has {} in error, skipped; the first is line {}: {}",
             shortened(&loaded.hash, 12),
+            counted(errors, "line"),
             first.place.line,
             first.message
         );
