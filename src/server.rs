@@ -6,6 +6,7 @@
 
 mod accept;
 mod body;
+mod budget;
 pub mod clients;
 mod connection;
 mod connections;

@@ -2,9 +2,8 @@
 //!
 //! The body is read before anything is refused: a Go client whose request is answered unread sees
 //! a broken connection in place of up to a third of the answers. Small bodies are just read. Large
-//! ones share a budget, from when they are seen to be large: a peer that only says so takes
-//! nothing from the others. Each kind of large has a part of the budget for itself, so that one who
-//! says that he will send 16 MiB and does not is in the way of his like alone.
+//! ones hold a share of the [`budget`](super::budget), from when they are seen to be large: a peer that
+//! only says so takes nothing from the others.
 
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,20 +16,10 @@ use http::Request;
 use http::header::EXPECT;
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
+use super::budget::{Budget, SMALL, Share};
 use super::refusal::Refusal;
-
-/// Bodies up to this many bytes need no share of the budget. A thousand peers can send as much.
-pub(super) const SMALL: usize = 16 << 10;
-
-/// The kinds of large, each up to so many bytes and with so many quarters of the budget. Most reviews that
-/// are large at all are of the first; no Pod of Kubernetes is of the last.
-const KINDS: [(usize, usize); 3] = [(64 << 10, 1), (1 << 20, 1), (usize::MAX, 2)];
-
-/// The budget is counted in this many bytes.
-const UNIT: usize = 1 << 10;
 
 /// How long a body may take, besides its size.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -44,25 +33,19 @@ const PACE: usize = 1 << 20;
 /// How much of a body that is refused is read and thrown away, in bytes.
 const DISCARDED: usize = 64 << 20;
 
-/// So many buffers are kept for the next bodies that come in pieces, and none of more bytes: a heap that
-/// shrinks after each such body and grows for the next takes a fifth of the time of a review of 60 KB.
-const SPARES: usize = 4;
-const SPARE: usize = 128 << 10;
+/// How many buffers are kept for the next bodies that come in pieces: a heap that shrinks after each such
+/// body and grows for the next takes a fifth of the time of a review of 60 KB.
+const KEPT: usize = 4;
 
-/// What all bodies under way may take.
+/// How large a buffer may be and be kept, in bytes.
+const LARGEST_KEPT: usize = 128 << 10;
+
+/// Reads bodies, and bounds what all of those under way take.
 #[derive(Debug, Clone)]
 pub(super) struct BodyReader {
     max: usize,
-    /// As [`KINDS`].
-    budget: [Part; KINDS.len()],
+    budget: Budget,
     spares: Arc<Spares>,
-}
-
-/// A part of the budget.
-#[derive(Debug, Clone)]
-struct Part {
-    left: Arc<Semaphore>,
-    units: usize,
 }
 
 /// A body and its share of the budget.
@@ -72,10 +55,6 @@ pub(super) struct WholeBody {
     /// For as long as the body is there, be it awaited still or not.
     share: Option<Share>,
 }
-
-/// A share of the budget, given back with the last clone of it.
-#[derive(Debug, Clone)]
-pub(super) struct Share(Arc<(Part, OwnedSemaphorePermit)>);
 
 impl WholeBody {
     pub(super) fn share(&self) -> Option<Share> {
@@ -126,10 +105,10 @@ impl Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let mut bytes = std::mem::take(&mut self.bytes);
-        if (SMALL + 1..=SPARE).contains(&bytes.capacity()) {
+        if (SMALL + 1..=LARGEST_KEPT).contains(&bytes.capacity()) {
             bytes.clear();
             let mut spares = kept(&self.spares);
-            if spares.len() < SPARES {
+            if spares.len() < KEPT {
                 spares.push(bytes);
             }
         }
@@ -143,14 +122,9 @@ fn kept(spares: &Spares) -> MutexGuard<'_, Vec<BytesMut>> {
 
 impl BodyReader {
     pub(super) fn new(max: usize, memory: usize) -> Self {
-        let part = |(_, quarters): (usize, usize)| {
-            let units = (memory / 4 * quarters / UNIT).clamp(1, Semaphore::MAX_PERMITS);
-            let left = Arc::new(Semaphore::new(units));
-            Part { left, units }
-        };
         Self {
             max,
-            budget: KINDS.map(part),
+            budget: Budget::new(memory),
             spares: Arc::default(),
         }
     }
@@ -216,7 +190,7 @@ impl BodyReader {
                 return Err(Refusal::TooLarge(self.max));
             }
             if had + data.len() > SMALL && share.is_none() {
-                match timeout_at(shed, self.share(size)).await {
+                match timeout_at(shed, self.budget.share(size)).await {
                     Ok(got) => share = got,
                     Err(_) => {
                         discard(body).await;
@@ -237,58 +211,9 @@ impl BodyReader {
         })
     }
 
-    /// The part of the budget for what has so many bytes.
-    fn part(&self, bytes: usize) -> &Part {
-        let kinds = KINDS.iter().zip(&self.budget);
-        let [.., last] = &self.budget;
-        let part = kinds.take_while(|((most, _), _)| *most < bytes).count();
-        self.budget.get(part).unwrap_or(last)
-    }
-
-    async fn share(&self, size: usize) -> Option<Share> {
-        let part = self.part(size);
-        let permit = part.left.clone().acquire_many_owned(part.units_of(size));
-        // The semaphore is never closed.
-        Some(Share::of(part, permit.await.ok()?))
-    }
-
-    /// What an answer of so many bytes holds until it is written: the body's share as far as that goes, and
-    /// more. None of it is waited for, since the answer is there already.
-    pub(super) fn share_of_answer(
-        &self,
-        bytes: usize,
-        body: Option<Share>,
-    ) -> Result<Share, Refusal> {
-        let Some((part, mut permit)) = body.and_then(|share| Arc::into_inner(share.0)) else {
-            let part = self.part(bytes);
-            return Ok(Share::of(part, part.take(part.units_of(bytes))?));
-        };
-        let (has, wants) = (permit.num_permits(), part.units_of(bytes));
-        match has.checked_sub(wants as usize) {
-            Some(rest) => drop(permit.split(rest)),
-            None => permit.merge(part.take(wants - u32::try_from(has).unwrap_or(wants))?),
-        }
-        Ok(Share::of(&part, permit))
-    }
-}
-
-impl Part {
-    /// What so many bytes take of it, and at most all.
-    fn units_of(&self, bytes: usize) -> u32 {
-        let units = bytes.div_ceil(UNIT).min(self.units);
-        u32::try_from(units).unwrap_or(u32::MAX)
-    }
-
-    /// So much of it, if it is there now.
-    fn take(&self, units: u32) -> Result<OwnedSemaphorePermit, Refusal> {
-        let taken = self.left.clone().try_acquire_many_owned(units);
-        taken.map_err(|_| Refusal::NoMemory)
-    }
-}
-
-impl Share {
-    fn of(part: &Part, permit: OwnedSemaphorePermit) -> Self {
-        Self(Arc::new((part.clone(), permit)))
+    /// What holds the shares of the answers, too.
+    pub(super) fn budget(&self) -> &Budget {
+        &self.budget
     }
 }
 
@@ -339,11 +264,11 @@ mod tests {
         let second = read(&reader, b'b', 30_000).await;
         assert_eq!((spares(), &*second), (0, &*vec![b'b'; 30_000]));
         let mut all = vec![second];
-        for _ in 0..SPARES + 1 {
+        for _ in 0..KEPT + 1 {
             all.push(read(&reader, b'c', 30_000).await);
         }
         drop(all);
-        assert_eq!(spares(), SPARES);
+        assert_eq!(spares(), KEPT);
     }
 
     #[tokio::test]
@@ -351,59 +276,5 @@ mod tests {
         let reader = BodyReader::new(1 << 20, 1 << 20);
         drop(read(&reader, b'a', 300_000).await);
         assert_eq!(kept(&reader.spares).len(), 0);
-    }
-
-    /// How much of each part of the budget is taken, in bytes.
-    fn taken(reader: &BodyReader) -> [usize; KINDS.len()] {
-        let taken = |part: &Part| (part.units - part.left.available_permits()) * UNIT;
-        reader.budget.each_ref().map(taken)
-    }
-
-    #[tokio::test]
-    async fn each_kind_of_large_has_a_part_of_the_budget() {
-        const MIB: usize = 1 << 20;
-        let reader = BodyReader::new(16 * MIB, 24 * MIB);
-        for (size, part, share) in [
-            (SMALL + 1, 0, SMALL + UNIT),
-            (64 << 10, 0, 64 << 10),
-            ((64 << 10) + 1, 1, 65 << 10),
-            (MIB, 1, MIB),
-            (MIB + 1, 2, MIB + UNIT),
-            // All of it.
-            (16 * MIB, 2, 12 * MIB),
-        ] {
-            let share_of_it = reader.share(size).await;
-            let mut expected = [0; KINDS.len()];
-            expected[part] = share;
-            assert_eq!(taken(&reader), expected, "{size}");
-            drop(share_of_it);
-            assert_eq!(taken(&reader), [0; KINDS.len()]);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_long_answer_holds_a_share_in_place_of_its_bodys() {
-        let reader = BodyReader::new(1 << 20, 1 << 20);
-        for (body, answer) in [
-            (60 << 10, 20 << 10),
-            (60 << 10, 80 << 10),
-            (1_000, 20 << 10),
-        ] {
-            let read = reader.share(body).await.filter(|_| body > SMALL);
-            let share = reader.share_of_answer(answer, read).unwrap();
-            assert_eq!(taken(&reader), [answer, 0, 0]);
-            drop(share);
-            assert_eq!(taken(&reader), [0; KINDS.len()]);
-        }
-        let most = reader.share(64 << 10).await;
-        let mut all = vec![most.clone()];
-        for _ in 0..3 {
-            all.push(reader.share(60 << 10).await);
-        }
-        // What a body holds that is there still is not the answer's, and there is no more.
-        for body in [None, most] {
-            let none = reader.share_of_answer(20 << 10, body);
-            assert!(matches!(none, Err(Refusal::NoMemory)), "{none:?}");
-        }
     }
 }

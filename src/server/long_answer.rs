@@ -11,7 +11,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use hyper::body::{Body as _, Frame, SizeHint};
 
-use super::body::{SMALL, Share};
+use super::budget::{SMALL, Share};
 use super::connections::Activity;
 
 /// A piece, in bytes.

@@ -106,7 +106,7 @@ where
         let read = Read { body, deadline };
         let mut answer = self.bounded.clone().oneshot(read).await?;
         if let Some(length) = long_answer::length(&answer) {
-            let share = self.reader.share_of_answer(length, share)?;
+            let share = self.reader.budget().share_of_answer(length, share)?;
             answer.extensions_mut().insert(share);
         }
         Ok(answer)
