@@ -360,7 +360,11 @@ impl Maps {
         if let Some(index) = self.replace.patterns.first_match(image)
             && let Some((id, _)) = self.replace.rules.get(index)
         {
-            return self.settle_at(*id, image, replaced(self.book.value(*id), reference.last()));
+            return self.settle_prefixed(
+                *id,
+                image,
+                replaced(self.book.value(*id), reference.last()),
+            );
         }
         tried(Tried::Replace(self.replace.patterns.len()));
         if let Some((id, tail)) = self.registry_rule(&reference, tried) {
@@ -426,7 +430,7 @@ impl Maps {
             Some(port) if self.keeps_port(id) => [target, ":", port, "/", tail].concat(),
             _ => [target, "/", tail].concat(),
         };
-        self.settle_at(id, reference.as_str(), result)
+        self.settle_prefixed(id, reference.as_str(), result)
     }
 
     /// Whether a port that an image names goes behind the rule's value: where that is a bare host
@@ -437,8 +441,9 @@ impl Maps {
             && is_bare_host(self.book.target(id))
     }
 
-    /// As [`Maps::settle`], of the rule's target, perhaps a port, a slash, and what an image has behind one.
-    fn settle_at(&self, id: RuleId, image: &str, result: String) -> Verdict<'_> {
+    /// As [`Maps::settle`], of a result that is the rule's target, perhaps a port, a slash, and what an image has
+    /// behind one: where the target makes references of any image, it is not parsed again.
+    fn settle_prefixed(&self, id: RuleId, image: &str, result: String) -> Verdict<'_> {
         let is_reference = self.book.makes_references(id) && result.len() <= image::MAX_REFERENCE;
         if is_reference && result != image {
             return Verdict::swapped(result, Some(self.rule(id)));
@@ -446,6 +451,7 @@ impl Maps {
         self.settle(id, image, result)
     }
 
+    /// The verdict for what a rule makes of an image.
     fn settle(&self, id: RuleId, image: &str, result: String) -> Verdict<'_> {
         let rule = Some(self.rule(id));
         if result == image {

@@ -1,4 +1,4 @@
-//! What a rule can do at all, found out on a plain image that matches it.
+//! What a rule can do at all, found out on a plain image that matches it: `lint` and `feed` judge rules by it.
 
 use super::book::Kind;
 use super::index::RuleId;
