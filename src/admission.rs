@@ -17,10 +17,8 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Display;
 
-use smallvec::SmallVec;
-
 use self::object::{Entry, Image, MAX_ENTRIES};
-use self::reply::Swap;
+use self::reply::{Swap, Swaps};
 use self::slots::List;
 pub use self::wire::BadReview;
 use self::wire::{Object, Request, Review};
@@ -133,8 +131,7 @@ fn answer<'a>(mut review: Review<'a>, rules: &'a Rules, disable_label: &str) -> 
 /// What is found out about one review.
 #[derive(Debug, Default)]
 struct Decision<'a> {
-    /// Most Pods have one container or two.
-    swaps: SmallVec<[Swap<'a>; 2]>,
+    swaps: Swaps<'a>,
     warnings: Vec<String>,
     images: Vec<(&'static str, u64)>,
     /// How many warnings there were beyond those that are kept.
@@ -222,15 +219,8 @@ impl<'a> Decision<'a> {
             ));
         }
         if let Ok(result) = verdict.outcome {
-            self.swaps.push(Swap {
-                path,
-                list: entry.list,
-                index: entry.index,
-                name: entry.name.clone(),
-                from: image.clone(),
-                to: result,
-                rule: verdict.rule,
-            });
+            let swap = Swap::new(entry, path, image, verdict.rule);
+            self.swaps.push(swap, result);
         }
     }
 
@@ -265,7 +255,7 @@ enum Scope<'a> {
     /// `pods/ephemeralcontainers`: the entries that were not there. The server refuses a change of
     /// those that were, and ignores everything else.
     NewEphemeral(Old<'a>),
-    /// UPDATE of a Pod: images that are not as they were. A changed image restarts a container.
+    /// UPDATE of a Pod or a Job: images that are not as they were.
     Changed(Old<'a>),
     /// None, because it can't be known what was there.
     Nothing,
@@ -276,7 +266,7 @@ type Old<'a> = HashMap<(List, String), Image<'a>>;
 
 impl<'a> Scope<'a> {
     fn of(request: &mut Request<'a>, path: &[&str], disable_label: &str) -> Self {
-        if !request.is_update() || !path.is_empty() {
+        if !request.keeps_images(path) {
             return Self::All;
         }
         match old(request.old_object.take(), path, disable_label) {

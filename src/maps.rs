@@ -179,10 +179,10 @@ impl Maps {
         Some(
             Diagnostic::warning(
                 "repeated-key",
-                self.book.key_place(earlier, "this one counts"),
+                self.book.key_place(earlier, "this one comes later"),
                 format!("{key} is defined twice"),
             )
-            .also(self.book.place_of(replaced, "this one does not"))
+            .also(self.book.place_of(replaced, "this one does not count"))
             .help("remove one of the two lines"),
         )
     }

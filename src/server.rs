@@ -38,6 +38,10 @@ use crate::telemetry::metrics::Metrics;
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 4096;
 
+/// How much of its answers a peer may leave unread in the kernel, in bytes; the kernel takes twice as much for
+/// its own account. What kube-apiserver is sent is a tenth of that.
+const SEND_BUFFER: usize = 32 << 10;
+
 /// Bounds on what reviews may take.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -124,6 +128,9 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
     // It sets SO_REUSEADDR: a restart must not wait for the last life's connections to be forgotten.
     let listener = TcpListener::bind(address)?;
+    // Inherited by each connection: the kernel's own bound is 4 MiB for a peer that reads nothing, and counts
+    // as ours.
+    rustix::net::sockopt::set_socket_send_buffer_size(&listener, SEND_BUFFER)?;
     // The standard library's own backlog is short.
     rustix::net::listen(&listener, BACKLOG)?;
     Ok(listener)

@@ -612,6 +612,23 @@ fn an_update_of_a_template_swaps_all() {
     expect(&body, &[(TEMPLATE_0, JMSEARCY)], Outcome::Swapped);
 }
 
+/// kube-apiserver refuses a Job whose template is changed, be it only by a webhook.
+#[test]
+fn an_update_of_a_job_touches_no_image_that_it_does_not_change() {
+    let job = |images: [&str; 2]| {
+        let [a, b] = images.map(|image| json!({"name": image, "image": image}));
+        json!({"spec": {"template": {"spec": {"containers": [a, b]}}}})
+    };
+    let mut body = pod_review(job(["nginx", "redis"]));
+    body["request"]["kind"] = json!({"group": "batch", "version": "v1", "kind": "Job"});
+    body["request"]["operation"] = json!("UPDATE");
+    body["request"]["oldObject"] = job(["nginx", "redis"]);
+    expect(&body, &[], Outcome::NoImages);
+    body["request"]["oldObject"] = job(["nginx", "caddy"]);
+    let slot = "/spec/template/spec/containers/1/image";
+    expect(&body, &[(slot, "hub.example.com/redis")], Outcome::Swapped);
+}
+
 #[test]
 fn every_kind_with_a_pod_template() {
     let pod = || json!({"spec": {"containers": [{"name": "a", "image": "nginx"}]}});

@@ -699,6 +699,20 @@ fn rewrite_in_place_leaves_all_else_alone() {
     }
 }
 
+/// In the middle of a stream it is no mark but a part of a key.
+#[test]
+fn rewrite_prints_a_byte_order_mark_only_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let maps = file(dir.path(), "maps", MAPS);
+    let marked = file(dir.path(), "marked.yaml", &format!("\u{feff}{POD}"));
+    let args = ["rewrite", "--maps", &maps, &marked, &marked];
+    let printed = stdout(&imageswap(&args, b""));
+    assert_eq!(printed.matches('\u{feff}').count(), 1, "{printed}");
+    assert!(printed.starts_with('\u{feff}'));
+    let again = imageswap(&["rewrite", "--maps", &maps], printed.as_bytes());
+    assert_eq!(stdout(&again), printed, "{again:?}");
+}
+
 /// What can't be written back is found out before anything is.
 #[test]
 fn rewrite_in_place_changes_all_files_or_none() {

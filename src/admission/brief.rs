@@ -9,7 +9,9 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::object::Workload;
 use super::skim::{Marked, NotHere, Skimmer};
-use super::wire::{Object, Operation, RawKind, RawRequest, RawReview, Text, path_to_pod};
+use super::wire::{
+    Object, Operation, RawKind, RawRequest, RawReview, Text, keeps_images, path_to_pod,
+};
 
 /// The way from an object to its pod.
 type Path = &'static [&'static str];
@@ -111,8 +113,9 @@ impl<'de> Visitor<'de> for RequestVisitor<'_> {
                     let is_old = key == "oldObject";
                     let path = wanted(kind.as_ref(), operation.as_ref(), sub_resource.as_ref());
                     let seed = ObjectSeed {
-                        path: path
-                            .filter(|path| !is_old || is_old_wanted(path, operation.as_ref())),
+                        path: path.filter(|path| {
+                            !is_old || is_old_wanted(path, kind.as_ref(), operation.as_ref())
+                        }),
                         disable_label: self.disable_label,
                     };
                     let place = if is_old { &mut old_object } else { &mut object };
@@ -150,9 +153,10 @@ fn said<'t>(text: Option<&'t Text<'_>>) -> &'t str {
     text.map_or("", |text| &text.0)
 }
 
-/// What was there only counts where a Pod is updated.
-fn is_old_wanted(path: Path, operation: Option<&Text<'_>>) -> bool {
-    path.is_empty() && said(operation) == "UPDATE"
+/// What was there only counts where images that stay as they are must not be touched.
+fn is_old_wanted(path: Path, kind: Option<&RawKind<'_>>, operation: Option<&Text<'_>>) -> bool {
+    let kind = said(kind.and_then(|kind| kind.kind.as_ref()));
+    said(operation) == "UPDATE" && keeps_images(path, kind)
 }
 
 /// Reads an object, if it is wanted: if there is a path to a pod.

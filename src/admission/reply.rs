@@ -3,11 +3,13 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Range;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use smallvec::SmallVec;
 
+use super::object::Entry;
 use super::slots::List;
 use super::string_ends::is_plain;
 use super::wire::Review;
@@ -20,25 +22,105 @@ const MAX_ANNOTATIONS: usize = 64;
 /// CronJob is the longest.
 const PATCH: usize = 112;
 
+/// So many results are kept each by itself.
+const FEW: usize = 8;
+
 /// The longest name in an annotation's key (Kubernetes' qualified names).
 const MAX_KEY: usize = 63;
+
+/// The images that are swapped.
+#[derive(Debug, Default)]
+pub(super) struct Swaps<'a> {
+    /// Most Pods have one container or two.
+    all: SmallVec<[Swap<'a>; 2]>,
+    /// What all but the first become, one behind the other: thousands of strings of some KB, each by itself,
+    /// would stay with the heap after a review of many MB, and not go back to the system.
+    results: String,
+}
+
+impl<'a> Swaps<'a> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// Makes room for so many.
+    pub(super) fn reserve(&mut self, swaps: usize) {
+        self.all.reserve(swaps);
+    }
+
+    /// Adds one, and what it becomes.
+    pub(super) fn push(&mut self, swap: Swap<'a>, result: String) {
+        let to = if self.all.len() < FEW {
+            To::Own(result)
+        } else {
+            let start = self.results.len();
+            self.results.push_str(&result);
+            To::At(start..self.results.len())
+        };
+        self.all.push(Swap { to, ..swap });
+    }
+
+    fn to<'s>(&'s self, swap: &'s Swap<'_>) -> &'s str {
+        match &swap.to {
+            To::Own(to) => to,
+            To::At(range) => self.results.get(range.clone()).unwrap_or_default(),
+        }
+    }
+}
 
 /// One image that is swapped.
 #[derive(Debug)]
 pub(super) struct Swap<'a> {
     /// The way from the object to its pod.
-    pub(super) path: &'static [&'static str],
-    pub(super) list: List,
-    pub(super) index: usize,
-    pub(super) name: Option<Cow<'a, str>>,
-    pub(super) from: Cow<'a, str>,
-    pub(super) to: String,
-    pub(super) rule: Option<RuleRef<'a>>,
+    path: &'static [&'static str],
+    list: List,
+    index: usize,
+    name: Option<Cow<'a, str>>,
+    from: Cow<'a, str>,
+    to: To,
+    rule: Option<RuleRef<'a>>,
+}
+
+/// What an image becomes.
+#[derive(Debug)]
+enum To {
+    Own(String),
+    /// In the [`Swaps`]' results.
+    At(Range<usize>),
+}
+
+impl To {
+    fn len(&self) -> usize {
+        match self {
+            Self::Own(to) => to.len(),
+            Self::At(range) => range.len(),
+        }
+    }
+}
+
+impl<'a> Swap<'a> {
+    /// Of an entry's image; what it becomes is told to [`Swaps::push`].
+    pub(super) fn new(
+        entry: &Entry<'a>,
+        path: &'static [&'static str],
+        from: &Cow<'a, str>,
+        rule: Option<RuleRef<'a>>,
+    ) -> Self {
+        Self {
+            path,
+            list: entry.list,
+            index: entry.index,
+            name: entry.name.clone(),
+            from: from.clone(),
+            to: To::At(0..0),
+            rule,
+        }
+    }
 }
 
 /// Written piece by piece: most of it is the same each time, and hardly any of it needs escapes.
-pub(super) fn write(review: &Review<'_>, swaps: &[Swap<'_>], warnings: &[Cow<'_, str>]) -> Vec<u8> {
-    let mut json = Vec::with_capacity(256 + swaps.iter().map(Swap::length).sum::<usize>());
+pub(super) fn write(review: &Review<'_>, swaps: &Swaps<'_>, warnings: &[Cow<'_, str>]) -> Vec<u8> {
+    let mut json = Vec::with_capacity(256 + swaps.length());
     push(&mut json, "{\"apiVersion\":\"");
     push(&mut json, review.version.as_str());
     push(
@@ -68,10 +150,9 @@ pub(super) fn write(review: &Review<'_>, swaps: &[Swap<'_>], warnings: &[Cow<'_,
 }
 
 /// Only `replace`, and only where the request has an image: it can't fail to apply.
-fn patch(swaps: &[Swap<'_>]) -> Vec<u8> {
-    let length = swaps.iter().map(|swap| PATCH + swap.to.len());
-    let mut json = Vec::with_capacity(length.sum());
-    for swap in swaps {
+fn patch(swaps: &Swaps<'_>) -> Vec<u8> {
+    let mut json = Vec::with_capacity(swaps.patch_length());
+    for swap in &swaps.all {
         let start = if json.is_empty() { "[" } else { "," };
         push(&mut json, start);
         push(&mut json, "{\"op\":\"replace\",\"path\":\"");
@@ -87,7 +168,7 @@ fn patch(swaps: &[Swap<'_>]) -> Vec<u8> {
             push(&mut json, step);
         }
         push(&mut json, "\",\"value\":\"");
-        push_escaped(&mut json, &swap.to);
+        push_escaped(&mut json, swaps.to(swap));
         push(&mut json, "\"}");
     }
     push(&mut json, "]");
@@ -96,8 +177,8 @@ fn patch(swaps: &[Swap<'_>]) -> Vec<u8> {
 
 /// What was swapped and by which rule. An image that is not swapped, because it was in an earlier
 /// call for the same object, has none: the server keeps the first value of a key.
-fn push_annotations(json: &mut Vec<u8>, swaps: &[Swap<'_>]) {
-    let shown = swaps.iter().take(MAX_ANNOTATIONS);
+fn push_annotations(json: &mut Vec<u8>, swaps: &Swaps<'_>) {
+    let shown = swaps.all.iter().take(MAX_ANNOTATIONS);
     let mut all: SmallVec<[(Key<'_>, &Swap<'_>); 2]> =
         shown.map(|swap| (swap.key(), swap)).collect();
     // Of a key that stands twice, the last one counts.
@@ -110,7 +191,7 @@ fn push_annotations(json: &mut Vec<u8>, swaps: &[Swap<'_>]) {
         push(json, "\":\"");
         push_escaped(json, &swap.from);
         push(json, " => ");
-        push_escaped(json, &swap.to);
+        push_escaped(json, swaps.to(swap));
         if let Some(RuleRef { line, text, .. }) = swap.rule {
             let by = if line.is_some() {
                 " by "
@@ -170,15 +251,26 @@ fn push_escaped(json: &mut Vec<u8>, text: &str) {
     push(json, inner.unwrap_or_default());
 }
 
-impl Swap<'_> {
-    /// How long about what is answered for it is, in bytes.
-    fn length(&self) -> usize {
-        let rule = self.rule.map_or(0, |rule| rule.text.len());
-        let name = self.name.as_ref().map_or(0, |name| name.len());
-        let patch = PATCH + self.to.len();
-        patch * 4 / 3 + 64 + name + self.from.len() + self.to.len() + rule
+impl Swaps<'_> {
+    /// How long the patch is at most, in bytes, but for escapes.
+    fn patch_length(&self) -> usize {
+        let few: usize = self.all.iter().take(FEW).map(|swap| swap.to.len()).sum();
+        PATCH * self.all.len() + few + self.results.len()
     }
 
+    /// How long about what is answered for them is, in bytes.
+    fn length(&self) -> usize {
+        let annotation = |swap: &Swap<'_>| {
+            let rule = swap.rule.map_or(0, |rule| rule.text.len());
+            let name = swap.name.as_ref().map_or(0, |name| name.len());
+            64 + name + swap.from.len() + swap.to.len() + rule
+        };
+        let annotations = self.all.iter().take(MAX_ANNOTATIONS).map(annotation);
+        self.patch_length() * 4 / 3 + annotations.sum::<usize>()
+    }
+}
+
+impl Swap<'_> {
     /// By name and not by index, for a sidecar may be put before it between two calls.
     fn key(&self) -> Key<'_> {
         let list = self.list.key();

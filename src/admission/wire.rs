@@ -281,8 +281,9 @@ impl Request<'_> {
         path_to_pod(&self.group, &self.kind, self.operation, &self.sub_resource)
     }
 
-    pub(super) fn is_update(&self) -> bool {
-        self.operation == Operation::Update
+    /// As [`keeps_images`], of an update.
+    pub(super) fn keeps_images(&self, path: &[&str]) -> bool {
+        self.operation == Operation::Update && keeps_images(path, &self.kind)
     }
 
     pub(super) fn is_ephemeral(&self) -> bool {
@@ -306,6 +307,12 @@ pub(super) fn path_to_pod(
     };
     let path = pod_path(group, kind).filter(|_| is_ours)?;
     (sub_resource.is_empty() || path.is_empty()).then_some(path)
+}
+
+/// Whether an update may touch no image that it does not change: that restarts a container of a Pod, and
+/// kube-apiserver refuses any change of a Job's template.
+pub(super) fn keeps_images(path: &[&str], kind: &str) -> bool {
+    path.is_empty() || kind == "Job"
 }
 
 impl Operation {

@@ -154,6 +154,11 @@ fn print_manifests(done: &[Done]) -> anyhow::Result<()> {
     let (mut before, mut was_json) = ("", false);
     for Done { after, .. } in done {
         let text = after.text.as_str();
+        // A mark is one only where a stream begins.
+        let text = match before.is_empty() {
+            true => text,
+            false => text.strip_prefix('\u{feff}').unwrap_or(text),
+        };
         if text.is_empty() {
             continue;
         }
@@ -191,9 +196,10 @@ fn print_diffs(done: &[Done]) -> anyhow::Result<()> {
         after,
     } in done
     {
+        let name = path.strip_prefix("/").unwrap_or(path);
         let (old, new) = (
-            format!("a/{}", path.display()),
-            format!("b/{}", path.display()),
+            format!("a/{}", name.display()),
+            format!("b/{}", name.display()),
         );
         let diff = TextDiff::from_lines(before.as_str(), after.text.as_str());
         let text = diff.unified_diff().header(&old, &new).to_string();

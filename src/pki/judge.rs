@@ -135,9 +135,9 @@ impl Pair {
         bundle.singles().filter(move |ca| self.is_trusted(ca, at))
     }
 
-    /// Whether both have the same leaf.
+    /// Whether both are the same to a client: the leaf, and what is sent with it.
     pub fn is_same(&self, other: &Self) -> bool {
-        self.certified.cert.first() == other.certified.cert.first()
+        self.certified.cert == other.certified.cert
     }
 
     /// The leaf, DER.

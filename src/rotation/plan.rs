@@ -322,7 +322,8 @@ impl<'a> Eyes<'a> {
     fn due(&self, pair: &Pair) -> OffsetDateTime {
         let life = pair.not_after - pair.not_before;
         let share = if pair.is_minted { 2 } else { 10 };
-        pair.not_after - self.policy.renew_before.min(life / share)
+        // A leaf may outlive its CA where somebody else made them.
+        pair.not_after.min(pair.ca_not_after) - self.policy.renew_before.min(life / share)
     }
 
     /// The pair that this replica serves, if it can be served on.

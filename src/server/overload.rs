@@ -125,7 +125,11 @@ fn rescue(metrics: &Metrics, error: &BoxError) -> Response {
     }
     match error.downcast_ref::<Refusal>() {
         Some(Refusal::TooLarge(_)) => (StatusCode::PAYLOAD_TOO_LARGE, text).into_response(),
-        Some(Refusal::Slow) => (StatusCode::REQUEST_TIMEOUT, [CLOSE], text).into_response(),
+        // kube-apiserver repeats no 408.
+        Some(Refusal::Slow) => {
+            let headers = [retry("0"), CLOSE];
+            (StatusCode::SERVICE_UNAVAILABLE, headers, text).into_response()
+        }
         Some(Refusal::Broken(_)) => (StatusCode::BAD_REQUEST, [CLOSE], text).into_response(),
         Some(Refusal::NoMemory) => {
             metrics.shed.inc();
@@ -376,7 +380,7 @@ mod tests {
         let never = Body::new(http_body_util::StreamBody::new(futures_never()));
         let started = Instant::now();
         let answer = parts(stack.oneshot(post("/", never)).await.unwrap()).await;
-        assert_eq!((answer.0, answer.2.as_str()), (408, "close"));
+        assert_eq!((answer.0, answer.2.as_str()), (503, "close"));
         assert!(started.elapsed() < Duration::from_secs(10));
     }
 

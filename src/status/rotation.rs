@@ -52,11 +52,13 @@ fn next(facts: &Facts) -> Next {
             .or_else(|| staged(facts, secret))
             .or_else(|| left_over(facts, secret, &pair))
             .unwrap_or_else(|| {
-                // A shorter `--renew-before` makes it later.
+                // A shorter `--cert-renew-before` makes it later.
                 let half = pair.not_before + (pair.not_after - pair.not_before) / 2;
                 rest(match half > facts.now {
                     true => format!("all is right; not renewed before {}", rfc3339(half)),
-                    false => "all is right, but renewal may be due (--renew-before)".to_owned(),
+                    false => {
+                        "all is right, but renewal may be due (--cert-renew-before)".to_owned()
+                    }
                 })
             }),
     }

@@ -39,7 +39,12 @@ const QUIET: &str = "kube_leader_election=warn,kube_runtime=error,kube_client=er
 /// The level is neither.
 pub fn start(level: &str, format: Format) -> Result<WorkerGuard, ParseError> {
     // What the caller says of the same targets comes later, and wins.
-    let filters = format!("{QUIET},{}", level_name(level));
+    let level = level_name(level);
+    if !level.contains(['=', ',', ':', '[']) {
+        // A word that is no level would be taken for a target, and all else be silent.
+        EnvFilter::builder().parse(format!("imageswap={level}"))?;
+    }
+    let filters = format!("{QUIET},{level}");
     let filter = EnvFilter::builder().parse(filters)?;
     let is_terminal = std::io::stderr().is_terminal();
     let (writer, guard) = NonBlockingBuilder::default()

@@ -189,10 +189,19 @@ impl Serve {
 
     /// Resident memory, in bytes.
     pub fn resident(&self) -> usize {
+        self.memory("VmRSS:")
+    }
+
+    /// The most memory that it ever had, in bytes.
+    pub fn most_resident(&self) -> usize {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, what: &str) -> usize {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status
             .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .find_map(|line| line.strip_prefix(what))
             .unwrap();
         let kib: usize = line.trim().strip_suffix(" kB").unwrap().parse().unwrap();
         kib << 10

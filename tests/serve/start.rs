@@ -280,6 +280,7 @@ fn what_it_can_not_start_with_is_one_clear_error() {
             &["/proc/none", "--state-dir"],
         ),
         (&["--log-level", "imageswap=loud"], &["is no log level"]),
+        (&["--log-level", "warm"], &["is no log level"]),
         (
             &["--cert-lifetime", "1h", "--cert-renew-before", "1h"],
             &["must be shorter than --cert-lifetime"],

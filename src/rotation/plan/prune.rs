@@ -74,10 +74,22 @@ fn removable(eyes: &Eyes<'_>, pair: &Pair, extra: Bundle) -> Result<(Bundle, Str
     let is_other = |leaf: &Vec<u8>| leaf != pair.leaf();
     let others = named(endpoints, |one| one.leaf.as_ref().is_ok_and(is_other));
     let unseen = named(endpoints, |one| one.leaf.is_err());
-    let why = match (others, unseen) {
-        (Some(others), _) => format!("another leaf is served by {others}"),
-        (None, Some(unseen)) => format!("can't see which leaf is served by {unseen}"),
-        (None, None) => return Ok((extra, "every endpoint serves the leaf".to_owned())),
+    // The same leaf may be sent with another chain than the Secret has.
+    let leans_on_them = |one: &Endpoint| {
+        eyes.observed.hooks().iter().any(|hook| {
+            let live = hook.bundle();
+            let left = live.clone().without(&extra);
+            one.is_trusted(&live, eyes.now) && !one.is_trusted(&left, eyes.now)
+        })
+    };
+    let leaning = named(endpoints, leans_on_them);
+    let why = match (others, unseen, leaning) {
+        (Some(others), ..) => format!("another leaf is served by {others}"),
+        (None, Some(unseen), _) => format!("can't see which leaf is served by {unseen}"),
+        (None, None, Some(leaning)) => format!("another chain is served by {leaning}"),
+        (None, None, None) => {
+            return Ok((extra, "every endpoint serves the leaf".to_owned()));
+        }
     };
     let ended = extra.ended(eyes.surely());
     if ended.is_empty() {
