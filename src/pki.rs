@@ -25,9 +25,9 @@ use crate::text::sha256;
 pub use self::alone::judge_alone;
 pub use self::bundle::Bundle;
 pub use self::judge::{Flaw, is_foreign, judge};
-#[cfg(test)]
-pub(crate) use self::mint::by_way_of_another;
 pub use self::mint::{MintError, mint};
+#[cfg(test)]
+pub(crate) use self::mint::{by_way_of_another, two_ways};
 pub use self::names::names_of;
 pub use self::served::{Served, is_leaf_trusted};
 

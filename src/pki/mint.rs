@@ -86,3 +86,34 @@ pub(crate) fn by_way_of_another(now: OffsetDateTime) -> (String, Vec<u8>, Vec<u8
     let leaf = leaf.signed_by(&key(), &between).unwrap();
     (root.pem(), between.der().to_vec(), leaf.der().to_vec())
 }
+
+/// One leaf and its key with two chains, each by way of a CA of the same name and key to a root of its own, which
+/// lives so long: as when somebody's issuing CA is renewed or signed by another.
+#[cfg(test)]
+pub(crate) fn two_ways(now: OffsetDateTime, roots: [Duration; 2]) -> [Pem; 2] {
+    let life = Duration::days(100);
+    let between = KeyPair::generate().unwrap();
+    let key = KeyPair::generate().unwrap();
+    let mut leaf = None;
+    roots.map(|root| {
+        let mut params = ca_params(now, root).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
+        let root = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let mut params = ca_params(now, life).unwrap();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "between");
+        let between = KeyPair::from_pem(&between.serialize_pem()).unwrap();
+        let between = CertifiedIssuer::signed_by(params, between, &root).unwrap();
+        let leaf = leaf.get_or_insert_with(|| {
+            let names = ["imageswap.ns.svc".to_owned()];
+            let leaf = leaf_params(&names, now, life).unwrap();
+            leaf.signed_by(&key, &between).unwrap().pem()
+        });
+        Pem {
+            chain: [leaf.as_str(), &between.pem()].concat(),
+            key: key.serialize_pem(),
+            ca: root.pem(),
+        }
+    })
+}

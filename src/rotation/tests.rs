@@ -16,7 +16,7 @@ use super::replica::{Choice, Others, View, choose, is_trusted, may_lead};
 use super::source::Source;
 use super::state::{Configuration, Hook, Observed, Secret};
 use super::write::{Change, Failure, Next, Write};
-use crate::pki::{Bundle, Pair, Pem, by_way_of_another, judge, mint};
+use crate::pki::{Bundle, Pair, Pem, by_way_of_another, judge, mint, two_ways};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::notices::Notices;
 
@@ -505,6 +505,59 @@ fn no_ca_goes_that_an_endpoint_may_need() {
         let unseen = [endpoint(Err("gone"))];
         let plan = plan_after(&seen, Some(good), &unseen, (wall, is_told, LONG));
         assert_eq!(plan.step.name(), name, "{hours} {is_told}: {}", plan.reason);
+    }
+}
+
+/// The leaf alone does not say which CA a replica needs.
+#[test]
+fn no_ca_goes_by_which_an_endpoint_sends_another_chain_of_the_same_leaf() {
+    let [old, new] = two_ways(NOW, [YEAR, YEAR]);
+    let seen = observed(Some(secret(&new)), Some(&[bundle(&[&old, &new])]));
+    for (chain, expected) in [(&old, "wait"), (&new, "prune")] {
+        let between = judge(chain, &policy().required, NOW).unwrap();
+        let between = between.certified.cert.iter().skip(1);
+        let endpoint = Endpoint {
+            intermediates: between.map(|der| der.to_vec()).collect(),
+            ..endpoint(Ok(chain))
+        };
+        let plan = plan_after(&seen, Some(chain), &[endpoint], (NOW, true, LONG));
+        assert_eq!(plan.step.name(), expected, "{}", plan.reason);
+    }
+}
+
+/// As when somebody completes a chain, or renews the CA that issues for him.
+#[test]
+fn another_chain_of_the_same_leaf_is_served_when_it_is_believed() {
+    let [old, new] = two_ways(NOW, [YEAR, YEAR]);
+    let required = policy().required;
+    let served = judge(&old, &required, NOW).unwrap();
+    let both = bundle(&[&old, &new]);
+    for (secret, live, first, later) in [
+        (secret(&old), both.clone(), "same", "same"),
+        (secret(&new), both, "not yet", "publish"),
+        (secret(&new), bundle(&[&new]), "publish", "publish"),
+        (secret(&new), bundle(&[&old]), "not yet", "not yet"),
+    ] {
+        let seen = observed(Some(secret), Some(&[live]));
+        let mut belief = Belief::default();
+        for (moment, expected) in [(Steady::ZERO, first), (DELAY, later)] {
+            belief.look(&seen, at(moment));
+            let choice = choose(&view(&seen, &belief, &required), Some(&served), wall(NOW));
+            assert_eq!(word(&choice), expected, "{seen:?}");
+        }
+    }
+}
+
+/// Of a pair that somebody else put there.
+#[test]
+fn a_leaf_is_due_with_its_ca() {
+    let [_, short] = two_ways(NOW, [YEAR, Duration::days(30)]);
+    let seen = observed(Some(secret(&short)), Some(&[bundle(&[&short])]));
+    let ours = [endpoint(Ok(&short))];
+    for (day, expected) in [(0, "wait"), (19, "wait"), (21, "stage"), (29, "stage")] {
+        let wall = NOW + Duration::days(day);
+        let plan = plan_after(&seen, Some(&short), &ours, (wall, true, LONG));
+        assert_eq!(plan.step.name(), expected, "{day}: {}", plan.reason);
     }
 }
 
