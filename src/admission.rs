@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::fmt::Display;
 
 use self::object::{Entry, Image, MAX_ENTRIES};
-use self::reply::{Swap, Swaps};
+use self::reply::Swaps;
 use self::slots::List;
 pub use self::wire::BadReview;
 use self::wire::{Object, Request, Review};
@@ -219,8 +219,8 @@ impl<'a> Decision<'a> {
             ));
         }
         if let Ok(result) = verdict.outcome {
-            let swap = Swap::new(entry, path, image, verdict.rule);
-            self.swaps.push(swap, result);
+            self.swaps
+                .push(entry, path, image.clone(), result, verdict.rule);
         }
     }
 

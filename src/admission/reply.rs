@@ -33,7 +33,7 @@ const MAX_KEY: usize = 63;
 pub(super) struct Swaps<'a> {
     /// Most Pods have one container or two.
     all: SmallVec<[Swap<'a>; 2]>,
-    /// What all but the first become, one behind the other: thousands of strings of some KB, each by itself,
+    /// What all behind the first [`FEW`] become, one behind the other: thousands of strings of some KB, each by itself,
     /// would stay with the heap after a review of many MB, and not go back to the system.
     results: String,
 }
@@ -48,8 +48,15 @@ impl<'a> Swaps<'a> {
         self.all.reserve(swaps);
     }
 
-    /// Adds one, and what it becomes.
-    pub(super) fn push(&mut self, swap: Swap<'a>, result: String) {
+    /// Adds an entry's image, what it becomes, and by which rule.
+    pub(super) fn push(
+        &mut self,
+        entry: &Entry<'a>,
+        path: &'static [&'static str],
+        from: Cow<'a, str>,
+        result: String,
+        rule: Option<RuleRef<'a>>,
+    ) {
         let to = if self.all.len() < FEW {
             To::Own(result)
         } else {
@@ -57,7 +64,15 @@ impl<'a> Swaps<'a> {
             self.results.push_str(&result);
             To::At(start..self.results.len())
         };
-        self.all.push(Swap { to, ..swap });
+        self.all.push(Swap {
+            path,
+            list: entry.list,
+            index: entry.index,
+            name: entry.name.clone(),
+            from,
+            to,
+            rule,
+        });
     }
 
     fn to<'s>(&'s self, swap: &'s Swap<'_>) -> &'s str {
@@ -70,7 +85,7 @@ impl<'a> Swaps<'a> {
 
 /// One image that is swapped.
 #[derive(Debug)]
-pub(super) struct Swap<'a> {
+struct Swap<'a> {
     /// The way from the object to its pod.
     path: &'static [&'static str],
     list: List,
@@ -94,26 +109,6 @@ impl To {
         match self {
             Self::Own(to) => to.len(),
             Self::At(range) => range.len(),
-        }
-    }
-}
-
-impl<'a> Swap<'a> {
-    /// Of an entry's image; what it becomes is told to [`Swaps::push`].
-    pub(super) fn new(
-        entry: &Entry<'a>,
-        path: &'static [&'static str],
-        from: &Cow<'a, str>,
-        rule: Option<RuleRef<'a>>,
-    ) -> Self {
-        Self {
-            path,
-            list: entry.list,
-            index: entry.index,
-            name: entry.name.clone(),
-            from: from.clone(),
-            to: To::At(0..0),
-            rule,
         }
     }
 }
@@ -254,8 +249,7 @@ fn push_escaped(json: &mut Vec<u8>, text: &str) {
 impl Swaps<'_> {
     /// How long the patch is at most, in bytes, but for escapes.
     fn patch_length(&self) -> usize {
-        let few: usize = self.all.iter().take(FEW).map(|swap| swap.to.len()).sum();
-        PATCH * self.all.len() + few + self.results.len()
+        self.all.iter().map(|swap| PATCH + swap.to.len()).sum()
     }
 
     /// How long about what is answered for them is, in bytes.

@@ -4,6 +4,8 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, KeyUsagePurpose,
 };
+#[cfg(test)]
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use time::{Duration, OffsetDateTime};
 
 use super::Pem;
@@ -71,20 +73,11 @@ fn leaf_params(
 /// The root (PEM) and then, DER, a CA that it signed and a leaf that that one signed: as somebody may bring.
 #[cfg(test)]
 pub(crate) fn by_way_of_another(now: OffsetDateTime) -> (String, Vec<u8>, Vec<u8>) {
-    let life = Duration::days(8);
-    let key = || KeyPair::generate().unwrap();
-    let mut params = ca_params(now, life).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
-    let root = CertifiedIssuer::self_signed(params, key()).unwrap();
-    let mut params = ca_params(now, life).unwrap();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "between");
-    let between = CertifiedIssuer::signed_by(params, key(), &root).unwrap();
-    let names = ["imageswap.ns.svc".to_owned()];
-    let leaf = leaf_params(&names, now, life).unwrap();
-    let leaf = leaf.signed_by(&key(), &between).unwrap();
-    (root.pem(), between.der().to_vec(), leaf.der().to_vec())
+    let [one, _] = two_ways(now, [Duration::days(8); 2]);
+    let chain = CertificateDer::pem_slice_iter(one.chain.as_bytes());
+    let chain: Vec<_> = chain.map(|der| der.unwrap().to_vec()).collect();
+    let [leaf, between] = <[_; 2]>::try_from(chain).unwrap();
+    (one.ca, between, leaf)
 }
 
 /// One leaf and its key with two chains, each by way of a CA of the same name and key to a root of its own, which

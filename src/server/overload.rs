@@ -125,11 +125,6 @@ fn rescue(metrics: &Metrics, error: &BoxError) -> Response {
     }
     match error.downcast_ref::<Refusal>() {
         Some(Refusal::TooLarge(_)) => (StatusCode::PAYLOAD_TOO_LARGE, text).into_response(),
-        // kube-apiserver repeats no 408.
-        Some(Refusal::Slow) => {
-            let headers = [retry("0"), CLOSE];
-            (StatusCode::SERVICE_UNAVAILABLE, headers, text).into_response()
-        }
         Some(Refusal::Broken(_)) => (StatusCode::BAD_REQUEST, [CLOSE], text).into_response(),
         Some(Refusal::NoMemory) => {
             metrics.shed.inc();
@@ -137,8 +132,11 @@ fn rescue(metrics: &Metrics, error: &BoxError) -> Response {
             let headers = [retry("1"), CLOSE];
             (StatusCode::TOO_MANY_REQUESTS, headers, text).into_response()
         }
-        Some(Refusal::Deadline) => {
-            metrics.deadline_exceeded.inc();
+        // A slow one gets no 408, for kube-apiserver repeats none.
+        Some(late @ (Refusal::Slow | Refusal::Deadline)) => {
+            if matches!(late, Refusal::Deadline) {
+                metrics.deadline_exceeded.inc();
+            }
             // Repeated at once, and on a new connection: perhaps to another replica.
             let headers = [retry("0"), CLOSE];
             (StatusCode::SERVICE_UNAVAILABLE, headers, text).into_response()

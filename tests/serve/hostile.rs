@@ -371,7 +371,6 @@ async fn many_large_reviews_share_the_memory() {
     assert!(resident < 64 << 20, "{} MiB", resident >> 20);
 }
 
-/// Whoever should read the logs is stuck; reviews are answered all the same.
 /// What one has taken goes back before the next: `deploy/` gives a replica 128 MiB.
 #[tokio::test(flavor = "multi_thread")]
 async fn reviews_of_16_mib_one_after_the_other_take_no_more_than_one() {
@@ -394,6 +393,7 @@ async fn reviews_of_16_mib_one_after_the_other_take_no_more_than_one() {
     println!("at most {} MiB resident", most >> 20);
 }
 
+/// Whoever should read the logs is stuck; reviews are answered all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_waits_for_the_logs() {
     let serve = Serve::start_unread(&[]);

@@ -75,12 +75,14 @@ fn removable(eyes: &Eyes<'_>, pair: &Pair, extra: Bundle) -> Result<(Bundle, Str
     let others = named(endpoints, |one| one.leaf.as_ref().is_ok_and(is_other));
     let unseen = named(endpoints, |one| one.leaf.is_err());
     // The same leaf may be sent with another chain than the Secret has.
+    let hooks = eyes.observed.hooks().iter().map(Hook::bundle);
+    let bundles: Vec<_> = hooks
+        .map(|live| (live.clone().without(&extra), live))
+        .collect();
     let leans_on_them = |one: &Endpoint| {
-        eyes.observed.hooks().iter().any(|hook| {
-            let live = hook.bundle();
-            let left = live.clone().without(&extra);
-            one.is_trusted(&live, eyes.now) && !one.is_trusted(&left, eyes.now)
-        })
+        bundles
+            .iter()
+            .any(|(left, live)| one.is_trusted(live, eyes.now) && !one.is_trusted(left, eyes.now))
     };
     let leaning = named(endpoints, leans_on_them);
     let why = match (others, unseen, leaning) {
