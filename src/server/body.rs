@@ -5,6 +5,7 @@
 //! ones hold a share of the [`budget`](super::budget), from when they are seen to be large: a peer that
 //! only says so takes nothing from the others.
 
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,6 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The same for a large body, which holds a share of the budget.
 const PATIENCE_IF_LARGE: Duration = Duration::from_secs(2);
+
+/// The same for one whose share another waits for, and then as often as that is so.
+const PATIENCE_IF_WANTED: Duration = Duration::from_millis(250);
 
 /// How fast a body must come at least, in bytes a second.
 const PACE: usize = 1 << 20;
@@ -134,6 +138,7 @@ impl BodyReader {
     pub(super) async fn read(
         &self,
         request: Request<Body>,
+        peer: IpAddr,
         arrived: Instant,
         shed: Instant,
         deadline: Instant,
@@ -162,13 +167,11 @@ impl BodyReader {
                 Some(frame) => frame,
                 None => {
                     let pace = Duration::from_millis((had * 1000 / PACE) as u64);
-                    let patience = match share {
-                        Some(_) => PATIENCE_IF_LARGE,
-                        None => PATIENCE,
-                    };
-                    let late = deadline.min(started + patience + pace);
-                    let frame = timeout_at(late, body.frame()).await;
-                    frame.map_err(|_| Refusal::Slow)?
+                    let due = started + pace;
+                    match &share {
+                        Some(share) => next_if_wanted(&mut body, due, deadline, share).await?,
+                        None => next(&mut body, deadline.min(due + PATIENCE)).await?,
+                    }
                 }
             };
             let frame = match frame {
@@ -190,7 +193,7 @@ impl BodyReader {
                 return Err(Refusal::TooLarge(self.max));
             }
             if had + data.len() > SMALL && share.is_none() {
-                match timeout_at(shed, self.budget.share(size)).await {
+                match timeout_at(shed, self.budget.share(size, peer)).await {
                     Ok(got) => share = got,
                     Err(_) => {
                         discard(body).await;
@@ -217,6 +220,36 @@ impl BodyReader {
     }
 }
 
+type Frame = hyper::body::Frame<Bytes>;
+
+/// What comes next of a body, if it comes in time.
+async fn next(
+    body: &mut Body,
+    late: Instant,
+) -> Result<Option<Result<Frame, axum::Error>>, Refusal> {
+    let frame = timeout_at(late, body.frame()).await;
+    frame.map_err(|_| Refusal::Slow)
+}
+
+/// The same of one that holds a share of the budget, and has come up to here at its due time if it keeps
+/// the pace.
+async fn next_if_wanted(
+    body: &mut Body,
+    due: Instant,
+    deadline: Instant,
+    share: &Share,
+) -> Result<Option<Result<Frame, axum::Error>>, Refusal> {
+    let late = deadline.min(due + PATIENCE_IF_LARGE);
+    let mut look = due + PATIENCE_IF_WANTED;
+    while look < late {
+        match next(body, look).await {
+            Err(_) if !share.is_wanted() => look += PATIENCE_IF_WANTED,
+            other => return other,
+        }
+    }
+    next(body, late).await
+}
+
 /// Reads and throws away, so that the peer reads our answer in place of an error of its own. Bounded
 /// in size and time.
 pub(super) async fn discard(mut body: Body) {
@@ -237,6 +270,7 @@ mod tests {
 
     use futures_util::stream;
 
+    use super::super::connections::HERE;
     use super::*;
 
     /// In pieces of ten thousand bytes.
@@ -246,7 +280,7 @@ mod tests {
         let body = Body::from_stream(stream::iter(pieces.into_iter().map(Ok::<_, Infallible>)));
         let now = Instant::now();
         let until = now + PATIENCE;
-        let read = reader.read(Request::new(body), now, until, until);
+        let read = reader.read(Request::new(body), HERE, now, until, until);
         read.await.unwrap()
     }
 

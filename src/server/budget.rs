@@ -1,9 +1,13 @@
 //! What large bodies and long answers may take of the memory, all together.
 //!
 //! Each kind of large has a part of the budget for itself, so that one who says that he will send 16 MiB and
-//! does not is in the way of his like alone.
+//! does not is in the way of his like alone. Of a part one address may hold half, so that whoever holds as much
+//! as he may is in his own way alone; and who holds a share and stands still loses it when another waits.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -19,34 +23,60 @@ const KINDS: [(usize, usize); 3] = [(64 << 10, 1), (1 << 20, 1), (usize::MAX, 2)
 /// The budget is counted in this many bytes.
 const UNIT: usize = 1 << 10;
 
+/// Addresses that hold nothing are forgotten when there are this many.
+const MANY: usize = 64;
+
 /// The budget, in as many parts as there are [`KINDS`].
 #[derive(Debug, Clone)]
-pub(super) struct Budget([Part; KINDS.len()]);
+pub(super) struct Budget([Arc<Part>; KINDS.len()]);
 
 /// A part of the budget.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Part {
+    all: Pool,
+    /// How much of it one address may take, in units: half, but one of the largest in any case.
+    allowance: usize,
+    by_peer: Mutex<HashMap<IpAddr, Arc<Pool>>>,
+}
+
+/// Units that are taken and given back; who finds too few waits, one after the other.
+#[derive(Debug)]
+struct Pool {
     left: Arc<Semaphore>,
-    units: usize,
+    waiting: AtomicUsize,
 }
 
 /// A share of the budget, given back with the last clone of it.
 #[derive(Debug, Clone)]
-pub(super) struct Share(Arc<(Part, OwnedSemaphorePermit)>);
+pub(super) struct Share(Arc<Held>);
+
+/// A look at a share that does not keep it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Watch(Weak<Held>);
+
+#[derive(Debug)]
+struct Held {
+    part: Arc<Part>,
+    /// Of the address's allowance.
+    own: (Arc<Pool>, OwnedSemaphorePermit),
+    permit: OwnedSemaphorePermit,
+}
 
 impl Budget {
     /// Of so many bytes.
     pub(super) fn new(memory: usize) -> Self {
-        let part = |(_, quarters): (usize, usize)| {
+        Self(KINDS.map(|(most, quarters)| {
             let units = (memory / 4 * quarters / UNIT).clamp(1, Semaphore::MAX_PERMITS);
-            let left = Arc::new(Semaphore::new(units));
-            Part { left, units }
-        };
-        Self(KINDS.map(part))
+            Arc::new(Part {
+                all: Pool::new(units),
+                allowance: (units / 2).max(most / UNIT).min(units),
+                by_peer: Mutex::default(),
+            })
+        }))
     }
 
     /// The part of the budget for what has so many bytes.
-    fn part(&self, bytes: usize) -> &Part {
+    fn part(&self, bytes: usize) -> &Arc<Part> {
         let kinds = KINDS.iter().zip(&self.0);
         let [.., last] = &self.0;
         let part = kinds.take_while(|((most, _), _)| *most < bytes).count();
@@ -54,11 +84,13 @@ impl Budget {
     }
 
     /// A share for a body of so many bytes, when there is room.
-    pub(super) async fn share(&self, size: usize) -> Option<Share> {
+    pub(super) async fn share(&self, size: usize, peer: IpAddr) -> Option<Share> {
         let part = self.part(size);
-        let permit = part.left.clone().acquire_many_owned(part.units_of(size));
-        // The semaphore is never closed.
-        Some(Share::of(part, permit.await.ok()?))
+        let (units, own) = (part.units_of(size), part.pool_of(peer));
+        // Who waits for his own stands in nobody's way.
+        let of_own = own.acquire(units).await?;
+        let permit = part.all.acquire(units).await?;
+        Some(Share::of(part.clone(), (own, of_own), permit))
     }
 
     /// What an answer of so many bytes holds until it is written: the body's share as far as that goes, and
@@ -67,53 +99,149 @@ impl Budget {
         &self,
         bytes: usize,
         body: Option<Share>,
+        peer: IpAddr,
     ) -> Result<Share, Refusal> {
-        let Some((part, mut permit)) = body.and_then(|share| Arc::into_inner(share.0)) else {
+        let Some(held) = body.and_then(|share| Arc::into_inner(share.0)) else {
             let part = self.part(bytes);
-            return Ok(Share::of(part, part.take(part.units_of(bytes))?));
+            let (units, own) = (part.units_of(bytes), part.pool_of(peer));
+            let of_own = own.take(units)?;
+            return Ok(Share::of(
+                part.clone(),
+                (own, of_own),
+                part.all.take(units)?,
+            ));
         };
-        let (has, wants) = (permit.num_permits(), part.units_of(bytes));
-        match has.checked_sub(wants as usize) {
-            Some(rest) => drop(permit.split(rest)),
-            None => permit.merge(part.take(wants - u32::try_from(has).unwrap_or(wants))?),
-        }
-        Ok(Share::of(&part, permit))
+        let units = held.part.units_of(bytes);
+        let (own, of_own) = held.own;
+        let of_own = own.resize(of_own, units)?;
+        let permit = held.part.all.resize(held.permit, units)?;
+        Ok(Share::of(held.part, (own, of_own), permit))
     }
 }
 
 impl Part {
-    /// What so many bytes take of it, and at most all.
+    /// What so many bytes take of it, and at most all that one may.
     fn units_of(&self, bytes: usize) -> u32 {
-        let units = bytes.div_ceil(UNIT).min(self.units);
+        let units = bytes.div_ceil(UNIT).min(self.allowance);
         u32::try_from(units).unwrap_or(u32::MAX)
     }
 
-    /// So much of it, if it is there now.
+    /// What is left for an address of its allowance.
+    fn pool_of(&self, peer: IpAddr) -> Arc<Pool> {
+        // Nothing in there can be left half done.
+        let mut pools = self.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
+        if pools.len() >= MANY && !pools.contains_key(&peer) {
+            pools.retain(|_, pool| Arc::strong_count(pool) > 1);
+        }
+        let pool = pools.entry(peer);
+        pool.or_insert_with(|| Arc::new(Pool::new(self.allowance)))
+            .clone()
+    }
+}
+
+impl Pool {
+    fn new(units: usize) -> Self {
+        Self {
+            left: Arc::new(Semaphore::new(units)),
+            waiting: AtomicUsize::new(0),
+        }
+    }
+
+    /// So many units, when they are there. `None` never, for the semaphore is never closed.
+    async fn acquire(&self, units: u32) -> Option<OwnedSemaphorePermit> {
+        let _waits = Waits::at(&self.waiting);
+        let permit = self.left.clone().acquire_many_owned(units);
+        permit.await.ok()
+    }
+
+    /// So many units, if they are there now.
     fn take(&self, units: u32) -> Result<OwnedSemaphorePermit, Refusal> {
         let taken = self.left.clone().try_acquire_many_owned(units);
         taken.map_err(|_| Refusal::NoMemory)
     }
+
+    /// A permit for so many units in place of this one.
+    fn resize(
+        &self,
+        mut permit: OwnedSemaphorePermit,
+        units: u32,
+    ) -> Result<OwnedSemaphorePermit, Refusal> {
+        let has = permit.num_permits();
+        match has.checked_sub(units as usize) {
+            Some(rest) => drop(permit.split(rest)),
+            None => permit.merge(self.take(units - u32::try_from(has).unwrap_or(units))?),
+        }
+        Ok(permit)
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// Counts one who waits, until it is dropped.
+struct Waits<'a>(&'a AtomicUsize);
+
+impl<'a> Waits<'a> {
+    fn at(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Share {
-    fn of(part: &Part, permit: OwnedSemaphorePermit) -> Self {
-        Self(Arc::new((part.clone(), permit)))
+    fn of(
+        part: Arc<Part>,
+        own: (Arc<Pool>, OwnedSemaphorePermit),
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
+        Self(Arc::new(Held { part, own, permit }))
+    }
+
+    /// Whether somebody waits who could have this one.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.0.part.all.is_wanted() || self.0.own.0.is_wanted()
+    }
+
+    pub(super) fn watch(&self) -> Watch {
+        Watch(Arc::downgrade(&self.0))
+    }
+}
+
+impl Watch {
+    /// The share, while it is held.
+    pub(super) fn share(&self) -> Option<Share> {
+        self.0.upgrade().map(Share)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::connections::HERE;
     use super::*;
+
+    const MIB: usize = 1 << 20;
 
     /// How much of each part of the budget is taken, in bytes.
     fn taken(budget: &Budget) -> [usize; KINDS.len()] {
-        let taken = |part: &Part| (part.units - part.left.available_permits()) * UNIT;
-        budget.0.each_ref().map(taken)
+        let of = |pool: &Pool, units: usize| (units - pool.left.available_permits()) * UNIT;
+        budget.0.each_ref().map(|part| {
+            let pools = part.by_peer.lock().unwrap();
+            pools
+                .values()
+                .map(|pool| of(pool, part.allowance))
+                .sum::<usize>()
+        })
     }
 
     #[tokio::test]
     async fn each_kind_of_large_has_a_part_of_the_budget() {
-        const MIB: usize = 1 << 20;
         let budget = Budget::new(24 * MIB);
         for (size, part, share) in [
             (SMALL + 1, 0, SMALL + UNIT),
@@ -124,7 +252,7 @@ mod tests {
             // All of it.
             (16 * MIB, 2, 12 * MIB),
         ] {
-            let share_of_it = budget.share(size).await;
+            let share_of_it = budget.share(size, HERE).await;
             let mut expected = [0; KINDS.len()];
             expected[part] = share;
             assert_eq!(taken(&budget), expected, "{size}");
@@ -135,27 +263,100 @@ mod tests {
 
     #[tokio::test]
     async fn a_long_answer_holds_a_share_in_place_of_its_bodys() {
-        let budget = Budget::new(1 << 20);
+        let budget = Budget::new(MIB);
         for (body, answer) in [
             (60 << 10, 20 << 10),
             (60 << 10, 80 << 10),
             (1_000, 20 << 10),
         ] {
-            let read = budget.share(body).await.filter(|_| body > SMALL);
-            let share = budget.share_of_answer(answer, read).unwrap();
+            let read = budget.share(body, HERE).await.filter(|_| body > SMALL);
+            let share = budget.share_of_answer(answer, read, HERE).unwrap();
             assert_eq!(taken(&budget), [answer, 0, 0]);
             drop(share);
             assert_eq!(taken(&budget), [0; KINDS.len()]);
         }
-        let most = budget.share(64 << 10).await;
-        let mut all = vec![most.clone()];
-        for _ in 0..3 {
-            all.push(budget.share(60 << 10).await);
-        }
+        let most = budget.share(64 << 10, HERE).await;
+        let second = budget.share(60 << 10, HERE).await;
+        let others = [
+            budget.share(64 << 10, peer(1)).await,
+            budget.share(60 << 10, peer(1)).await,
+        ];
         // What a body holds that is there still is not the answer's, and there is no more.
-        for body in [None, most] {
-            let none = budget.share_of_answer(20 << 10, body);
+        for body in [None, most.clone()] {
+            let none = budget.share_of_answer(20 << 10, body, HERE);
             assert!(matches!(none, Err(Refusal::NoMemory)), "{none:?}");
         }
+        drop((most, second, others));
+        assert_eq!(taken(&budget), [0; KINDS.len()]);
+    }
+
+    fn peer(n: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, n])
+    }
+
+    /// All that there is, is none of these bytes.
+    fn left(budget: &Budget, size: usize) -> usize {
+        budget.part(size).all.left.available_permits() * UNIT
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_address_may_have_half_of_a_part_and_waits_for_itself_alone() {
+        let budget = Budget::new(24 * MIB);
+        let mut all = Vec::new();
+        for _ in 0..3 {
+            all.push(budget.share(MIB, peer(1)).await.unwrap());
+        }
+        assert_eq!(left(&budget, MIB), 3 * MIB);
+        assert!(!all.iter().any(Share::is_wanted));
+        let (again, other) = (budget.clone(), budget.clone());
+        let waiting = tokio::spawn(async move { again.share(MIB, peer(1)).await });
+        tokio::task::yield_now().await;
+        assert!(all.iter().all(Share::is_wanted));
+        for _ in 0..3 {
+            all.push(budget.share(MIB, peer(2)).await.unwrap());
+        }
+        // That of another is not what he waits for.
+        assert!(!all[3..].iter().any(Share::is_wanted));
+        // Who waits for all may have anybody's.
+        let third = tokio::spawn(async move { other.share(MIB, peer(3)).await });
+        tokio::task::yield_now().await;
+        assert!(all.iter().all(Share::is_wanted));
+        drop(all.remove(5));
+        assert!(third.await.unwrap().is_some());
+        assert!(!all[3..].iter().any(Share::is_wanted));
+        drop(all.remove(0));
+        assert!(waiting.await.unwrap().is_some());
+        assert!(!all.iter().any(Share::is_wanted));
+    }
+
+    #[tokio::test]
+    async fn one_that_is_given_up_waits_no_longer() {
+        let budget = Budget::new(4 * MIB);
+        let share = budget.share(MIB, HERE).await.unwrap();
+        let soon = std::time::Duration::from_millis(5);
+        let none = tokio::time::timeout(soon, budget.share(MIB, HERE)).await;
+        assert!(none.is_err() && !share.is_wanted());
+    }
+
+    #[tokio::test]
+    async fn the_largest_of_a_kind_finds_room_in_a_small_budget() {
+        for memory in [1, 100 << 10, MIB, 4 * MIB] {
+            let budget = Budget::new(memory);
+            for size in [SMALL + 1, 64 << 10, MIB, 16 * MIB] {
+                assert!(budget.share(size, HERE).await.is_some(), "{memory} {size}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn addresses_that_hold_nothing_are_forgotten() {
+        let budget = Budget::new(24 * MIB);
+        let kept = budget.share(SMALL + 1, peer(0)).await;
+        for n in 1..=200 {
+            assert!(budget.share(SMALL + 1, peer(n)).await.is_some());
+        }
+        let pools = budget.0[0].by_peer.lock().unwrap();
+        assert!(pools.len() <= MANY && pools.contains_key(&peer(0)));
+        drop(kept);
     }
 }

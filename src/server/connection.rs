@@ -29,9 +29,6 @@ use super::lifecycle::{Lifecycle, Phase};
 use super::long_answer;
 use super::{Answers, Patience};
 
-/// How often a connection looks whether its peer is late.
-const TICK: Duration = Duration::from_secs(2);
-
 /// Said to a peer that has asked nothing. Go's client closes an idle connection on which anything comes;
 /// if it has asked in this very moment, kube-apiserver asks again at once because of `retry-after`. Not
 /// a 408: that one, Go takes for a close.
@@ -73,14 +70,17 @@ where
     tokio::pin!(stopping);
     let mut is_stopping = false;
     let reason = loop {
+        let tick = activity.look_again();
         let wait = match activity.deadline(&terms.patience) {
-            Some(deadline) => TICK.min(deadline.saturating_duration_since(Instant::now())),
-            None => TICK,
+            Some(deadline) => tick.min(deadline.saturating_duration_since(Instant::now())),
+            None => tick,
         };
         tokio::select! {
             biased;
             reason = poll_fn(|cx| requests.poll(cx)) => return reason,
-            () = activity.evicted() => return "evicted",
+            is_evicted = activity.is_called_off() => if is_evicted {
+                return "evicted";
+            },
             () = &mut stopping, if !is_stopping => {
                 is_stopping = true;
                 if activity.awaits_request() {
@@ -135,12 +135,13 @@ async fn answer<S: Answers>(
         State::Body
     });
     let reading = activity.clone();
-    let request = request.map(|body| {
+    let mut request = request.map(|body| {
         Body::new(Ended {
             body,
             activity: reading,
         })
     });
+    request.extensions_mut().insert(activity.peer());
     let mut response = terms.service.clone().oneshot(request).await?;
     if response.status().is_success() {
         activity.served();

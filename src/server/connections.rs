@@ -8,15 +8,17 @@
 //! and neither kube-apiserver's connections nor a new one of its.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use http::Request;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Patience;
+use super::budget::{Share, Watch};
 use crate::telemetry::metrics::Metrics;
 
 /// What a connection is doing.
@@ -44,6 +46,9 @@ pub(super) enum State {
 /// A peer that has kept us waiting this long in the middle of something is late, if its place is
 /// needed.
 const LATE: Duration = Duration::from_secs(1);
+
+/// How often a connection looks whether its peer is late.
+const TICK: Duration = Duration::from_secs(2);
 
 /// A newcomer's moment to say something: its task may be waiting for a busy machine. With half of a
 /// thousand places it lets in three thousand silent peers a second; more wait in the kernel.
@@ -87,9 +92,25 @@ pub(super) struct Activity {
     has_whole_body: AtomicBool,
     /// Whether all of the last answer has been handed to who writes it.
     has_whole_answer: AtomicBool,
+    /// The last long answer's share of the budget, while it is held.
+    share: Mutex<Watch>,
     /// Whether nothing was there to read when it was last tried.
     listens: AtomicBool,
-    evicted: Notify,
+    is_evicted: AtomicBool,
+    /// There is something for who watches over it.
+    called: Notify,
+}
+
+/// Where a request comes from, as its extension.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) IpAddr);
+
+impl Peer {
+    /// Of no connection's, as in tests, it is nowhere.
+    pub(super) fn of<B>(request: &Request<B>) -> IpAddr {
+        let peer = request.extensions().get::<Self>();
+        peer.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |peer| peer.0)
+    }
 }
 
 /// A place in the table, given back when dropped.
@@ -186,7 +207,8 @@ impl Open {
     fn evict(&mut self, max: usize) -> Option<()> {
         let victim = self.most_dispensable(max)?;
         let activity = self.by_number.remove(&victim)?;
-        activity.evicted.notify_one();
+        activity.is_evicted.store(true, Ordering::Relaxed);
+        activity.called.notify_one();
         Some(())
     }
 
@@ -245,9 +267,15 @@ impl Activity {
             has_served: AtomicBool::new(false),
             has_whole_body: AtomicBool::new(true),
             has_whole_answer: AtomicBool::new(true),
+            share: Mutex::default(),
             listens: AtomicBool::new(false),
-            evicted: Notify::new(),
+            is_evicted: AtomicBool::new(false),
+            called: Notify::new(),
         }
+    }
+
+    pub(super) fn peer(&self) -> Peer {
+        Peer(self.peer)
     }
 
     pub(super) fn state(&self) -> State {
@@ -304,6 +332,27 @@ impl Activity {
         self.has_whole_answer.store(is_so, Ordering::Relaxed);
     }
 
+    /// A long answer has begun, and holds a share of the budget until it has gone out.
+    pub(super) fn hold(&self, share: Watch) {
+        *self.share.lock().unwrap_or_else(PoisonError::into_inner) = share;
+        self.called.notify_one();
+    }
+
+    fn share(&self) -> Option<Share> {
+        let share = self.share.lock().unwrap_or_else(PoisonError::into_inner);
+        share.share()
+    }
+
+    /// How long to wait before [`deadline`](Self::deadline) is asked again. Who may want a share comes at any
+    /// time.
+    pub(super) fn look_again(&self) -> Duration {
+        if self.share().is_some() {
+            LATE / 4
+        } else {
+            TICK
+        }
+    }
+
     /// All that was to go out so far has.
     pub(super) fn flushed(&self) {
         let is_whole = self.has_whole_answer.load(Ordering::Relaxed);
@@ -329,6 +378,7 @@ impl Activity {
     pub(super) fn deadline(&self, patience: &Patience) -> Option<Instant> {
         let patience = match self.state() {
             State::Silent | State::Handshake => patience.handshake,
+            State::Writing if self.share().is_some_and(|_| false) => patience.head.min(LATE),
             State::Fresh | State::Head | State::Writing => patience.head,
             State::Idle => patience.idle,
             // A body that does not come is the business of who reads it.
@@ -339,7 +389,13 @@ impl Activity {
 
     /// Returns when the place is needed for another.
     pub(super) async fn evicted(&self) {
-        self.evicted.notified().await;
+        while !self.is_called_off().await {}
+    }
+
+    /// Returns when the place is needed for another (true), or a long answer has begun.
+    pub(super) async fn is_called_off(&self) -> bool {
+        self.called.notified().await;
+        self.is_evicted.load(Ordering::Relaxed)
     }
 
     fn since(&self) -> Instant {

@@ -32,6 +32,7 @@ pub(super) async fn in_pieces(answer: Response, activity: &Arc<Activity>) -> Res
     match to_bytes(body, usize::MAX).await {
         Ok(left) => {
             activity.set_whole_answer(false);
+            activity.hold(share.as_ref().map(Share::watch).unwrap_or_default());
             // hyper keeps pieces that it could not write, and each keeps all bytes.
             let pieces = Pieces {
                 left: Bytes::from_owner(Held {

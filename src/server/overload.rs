@@ -26,6 +26,7 @@ use tower::load_shed::error::Overloaded;
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
 use super::body::{BodyReader, WholeBody};
+use super::connections::Peer;
 use super::long_answer;
 use super::refusal::Refusal;
 use super::{Answers, Limits};
@@ -100,13 +101,15 @@ where
         let deadline = deadline(request.uri().query(), self.request_timeout, arrived);
         // So early that kube-apiserver, which pauses for a second, has the time to ask again.
         let shed = arrived + (deadline - arrived) / 3;
-        let read = self.reader.read(request, arrived, shed, deadline);
+        let peer = Peer::of(&request);
+        let read = self.reader.read(request, peer, arrived, shed, deadline);
         let body = read.await?;
         let share = body.share();
         let read = Read { body, deadline };
         let mut answer = self.bounded.clone().oneshot(read).await?;
         if let Some(length) = long_answer::length(&answer) {
-            let share = self.reader.budget().share_of_answer(length, share)?;
+            let budget = self.reader.budget();
+            let share = budget.share_of_answer(length, share, peer)?;
             answer.extensions_mut().insert(share);
         }
         Ok(answer)
@@ -218,6 +221,7 @@ mod tests {
     use super::*;
     use bytes::Bytes;
     use http_body_util::BodyExt;
+    use hyper::body::{Frame, SizeHint};
 
     fn limits() -> Limits {
         Limits {
@@ -337,7 +341,7 @@ mod tests {
         assert_eq!(metrics.shed.get(), 1);
     }
 
-    /// Peers that send little of much do not keep others from the budget.
+    /// Peers that send little of much, again and again, keep others waiting for a moment at most.
     #[tokio::test(start_paused = true)]
     async fn large_bodies_that_stall_leave_room_for_others() {
         let limits = Limits {
@@ -346,28 +350,68 @@ mod tests {
             body_memory: 24 << 20,
             request_timeout: Duration::from_secs(9),
         };
-        let stack = stack(&limits, &Metrics::new().unwrap(), async |_| {
-            "done".into_response()
-        });
-        let stalling = || {
-            let sent = [Ok::<_, Infallible>(Bytes::from(vec![b'x'; 17_000]))];
-            let sent = futures_util::stream::iter(sent);
-            Body::from_stream(futures_util::StreamExt::chain(
-                sent,
-                futures_util::stream::pending(),
-            ))
-        };
-        for _ in 0..64 {
-            tokio::spawn(stack.clone().oneshot(post("/?timeout=300s", stalling())));
+        // How many stall, how much they declare, from how many addresses; how large the review is, and how
+        // long it may take in milliseconds.
+        for (stalling, declared, addresses, size, most) in [
+            (64, None, 1, 20_000, 0),
+            (12, Some(1 << 20), 1, 100_000, 0),
+            (120, Some(64 << 10), 1, 20_000, 0),
+            (12, Some(1 << 20), 2, 100_000, 300),
+            (120, Some(64 << 10), 2, 20_000, 300),
+            (48, Some(1 << 20), 8, 100_000, 1_200),
+        ] {
+            let case = format!("{stalling} of {declared:?} from {addresses}");
+            let stack = stack(&limits, &Metrics::new().unwrap(), async |_| {
+                "done".into_response()
+            });
+            let stallers: Vec<_> = (0..stalling)
+                .map(|n| {
+                    let (stack, address) = (stack.clone(), n % addresses);
+                    tokio::spawn(async move {
+                        loop {
+                            let mut request = post("/?timeout=300s", stall(declared));
+                            let address = [10, 0, 0, address].into();
+                            request.extensions_mut().insert(Peer(address));
+                            let _ = stack.clone().oneshot(request).await;
+                        }
+                    })
+                })
+                .collect();
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            for _ in 0..10 {
+                let started = Instant::now();
+                let review = post("/?timeout=5s", vec![b'x'; size]);
+                let answer = stack.clone().oneshot(review).await.unwrap();
+                let took = started.elapsed().as_millis();
+                assert_eq!(answer.status(), 200, "{case}");
+                assert!(took <= most, "{case}: {took} ms");
+            }
+            for staller in stallers {
+                staller.abort();
+            }
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-        let started = Instant::now();
-        let review = post("/?timeout=5s", vec![b'x'; 20_000]);
-        let answer = stack.oneshot(review).await.unwrap();
-        assert_eq!(
-            (answer.status().as_u16(), started.elapsed()),
-            (200, Duration::ZERO)
-        );
+    }
+
+    /// A body that declares so much, or nothing, sends 17 KB, and then no more.
+    fn stall(declared: Option<u64>) -> Body {
+        struct Stalling(Option<Bytes>, Option<u64>);
+        impl hyper::body::Body for Stalling {
+            type Data = Bytes;
+            type Error = Infallible;
+            fn poll_frame(
+                mut self: Pin<&mut Self>,
+                _: &mut Context<'_>,
+            ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+                match self.0.take() {
+                    Some(sent) => Poll::Ready(Some(Ok(Frame::data(sent)))),
+                    None => Poll::Pending,
+                }
+            }
+            fn size_hint(&self) -> SizeHint {
+                self.1.map_or_else(SizeHint::default, SizeHint::with_exact)
+            }
+        }
+        Body::new(Stalling(Some(Bytes::from(vec![b'x'; 17_000])), declared))
     }
 
     #[tokio::test(start_paused = true)]

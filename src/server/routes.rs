@@ -252,6 +252,7 @@ mod tests {
     use axum::body::Body;
 
     use super::super::body::BodyReader;
+    use super::super::connections::HERE;
     use super::*;
 
     /// To nothing that is a review.
@@ -267,7 +268,7 @@ mod tests {
             let deadline = Instant::now() + Duration::from_secs(60);
             let request = Request::new(Body::from(vec![b'x'; size]));
             let reader = BodyReader::new(1 << 20, 8 << 20);
-            let body = reader.read(request, Instant::now(), deadline, deadline);
+            let body = reader.read(request, HERE, Instant::now(), deadline, deadline);
             let body = body.await.unwrap();
             answer(webhook, aside, Read { body, deadline }).await
         }

@@ -480,3 +480,77 @@ async fn a_large_body_to_the_wrong_place_gets_its_answer() {
     }
     assert_eq!(client.swap("nginx").await, "my-registry.example.com/nginx");
 }
+
+/// From one other address and from two, all of the memory for large bodies is asked for, and again: by bodies
+/// that do not come, and by answers that nobody reads. Whoever is honest is answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_holds_memory_and_stands_still_gives_way() {
+    let stalls = |declared: usize| {
+        let head = format!("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {declared}\r\n\r\n");
+        [head.as_bytes(), &[b' '; 17_000]].concat()
+    };
+    let unread = {
+        // 21 answers of 146 KiB are what one address may have.
+        let containers: Vec<_> = (0..1_150)
+            .map(|n| json!({"name": "c", "image": format!("nginx:{n}")}))
+            .collect();
+        let body = review_of(Value::from(containers));
+        assert!((30_000..64 << 10).contains(&body.len()), "{}", body.len());
+        let head = format!(
+            "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        [head.as_bytes(), &body].concat()
+    };
+    // What they send, how many, from how many addresses; and how large the honest review is.
+    for (what, sent, peers, addresses, honest) in [
+        ("stalled of 1 MiB", stalls(1 << 20), 24, 1, 100_000),
+        ("stalled of 1 MiB", stalls(1 << 20), 24, 2, 100_000),
+        ("stalled of 64 KiB", stalls(64 << 10), 120, 2, 30_000),
+        ("unread", unread.clone(), 60, 1, 65_000),
+        ("unread", unread, 60, 2, 65_000),
+    ] {
+        let case = format!("{what} from {addresses}");
+        let serve = Serve::start(&[]);
+        let mut review = review("nginx");
+        review.resize(honest, b' ');
+        let strangers: JoinSet<()> = (0..peers)
+            .map(|n| {
+                let from = Ipv4Addr::new(127, 0, 1, n % addresses);
+                let (address, ca, sent) = (serve.address, serve.ca(), sent.clone());
+                async move {
+                    loop {
+                        let Ok(mut stream) = connect_tls_from(from, address, &ca).await else {
+                            continue;
+                        };
+                        let _ = set_socket_recv_buffer_size(stream.get_ref().0, 4 << 10);
+                        let mut more = stream.write_all(&sent).await;
+                        // Until it is cut off.
+                        while more.is_ok() {
+                            tokio::time::sleep(Duration::from_millis(50)).await;
+                            more = stream.write_all(b" ").await;
+                        }
+                    }
+                }
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let started = Instant::now();
+        let mut answered = 0;
+        while started.elapsed() < Duration::from_secs(3) {
+            let mut client = Client::connect(&serve).await;
+            // kube-apiserver with its default of ten seconds.
+            let answer = client.send(Method::POST, "/?timeout=10s", &review).await;
+            assert_eq!(
+                answer.status,
+                200,
+                "{case}, after {answered}: {}",
+                answer.text()
+            );
+            answered += 1;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        println!("{case}: {answered} answered");
+        drop(strangers);
+    }
+}
