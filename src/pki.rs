@@ -227,26 +227,64 @@ mod tests {
 
     /// As Go does, and webpki does not.
     #[test]
-    fn a_ca_that_has_ended_is_not_believed_under_a_leaf_that_lives() {
+    fn a_ca_is_believed_from_its_begin_to_its_end_and_if_it_may_sign() {
+        use rcgen::KeyUsagePurpose::{DigitalSignature, KeyCertSign};
         use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-        let params = |days| {
+        let params = |begin, days| {
             let mut params = CertificateParams::new(names()).unwrap();
-            params.not_before = NOW;
+            params.not_before = NOW + Duration::days(begin);
             params.not_after = NOW + Duration::days(days);
             params
         };
-        let mut ca = params(1);
-        ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
+        let is_ca = || IsCa::Ca(BasicConstraints::Constrained(0));
+        for (begin, end, is_ca, usages, at, is_believed) in [
+            (0, 2, is_ca(), vec![], 1, true),
+            (0, 2, is_ca(), vec![], 3, false),
+            (2, 9, is_ca(), vec![], 1, false),
+            (2, 9, is_ca(), vec![], 3, true),
+            (0, 9, is_ca(), vec![KeyCertSign, DigitalSignature], 1, true),
+            (0, 9, is_ca(), vec![DigitalSignature], 1, false),
+            (0, 9, IsCa::NoCa, vec![], 1, false),
+            (0, 9, IsCa::ExplicitNoCa, vec![], 1, false),
+        ] {
+            let case = format!("{begin} {end} {is_ca:?} {usages:?} {at}");
+            let mut ca = params(begin, end);
+            (ca.is_ca, ca.key_usages) = (is_ca, usages);
+            let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
+            let key = KeyPair::generate().unwrap();
+            let pem = Pem {
+                chain: params(0, 20).signed_by(&key, &ca).unwrap().pem(),
+                key: key.serialize_pem(),
+                ca: ca.pem(),
+            };
+            match judge(&pem, &names(), NOW + Duration::days(at)) {
+                Ok(_) => assert!(is_believed, "{case}"),
+                Err(error) => {
+                    let text = error.to_string();
+                    assert!(
+                        !is_believed && text.contains("does not lead to a CA"),
+                        "{case}"
+                    );
+                }
+            }
+        }
+    }
+
+    /// By Go, too: what is believed itself is asked for no issuer.
+    #[test]
+    fn a_leaf_may_be_its_own_ca() {
+        use rcgen::{CertificateParams, KeyPair};
+        let mut params = CertificateParams::new(names()).unwrap();
+        params.not_before = NOW;
+        params.not_after = NOW + YEAR;
         let key = KeyPair::generate().unwrap();
+        let leaf = params.self_signed(&key).unwrap().pem();
         let pem = Pem {
-            chain: params(9).signed_by(&key, &ca).unwrap().pem(),
+            chain: leaf.clone(),
             key: key.serialize_pem(),
-            ca: ca.pem(),
+            ca: leaf,
         };
-        assert!(judge(&pem, &names(), NOW + Duration::hours(20)).is_ok());
-        let text = judge(&pem, &names(), NOW + Duration::hours(30)).unwrap_err();
-        assert!(text.to_string().contains("does not lead to a CA"), "{text}");
+        assert!(judge(&pem, &names(), NOW).is_ok());
     }
 
     #[test]

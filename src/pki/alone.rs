@@ -1,7 +1,6 @@
 //! Judges a pair where nobody says what clients trust: the chain against itself.
 
 use time::OffsetDateTime;
-use webpki::EndEntityCert;
 
 use super::judge::{read, verify};
 use super::{Bundle, Flaw, Pair};
@@ -23,14 +22,13 @@ pub fn judge_alone(
     let last = whole.singles().last().ok_or_else(unreadable)?;
     let pair = read(chain, key, &last)?;
     let (leaf, others) = pair.certified.cert.split_first().ok_or_else(unreadable)?;
-    let entity = EndEntityCert::try_from(leaf).map_err(|_| unreadable())?;
     // A leaf is no issuer of its own.
     let last = match others {
         [] => Bundle::default(),
         _ => last,
     };
     let begun = now.max(pair.not_before);
-    match (verify(&entity, others, &last, begun), others) {
+    match (verify(leaf, others, &last, begun), others) {
         // What is judged before the issuer is looked for was right.
         (Err(webpki::Error::UnknownIssuer), []) | (Ok(()), _) => {}
         (Err(error), _) => return Err(Flaw::OwnChain(error)),

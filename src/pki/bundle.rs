@@ -12,7 +12,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use time::OffsetDateTime;
 
-use super::judge::{is_minted_ca, not_after};
+use super::judge::{Dates, dates, is_minted_ca, may_sign};
 
 /// Bytes that make a line of 64 columns of base64 (RFC 7468, section 2).
 const LINE: usize = 48;
@@ -28,7 +28,8 @@ pub struct Bundle {
 #[derive(PartialEq, Eq)]
 pub(super) struct Ca {
     pub(super) der: CertificateDer<'static>,
-    pub(super) not_after: OffsetDateTime,
+    pub(super) dates: Dates,
+    pub(super) may_sign: bool,
 }
 
 impl Bundle {
@@ -44,8 +45,8 @@ impl Bundle {
         let mut bundle = Self::default();
         for section in CertificateDer::pem_slice_iter(pem) {
             match section {
-                Ok(der) => match not_after(&der) {
-                    Some(not_after) => bundle.push(Arc::new(Ca { der, not_after })),
+                Ok(der) => match Ca::read(der) {
+                    Some(ca) => bundle.push(Arc::new(ca)),
                     None => bundle.has_rubbish = true,
                 },
                 Err(_) => bundle.has_rubbish = true,
@@ -107,14 +108,14 @@ impl Bundle {
     /// Those that have ended: no client believes them any more.
     #[must_use]
     pub fn ended(mut self, now: OffsetDateTime) -> Self {
-        self.cas.retain(|ca| ca.not_after <= now);
+        self.cas.retain(|ca| ca.dates.not_after <= now);
         self
     }
 
     /// Those that have not ended.
     #[must_use]
     pub fn valid(mut self, now: OffsetDateTime) -> Self {
-        self.cas.retain(|ca| ca.not_after > now);
+        self.cas.retain(|ca| ca.dates.not_after > now);
         self
     }
 
@@ -133,7 +134,7 @@ impl Bundle {
 
     /// When the last of them ends.
     pub fn last_end(&self) -> Option<OffsetDateTime> {
-        self.cas.iter().map(|ca| ca.not_after).max()
+        self.cas.iter().map(|ca| ca.dates.not_after).max()
     }
 
     /// The first so many.
@@ -161,6 +162,23 @@ impl Bundle {
         if !self.cas.contains(&ca) {
             self.cas.push(ca);
         }
+    }
+}
+
+impl Ca {
+    fn read(der: CertificateDer<'static>) -> Option<Self> {
+        Some(Self {
+            dates: dates(&der)?,
+            may_sign: may_sign(&der),
+            der,
+        })
+    }
+
+    /// Whether kube-apiserver (Go) ends a chain with it, which looks at more than webpki does of an anchor. A
+    /// leaf that is believed itself needs to sign nothing.
+    pub(super) fn is_anchor_of(&self, leaf: &CertificateDer<'_>, now: OffsetDateTime) -> bool {
+        let has_begun = self.dates.not_before <= now;
+        has_begun && now < self.dates.not_after && (self.may_sign || self.der == *leaf)
     }
 }
 

@@ -8,7 +8,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use time::{Duration, OffsetDateTime};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
-use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
+use x509_parser::prelude::{FromDer, X509Certificate, X509Name, X509Version};
 
 #[cfg(test)]
 use super::memo;
@@ -79,14 +79,19 @@ fn judge_anew(pem: &Pem, names: &[String], now: OffsetDateTime) -> Result<Pair, 
 pub(super) fn read(chain: &str, key: &str, bundle: &Bundle) -> Result<Pair, Flaw> {
     let unreadable = || Flaw::NoCertificate("tls.crt");
     let chain = certificates(chain).ok_or_else(unreadable)?;
-    let (not_before, not_after) = chain.first().and_then(dates).ok_or_else(unreadable)?;
+    let leaf = chain.first().ok_or_else(unreadable)?;
+    EndEntityCert::try_from(leaf).map_err(|_| unreadable())?;
+    let Dates {
+        not_before,
+        not_after,
+    } = dates(leaf).ok_or_else(unreadable)?;
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| Flaw::NoKey);
     let key = key.and_then(|key| any_supported_type(&key).map_err(|_| Flaw::NoKey))?;
     Ok(Pair {
         not_before,
         not_after,
         ca_not_after: bundle.last_end().unwrap_or(not_after),
-        is_minted: chain.first().is_some_and(is_minted),
+        is_minted: is_minted(leaf),
         certified: Arc::new(CertifiedKey::new(chain, key)),
     })
 }
@@ -178,24 +183,27 @@ impl Pair {
     }
 
     fn verify(&self, bundle: &Bundle, now: OffsetDateTime) -> Result<(), Flaw> {
-        let unreadable = || Flaw::NoCertificate("tls.crt");
-        let (leaf, intermediates) = self.certified.cert.split_first().ok_or_else(unreadable)?;
-        let entity = EndEntityCert::try_from(leaf).map_err(|_| unreadable())?;
-        verify(&entity, intermediates, bundle, now).map_err(Flaw::Chain)
+        let chain = self.certified.cert.split_first();
+        let (leaf, intermediates) = chain.ok_or(Flaw::NoCertificate("tls.crt"))?;
+        verify(leaf, intermediates, bundle, now).map_err(Flaw::Chain)
     }
 }
 
+/// Whether a leaf leads to one of these CAs, as kube-apiserver (Go) sees it, which looks at more than webpki.
 pub(super) fn verify(
-    entity: &EndEntityCert<'_>,
+    leaf: &CertificateDer<'_>,
     intermediates: &[CertificateDer<'_>],
     bundle: &Bundle,
     now: OffsetDateTime,
 ) -> Result<(), webpki::Error> {
-    // webpki takes no notice of an anchor's dates, but kube-apiserver (Go) refuses one that ended.
-    let anchors: Vec<_> = bundle
-        .cas()
-        .iter()
-        .filter(|ca| ca.not_after > now)
+    let entity = EndEntityCert::try_from(leaf)?;
+    let intermediates = intermediates.iter().filter(|one| may_sign(one));
+    let intermediates: Vec<_> = intermediates
+        .map(|one| CertificateDer::from(&**one))
+        .collect();
+    let cas = bundle.cas().iter();
+    let anchors: Vec<_> = cas
+        .filter(|ca| ca.is_anchor_of(leaf, now))
         .filter_map(|ca| anchor_from_trusted_cert(&ca.der).ok())
         .collect();
     let (time, usage) = (unix_time(now), KeyUsage::server_auth());
@@ -204,7 +212,15 @@ pub(super) fn verify(
     #[cfg(not(test))]
     let algorithms = webpki::ALL_VERIFICATION_ALGS;
     entity
-        .verify_for_usage(algorithms, &anchors, intermediates, time, usage, None, None)
+        .verify_for_usage(
+            algorithms,
+            &anchors,
+            &intermediates,
+            time,
+            usage,
+            None,
+            None,
+        )
         .map(|_| ())
 }
 
@@ -237,19 +253,37 @@ fn is_ours(name: &X509Name<'_>) -> bool {
     names.any(|name| name.as_str().is_ok_and(|name| name.starts_with(CA_NAME)))
 }
 
-pub(super) fn not_after(certificate: &CertificateDer<'_>) -> Option<OffsetDateTime> {
-    dates(certificate).map(|(_, not_after)| not_after)
+/// When a certificate begins and ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Dates {
+    pub(super) not_before: OffsetDateTime,
+    pub(super) not_after: OffsetDateTime,
 }
 
-/// When it begins and ends.
-fn dates(certificate: &CertificateDer<'_>) -> Option<(OffsetDateTime, OffsetDateTime)> {
+pub(super) fn dates(certificate: &CertificateDer<'_>) -> Option<Dates> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let validity = certificate.validity();
     let at = |seconds| OffsetDateTime::from_unix_timestamp(seconds).ok();
-    Some((
-        at(validity.not_before.timestamp())?,
-        at(validity.not_after.timestamp())?,
-    ))
+    Some(Dates {
+        not_before: at(validity.not_before.timestamp())?,
+        not_after: at(validity.not_after.timestamp())?,
+    })
+}
+
+/// Whether Go takes it for a CA (`CheckSignatureFrom` in crypto/x509): of version 3 it must say so, and if it
+/// says what its key is for, to sign certificates must be among that.
+pub(super) fn may_sign(ca: &CertificateDer<'_>) -> bool {
+    let Ok((_, ca)) = X509Certificate::from_der(ca) else {
+        return false;
+    };
+    let (Ok(constraints), Ok(usage)) = (ca.basic_constraints(), ca.key_usage()) else {
+        return false;
+    };
+    let is_ca = match constraints {
+        Some(constraints) => constraints.value.ca,
+        None => ca.version() != X509Version::V3,
+    };
+    is_ca && usage.is_none_or(|usage| usage.value.key_cert_sign())
 }
 
 /// No certificate ended before 1970.

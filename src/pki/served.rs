@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use webpki::EndEntityCert;
 
 use super::Bundle;
-use super::judge::{not_after, verify};
+use super::judge::{dates, verify};
 use crate::text::sha256;
 
 /// A leaf and what stands between it and its CA; at least the leaf.
@@ -17,7 +17,7 @@ pub struct Served {
 impl Served {
     /// What a peer sent, if it is a leaf that can be read.
     pub fn read(chain: Vec<CertificateDer<'static>>) -> Option<Self> {
-        not_after(chain.first()?)?;
+        dates(chain.first()?)?;
         Some(Self { chain })
     }
 
@@ -28,7 +28,7 @@ impl Served {
 
     /// When the leaf ends.
     pub fn not_after(&self) -> Option<OffsetDateTime> {
-        not_after(self.chain.first()?)
+        Some(dates(self.chain.first()?)?.not_after)
     }
 
     /// Whether it is the same leaf.
@@ -44,7 +44,7 @@ impl Served {
     pub fn verify(&self, bundle: &Bundle, host: &str, now: OffsetDateTime) -> Result<(), String> {
         let (leaf, intermediates) = self.chain.split_first().ok_or("there is no leaf")?;
         let entity = EndEntityCert::try_from(leaf).map_err(|error| error.to_string())?;
-        verify(&entity, intermediates, bundle, now).map_err(|error| error.to_string())?;
+        verify(leaf, intermediates, bundle, now).map_err(|error| error.to_string())?;
         let name = ServerName::try_from(host).map_err(|_| format!("{host} is no name"))?;
         entity
             .verify_is_valid_for_subject_name(&name)
@@ -62,8 +62,7 @@ pub fn is_leaf_trusted(
     let leaf = CertificateDer::from(leaf);
     let between = intermediates.iter().map(|der| CertificateDer::from(&**der));
     let between: Vec<_> = between.collect();
-    let entity = EndEntityCert::try_from(&leaf);
-    entity.is_ok_and(|entity| verify(&entity, &between, bundle, now).is_ok())
+    verify(&leaf, &between, bundle, now).is_ok()
 }
 
 #[cfg(test)]
