@@ -64,9 +64,20 @@ pub struct Rewritten {
     pub swapped: usize,
     /// How many objects hold pods, those that were left alone included.
     pub objects: usize,
-    /// The lines of objects that were left alone because a map in them repeats a key, or gives one before a
-    /// merge key that gives it, too.
-    pub ambiguous: Vec<usize>,
+    /// Objects that were left alone because a map in them repeats a key, or gives one before a merge key that
+    /// gives it, too.
+    pub ambiguous: Vec<Ambiguous>,
+}
+
+/// An object in which parsers do not agree what a key says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ambiguous {
+    /// The line where the object begins.
+    pub line: usize,
+    /// The key.
+    pub key: String,
+    /// The line of the key: where it is given again, or before the merge key.
+    pub key_line: usize,
 }
 
 /// Why manifests cannot be rewritten. Lines and columns count from 1.
@@ -139,9 +150,14 @@ pub fn rewrite(
         slots: survey.slots.iter().map(|slot| slot.node).collect(),
         survey: &survey,
     };
+    let line = |id| editor.lines.of(tree.node(id).at.start);
     let ambiguous = survey.ambiguous.iter();
     let ambiguous = ambiguous
-        .map(|id| editor.lines.of(tree.node(*id).at.start))
+        .map(|(object, key)| Ambiguous {
+            line: line(*object),
+            key: tree.text(*key).unwrap_or_default().to_owned(),
+            key_line: line(*key),
+        })
         .collect();
     let swaps = editor.swaps(swap)?;
     let swapped = swaps.len();

@@ -138,6 +138,11 @@ impl Loaded {
         })
     }
 
+    /// Why `serve` does not take the file at all, if that is so.
+    pub fn refusal(&self) -> Option<String> {
+        other_text(&self.maps).map(|why| why.to_string())
+    }
+
     /// How many lines are in error.
     pub fn errors(&self) -> usize {
         self.maps.skipped()

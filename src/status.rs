@@ -266,8 +266,9 @@ fn secret(facts: &Facts, findings: &mut Vec<Finding>) -> Option<Served> {
         }
         Ok(pair) => {
             let help = secret.source.help_if_it_ends();
-            ends_found(facts, pair.not_after.min(pair.ca_not_after), help, findings);
-            Served::read(pair.certified.cert.clone())
+            let leaf = Served::read(pair.certified.cert.clone())?;
+            ends_found(facts, &leaf, pair.ca_not_after, help, findings);
+            Some(leaf)
         }
     }
 }
@@ -294,18 +295,24 @@ fn from_files(facts: &Facts, findings: &mut Vec<Finding>) -> Option<Served> {
     let leaf = facts.leaves().min_by_key(|leaf| leaf.not_after())?;
     if let Some(not_after) = leaf.not_after() {
         let help = Source::Files.help_if_it_ends();
-        ends_found(facts, not_after, help, findings);
+        ends_found(facts, leaf, not_after, help, findings);
     }
     Some(leaf.clone())
 }
 
+/// With so much of its life left, everybody would have renewed it.
 fn ends_found(
     facts: &Facts,
-    not_after: OffsetDateTime,
+    leaf: &Served,
+    ca_not_after: OffsetDateTime,
     help: &'static str,
     findings: &mut Vec<Finding>,
 ) {
-    if not_after - facts.now < SOON {
+    let Some((not_after, life)) = leaf.not_after().zip(leaf.life()) else {
+        return;
+    };
+    let not_after = not_after.min(ca_not_after);
+    if not_after - facts.now < SOON.min(life / 6) {
         finding(
             findings,
             ("certificate-ends", Warning),

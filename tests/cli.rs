@@ -114,8 +114,24 @@ fn explain_prints_one_json_object_for_each_line_of_standard_input() {
         })
     };
     let default = Some("default::mirror.example.com");
+    let mut found = json_lines(&output);
+    let mut told = Vec::new();
+    for record in found.iter_mut().filter_map(Value::as_object_mut) {
+        told.push((
+            record.remove("reason").unwrap(),
+            record.remove("tried").unwrap(),
+        ));
+    }
+    let before_docker_io = json!([
+        "no [EXACT] line names this image",
+        "the one [REPLACE] pattern does not match",
+        "there is no key docker.io/library",
+    ]);
+    assert_eq!(told[0], (Value::Null, before_docker_io));
+    assert_eq!(told[1], (Value::Null, json!([])));
+    assert_eq!(told[3].0, "the rule has no value, so nothing is swapped");
     assert_eq!(
-        json_lines(&output),
+        found,
         [
             row(
                 "nginx",
@@ -295,6 +311,20 @@ fn check_shows_each_finding_with_its_place_and_fails_on_errors() {
         "{output:?}"
     );
     assert!(stdout(&output).contains("not good"), "{output:?}");
+}
+
+#[test]
+fn check_says_what_serve_takes_none_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let page = file(dir.path(), "page", "<html>\n<body>no</body>\n</html>\n");
+    let some = file(dir.path(), "some", "<html>\ndefault::mirror.example.com\n");
+    for (maps, is_refused) in [(page, true), (some, false)] {
+        let output = imageswap(&["check", &maps], b"");
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let says_so =
+            stdout(&output).contains("`imageswap serve` takes none of it: not one of its");
+        assert_eq!(says_so, is_refused, "{output:?}");
+    }
 }
 
 #[test]

@@ -111,6 +111,9 @@ fn print(out: &mut impl Write, file: &Path, loaded: &Loaded, count: Count) -> an
         counted(count.errors, "error"),
         counted(count.warnings, "warning"),
     )?;
+    if let Some(why) = loaded.refusal() {
+        writeln!(out, "`imageswap serve` takes none of it: {why}")?;
+    }
     Ok(())
 }
 

@@ -32,7 +32,11 @@ struct Record<'a> {
     image: &'a str,
     result: &'a str,
     changed: bool,
+    /// Why it stays as it is.
+    reason: Option<String>,
     rule: RecordRule<'a>,
+    /// What was tried before that rule, in vain.
+    tried: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -76,27 +80,26 @@ fn explain_lines(out: &mut impl Write, rules: &Rules, output: Output) -> anyhow:
 }
 
 fn explain(out: &mut impl Write, rules: &Rules, image: &str, output: Output) -> anyhow::Result<()> {
+    let mut tried = Vec::new();
+    let verdict = rules.swap_observed(image, &mut |vain| tried.push(sentence(vain)));
     match output {
         Output::Json => {
-            let verdict = rules.swap(image);
-            serde_json::to_writer(&mut *out, &Record::of(image, &verdict))?;
+            serde_json::to_writer(&mut *out, &Record::of(image, &verdict, tried))?;
             out.write_all(b"\n")?;
         }
-        Output::Text => {
-            let mut tried = Vec::new();
-            let verdict = rules.swap_observed(image, &mut |vain| tried.push(sentence(vain)));
-            print(out, image, &verdict, &tried)?;
-        }
+        Output::Text => print(out, image, &verdict, &tried)?,
     }
     Ok(())
 }
 
 impl<'a> Record<'a> {
-    fn of(image: &'a str, verdict: &'a Verdict<'_>) -> Self {
+    fn of(image: &'a str, verdict: &'a Verdict<'_>, tried: Vec<String>) -> Self {
         Self {
             image,
             result: verdict.image().unwrap_or(image),
             changed: verdict.image().is_some(),
+            reason: verdict.outcome.as_ref().err().map(ToString::to_string),
+            tried,
             rule: RecordRule {
                 kind: verdict.kind(),
                 line: verdict.rule.and_then(|rule| rule.line),

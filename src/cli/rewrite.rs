@@ -15,8 +15,9 @@ use tempfile::{NamedTempFile, TempPath};
 
 use super::args::{DISABLE_LABEL, RulesArgs};
 use super::terminal::{self, BOLD, ERROR, GOOD};
-use crate::manifests::{self, Found, Rewritten};
+use crate::manifests::{self, Ambiguous, Found, Rewritten};
 use crate::maps::Rules;
+use crate::text::visible;
 
 /// Swap the images in Kubernetes manifests, and nothing else in them
 #[derive(Debug, clap::Args)]
@@ -109,10 +110,16 @@ fn rewrite(path: &Path, rules: &Rules, disable_label: &str) -> anyhow::Result<Do
     };
     let after = manifests::rewrite(&before, disable_label, &mut swap)
         .with_context(|| format!("can't rewrite {name}"))?;
-    for line in &after.ambiguous {
+    for Ambiguous {
+        line,
+        key,
+        key_line,
+    } in &after.ambiguous
+    {
+        let key = visible(key);
         terminal::hint(&format!(
-            "{name}:{line}: the object that begins here gives a key twice (itself or by a `<<` behind it), so its \
-             images stay as they are; keep one of the two"
+            "{name}:{key_line}: the key {key} is given twice (itself or by a `<<` behind it), so the images of the \
+             object that begins in line {line} stay as they are; keep one of the two"
         ));
     }
     Ok(Done {

@@ -57,6 +57,8 @@ async fn rotate(args: &Args) -> anyhow::Result<()> {
     if !facts.is_led() {
         say("nobody leads now; it is begun once somebody does (`imageswap status`)")?;
     }
+    let before = facts.observed.secret.as_ref();
+    let before = before.and_then(|secret| secret.answered.clone());
     // Another text each time: the same one is the same request.
     let request = OffsetDateTime::now_utc().format(&Rfc3339)?;
     let asked = cluster.ask_for_rotation(&request).await;
@@ -83,7 +85,7 @@ async fn rotate(args: &Args) -> anyhow::Result<()> {
         tokio::time::sleep(LOOK).await;
         // A look that fails is made again.
         if let Ok(observed) = cluster.observe().await {
-            let now = Progress::of(&observed, &request);
+            let now = Progress::of(&observed, &request, before.as_deref());
             if now > last {
                 say(words(now))?;
                 last = now;

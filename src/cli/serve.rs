@@ -34,6 +34,7 @@ use self::brought::Brought;
 use self::cluster::Cluster;
 use self::greeting::greet;
 use self::maps::SharedRules;
+use super::terminal::stderr_has_colour;
 use crate::cluster::place::Place;
 use crate::keeper::{self, Inheritance, Sockets};
 use crate::server::lifecycle::{Lifecycle, Phase};
@@ -56,7 +57,7 @@ const TOGETHER: Duration = Duration::from_secs(1);
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // Before there are threads.
     let inherited = keeper::inherit()?;
-    let _logs = logs::start(&args.log_level, args.log_format)
+    let _logs = logs::start(&args.log_level, args.log_format, stderr_has_colour())
         .with_context(|| format!("{:?} is no log level", args.log_level))?;
     if inherited.is_none() && args.has_keeper() {
         return Ok(keeper::keep(sockets(args)?)?);

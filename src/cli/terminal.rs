@@ -35,6 +35,11 @@ impl Color {
     }
 }
 
+/// Whether colour is wanted on standard error: by `--color`, NO_COLOR and their like, or a terminal.
+pub(super) fn stderr_has_colour() -> bool {
+    anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never
+}
+
 /// Standard output; drops colour where it is not wanted.
 pub(super) fn stdout() -> impl Write {
     std::io::BufWriter::with_capacity(64 << 10, anstream::stdout())

@@ -19,8 +19,8 @@ pub(super) struct Survey<'t> {
     /// Nodes of objects that must stay as they are. An alias to a scalar is among them, but not the
     /// scalar: in the alias' place its text can be written.
     pub(super) held: HashSet<Id>,
-    /// Objects that stay as they are because a map in them repeats a key.
-    pub(super) ambiguous: Vec<Id>,
+    /// Objects that stay as they are because a map in them repeats a key, and that key.
+    pub(super) ambiguous: Vec<(Id, Id)>,
 }
 
 /// A string that is an image.
@@ -43,9 +43,9 @@ pub(super) struct Object<'t> {
 /// Why an object cannot be understood.
 #[derive(Debug, Clone, Copy)]
 enum Stop {
-    /// A map repeats a key, or gives it before a merge key that gives it, too. Which one counts, parsers do
+    /// A map repeats this key, or gives it before a merge key that gives it, too. Which one counts, parsers do
     /// not agree.
-    Duplicate,
+    Duplicate(Id),
     /// Merge keys lead on for too long from this map.
     TooDeep(Id),
 }
@@ -114,8 +114,8 @@ impl<'t> Surveyor<'t> {
                 self.hold(id);
                 Ok(())
             }
-            Err(Stop::Duplicate) => {
-                self.survey.ambiguous.push(id);
+            Err(Stop::Duplicate(key)) => {
+                self.survey.ambiguous.push((id, key));
                 self.hold(id);
                 Ok(())
             }
@@ -289,8 +289,8 @@ impl<'t> Surveyor<'t> {
 struct Fields<'t> {
     tree: &'t Tree,
     found: HashMap<(Id, &'t str), Result<Option<Id>, Stop>>,
-    /// Whether a map repeats a key.
-    repeats: HashMap<Id, bool>,
+    /// The first key that a map gives again, if it does.
+    repeated: HashMap<Id, Option<Id>>,
 }
 
 impl<'t> Fields<'t> {
@@ -298,7 +298,7 @@ impl<'t> Fields<'t> {
         Self {
             tree,
             found: HashMap::new(),
-            repeats: HashMap::new(),
+            repeated: HashMap::new(),
         }
     }
 
@@ -320,9 +320,9 @@ impl<'t> Fields<'t> {
         }
         // A map merged into itself adds nothing.
         self.found.insert((id, key), Ok(None));
-        let found = match self.repeats(id, pairs) {
-            true => Err(Stop::Duplicate),
-            false => self.search(pairs, key, depth),
+        let found = match self.repeated(id, pairs) {
+            Some(again) => Err(Stop::Duplicate(again)),
+            None => self.search(pairs, key, depth),
         };
         self.found.insert((id, key), found);
         found
@@ -347,7 +347,7 @@ impl<'t> Fields<'t> {
             _ => None,
         };
         match (own.and_then(|at| pairs.get(at)), merged) {
-            (Some(_), Some(_)) => Err(Stop::Duplicate),
+            (Some((name, _)), Some(_)) => Err(Stop::Duplicate(*name)),
             (Some((_, value)), None) => Ok(Some(*value)),
             (None, merged) => Ok(merged),
         }
@@ -368,12 +368,12 @@ impl<'t> Fields<'t> {
         Ok(None)
     }
 
-    fn repeats(&mut self, id: Id, pairs: &[(Id, Id)]) -> bool {
+    fn repeated(&mut self, id: Id, pairs: &[(Id, Id)]) -> Option<Id> {
         let tree = self.tree;
-        *self.repeats.entry(id).or_insert_with(|| {
+        *self.repeated.entry(id).or_insert_with(|| {
             let mut keys = HashSet::new();
-            let mut names = pairs.iter().filter_map(|(name, _)| tree.text(*name));
-            !names.all(|name| keys.insert(name))
+            let mut names = pairs.iter().map(|(name, _)| *name);
+            names.find(|name| tree.text(*name).is_some_and(|text| !keys.insert(text)))
         })
     }
 }

@@ -666,6 +666,11 @@ fn repeated_keys_leave_an_object_alone() {
         let text = |image: &str| format!("{other}---\n{}", pod(image));
         becomes(&text("image: a"), &text("image: m/a"));
     }
+    let twice = format!("# c\n{}", pod("image: a\n    env: 1\n    env: 2"));
+    let found = &run(&twice).unwrap().ambiguous[0];
+    let again = twice.lines().position(|line| line.ends_with("env: 2"));
+    assert_eq!((found.line, &*found.key), (2, "env"));
+    assert_eq!(found.key_line, again.unwrap() + 1);
     // Off the way they do no harm here.
     container_becomes(
         "image: a\n    env: {a: 1, a: 2}",

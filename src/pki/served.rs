@@ -1,7 +1,7 @@
 //! A chain as a peer served it in a handshake: certificates without a key.
 
 use rustls::pki_types::{CertificateDer, ServerName};
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 use webpki::EndEntityCert;
 
 use super::Bundle;
@@ -29,6 +29,12 @@ impl Served {
     /// When the leaf ends.
     pub fn not_after(&self) -> Option<OffsetDateTime> {
         Some(dates(self.chain.first()?)?.not_after)
+    }
+
+    /// From its begin to its end.
+    pub fn life(&self) -> Option<Duration> {
+        let dates = dates(self.chain.first()?)?;
+        Some(dates.not_after - dates.not_before)
     }
 
     /// Whether it is the same leaf.
@@ -67,11 +73,9 @@ pub fn is_leaf_trusted(
 
 #[cfg(test)]
 mod tests {
-    use rustls::pki_types::pem::PemObject;
-    use time::Duration;
-
     use super::*;
     use crate::pki::{Pem, by_way_of_another, mint};
+    use rustls::pki_types::pem::PemObject;
 
     const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH.saturating_add(Duration::days(20_000));
 

@@ -16,14 +16,17 @@ pub enum Progress {
 }
 
 impl Progress {
-    /// How far the rotation is that was asked for by this text.
-    pub fn of(observed: &Observed, request: &str) -> Self {
+    /// How far the rotation is that was asked for by this text, when `before` was the last one carried out.
+    /// If somebody asked after that, it is theirs: one is made for both.
+    pub fn of(observed: &Observed, request: &str, before: Option<&str>) -> Self {
         let Some(secret) = &observed.secret else {
             return Self::Asked;
         };
         let is_one = |cas: usize| cas <= 1;
         let bundles = observed.hooks().iter().map(|hook| hook.bundle().len());
-        if secret.answered.as_deref() != Some(request) {
+        let answered = secret.answered.as_deref();
+        let is_newer = secret.request.is_some() && secret.open_request().is_none();
+        if answered != Some(request) && (answered == before || !is_newer) {
             Self::Asked
         } else if secret.has_next() {
             Self::Staged
@@ -49,40 +52,50 @@ mod tests {
         let now = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000);
         let ca = || mint(&["a".to_owned()], Duration::DAY, now).unwrap().ca;
         let (one, both) = (ca(), ca() + &ca());
-        let seen = |answered: &str, next: bool, secret: &str, bundle: &str| Observed {
-            configuration: Some(Configuration {
-                version: String::new(),
-                uid: String::new(),
-                generation: None,
-                hooks: vec![Hook {
-                    index: 0,
-                    name: String::new(),
-                    bundle: bundle.as_bytes().to_vec(),
-                    manager: None,
-                }],
-            }),
-            secret: Some(Secret {
-                version: String::new(),
-                kind: String::new(),
-                chain: None,
-                key: None,
-                ca: Some(secret.as_bytes().to_vec()),
-                source: Source::Minted,
-                next_chain: next.then(Vec::new),
-                next_key: None,
-                request: None,
-                answered: Some(answered.to_owned()),
-            }),
-        };
+        let seen =
+            |request: &str, answered: &str, next: bool, secret: &str, bundle: &str| Observed {
+                configuration: Some(Configuration {
+                    version: String::new(),
+                    uid: String::new(),
+                    generation: None,
+                    hooks: vec![Hook {
+                        index: 0,
+                        name: String::new(),
+                        bundle: bundle.as_bytes().to_vec(),
+                        manager: None,
+                    }],
+                }),
+                secret: Some(Secret {
+                    version: String::new(),
+                    kind: String::new(),
+                    chain: None,
+                    key: None,
+                    ca: Some(secret.as_bytes().to_vec()),
+                    source: Source::Minted,
+                    next_chain: next.then(Vec::new),
+                    next_key: None,
+                    request: (!request.is_empty()).then(|| request.to_owned()),
+                    answered: Some(answered.to_owned()),
+                }),
+            };
         for (observed, expected) in [
             (Observed::default(), Progress::Asked),
-            (seen("before", false, &one, &one), Progress::Asked),
-            (seen("now", true, &both, &one), Progress::Staged),
-            (seen("now", false, &both, &both), Progress::Promoted),
-            (seen("now", false, &one, &both), Progress::Promoted),
-            (seen("now", false, &one, &one), Progress::Done),
+            (seen("now", "before", false, &one, &one), Progress::Asked),
+            (seen("now", "now", true, &both, &one), Progress::Staged),
+            (seen("now", "now", false, &both, &both), Progress::Promoted),
+            (seen("now", "now", false, &one, &both), Progress::Promoted),
+            (seen("now", "now", false, &one, &one), Progress::Done),
+            // Somebody asks later.
+            (seen("later", "before", false, &one, &one), Progress::Asked),
+            (seen("later", "now", true, &both, &one), Progress::Staged),
+            (seen("later", "later", true, &both, &one), Progress::Staged),
+            (seen("later", "later", false, &one, &one), Progress::Done),
+            // Somebody takes the request back.
+            (seen("before", "before", false, &one, &one), Progress::Asked),
+            (seen("", "before", false, &one, &one), Progress::Asked),
+            (seen("", "now", false, &one, &one), Progress::Done),
         ] {
-            assert_eq!(Progress::of(&observed, "now"), expected);
+            assert_eq!(Progress::of(&observed, "now", Some("before")), expected);
         }
     }
 }

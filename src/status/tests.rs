@@ -22,6 +22,10 @@ pub(super) fn served(pem: &Pem) -> Served {
 }
 
 pub(super) fn healthy(pem: &Pem) -> Facts {
+    healthy_at(pem, NOW)
+}
+
+fn healthy_at(pem: &Pem, now: OffsetDateTime) -> Facts {
     let replica = |pod: &str| Replica {
         pod: pod.to_owned(),
         address: "10.0.0.1:5000".to_owned(),
@@ -39,7 +43,7 @@ pub(super) fn healthy(pem: &Pem) -> Facts {
         }),
     };
     Facts {
-        now: NOW,
+        now,
         namespace: "ns".to_owned(),
         host: HOST.to_owned(),
         observed: Observed {
@@ -58,8 +62,8 @@ pub(super) fn healthy(pem: &Pem) -> Facts {
         },
         lease: Some(Lease {
             holder: Some("one-123".to_owned()),
-            since: Some(NOW - Duration::hours(1)),
-            until: Some(NOW + Duration::seconds(9)),
+            since: Some(now - Duration::hours(1)),
+            until: Some(now + Duration::seconds(9)),
         }),
         replicas: vec![replica("one"), replica("two")],
     }
@@ -238,7 +242,19 @@ fn each_thing_that_is_wrong_is_named() {
             false,
         ),
         (
-            Box::new(|facts| *facts = healthy(&short)),
+            Box::new(|facts| *facts = healthy_at(&pem, NOW + Duration::days(336))),
+            &["certificate-ends"],
+            false,
+        ),
+        (
+            Box::new(|facts| *facts = healthy_at(&pem, NOW + Duration::days(334))),
+            &[],
+            true,
+        ),
+        // It is renewed with half of its life left, as one of a year is.
+        (Box::new(|facts| *facts = healthy(&short)), &[], true),
+        (
+            Box::new(|facts| *facts = healthy_at(&short, NOW + Duration::days(17))),
             &["certificate-ends"],
             false,
         ),
@@ -254,7 +270,7 @@ fn each_thing_that_is_wrong_is_named() {
 /// Nobody but who brought it can renew it.
 #[test]
 fn who_brought_a_certificate_that_ends_is_not_sent_to_the_leader() {
-    let mut facts = healthy(&pair(20));
+    let mut facts = healthy_at(&pair(20), NOW + Duration::days(19));
     for (source, says) in [
         (Source::Minted, "leader"),
         (Source::Annotated, "comes from"),
@@ -274,7 +290,7 @@ fn who_brought_a_certificate_that_ends_is_not_sent_to_the_leader() {
 /// The Secret, if there is one, is what was there before.
 #[test]
 fn where_files_are_served_the_secret_means_nothing() {
-    let (pem, old, short) = (pair(365), pair(365), pair(20));
+    let (pem, old) = (pair(365), pair(365));
     let from_files = |served_is: &Pem, bundle: &Pem, secret: Option<&Pem>| {
         let mut facts = healthy(bundle);
         facts.observed.secret = secret.map(|pem| Secret::minted("1", pem));
@@ -307,10 +323,9 @@ fn where_files_are_served_the_secret_means_nothing() {
     refused.replicas[1].page = Err("refused".to_owned());
     assert!(told(&refused, "replica-unreachable").contains("NetworkPolicy"));
     assert!(!report(&refused).healthy);
-    assert_eq!(
-        found(&from_files(&short, &short, None)),
-        ["certificate-ends"]
-    );
+    let mut late = from_files(&pem, &pem, None);
+    (late.now, late.lease) = (NOW + Duration::days(336), None);
+    assert_eq!(found(&late), ["certificate-ends", "leader-none"]);
     assert_eq!(
         found(&from_files(&pem, &old, Some(&old))),
         [

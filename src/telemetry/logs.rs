@@ -32,12 +32,12 @@ const WAITING: usize = 4096;
 const QUIET: &str = "kube_leader_election=warn,kube_runtime=error,kube_client=error";
 
 /// Starts logging. `level` is a level (`info`, or one of Python's names as 1.5.3 took them) or a
-/// list of filters (`info,imageswap::server=debug`). What waits is written when the guard is
-/// dropped.
+/// list of filters (`info,imageswap::server=debug`). Text has colour if that is wanted. What waits is written
+/// when the guard is dropped.
 ///
 /// # Errors
 /// The level is neither.
-pub fn start(level: &str, format: Format) -> Result<WorkerGuard, ParseError> {
+pub fn start(level: &str, format: Format, colour: bool) -> Result<WorkerGuard, ParseError> {
     // What the caller says of the same targets comes later, and wins.
     let level = level_name(level);
     if !level.contains(['=', ',', ':', '[']) {
@@ -59,7 +59,7 @@ pub fn start(level: &str, format: Format) -> Result<WorkerGuard, ParseError> {
     match format {
         Format::Json => builder.json().flatten_event(true).init(),
         Format::Auto if !is_terminal => builder.json().flatten_event(true).init(),
-        Format::Auto | Format::Text => builder.with_ansi(is_terminal).init(),
+        Format::Auto | Format::Text => builder.with_ansi(colour).init(),
     }
     Ok(guard)
 }

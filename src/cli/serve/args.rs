@@ -64,7 +64,8 @@ pub(in crate::cli) struct Args {
     #[arg(help_heading = "Certificate", long, value_name = "TIME", value_parser = duration, default_value = "365d", env = "IMAGESWAP_CERT_LIFETIME")]
     pub(super) cert_lifetime: Duration,
 
-    /// How much of its life is left of a certificate that is renewed [default: half of it]
+    /// How much of its life is left of a certificate that is renewed [default: half of it, and no more than
+    /// that]
     #[arg(help_heading = "Certificate", long, value_name = "TIME", value_parser = duration, env = "IMAGESWAP_CERT_RENEW_BEFORE")]
     cert_renew_before: Option<Duration>,
 
@@ -285,6 +286,10 @@ impl Args {
         let renew_before = renew_before.context("--cert-renew-before is too long")?;
         let renew_before = renew_before.unwrap_or(life / 2);
         ensure!(
+            life > time::Duration::ZERO,
+            "--cert-lifetime must be longer than nothing"
+        );
+        ensure!(
             renew_before < life,
             "--cert-renew-before must be shorter than --cert-lifetime: a new certificate would be \
              renewed at once"
@@ -292,9 +297,18 @@ impl Args {
         let late = reckoned(self.trust_delay).context("--trust-delay is too long")?;
         ensure!(
             renew_before > late * 2,
-            "--cert-renew-before must be longer than twice --trust-delay: a certificate would end \
-             before the next one may be served"
+            "{} --trust-delay: a certificate would end before the next one may be served",
+            match self.cert_renew_before {
+                Some(_) => "--cert-renew-before must be longer than twice",
+                None => "--cert-lifetime must be longer than four times",
+            }
         );
+        if renew_before > life / 2 {
+            warn!(
+                cert_renew_before = %renew_before,
+                "--cert-renew-before is more than half of --cert-lifetime: half of it is what counts"
+            );
+        }
         if self.trust_delay < SHORT_DELAY {
             warn!(
                 trust_delay = ?self.trust_delay,
