@@ -378,7 +378,9 @@ impl Activity {
     pub(super) fn deadline(&self, patience: &Patience) -> Option<Instant> {
         let patience = match self.state() {
             State::Silent | State::Handshake => patience.handshake,
-            State::Writing if self.share().is_some_and(|_| false) => patience.head.min(LATE),
+            State::Writing if self.share().is_some_and(|share| share.is_wanted()) => {
+                patience.head.min(LATE)
+            }
             State::Fresh | State::Head | State::Writing => patience.head,
             State::Idle => patience.idle,
             // A body that does not come is the business of who reads it.
