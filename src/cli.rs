@@ -20,6 +20,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::terminal::Color;
+use crate::text::chain;
 
 /// Rewrites the image references of Kubernetes Pods, so that they are pulled from your registry.
 #[derive(Debug, Parser)]
@@ -61,10 +62,18 @@ enum Command {
     Completions(completions::Args),
 }
 
+/// The command line, as it is parsed and shown.
+fn command() -> clap::Command {
+    let maps = "The map file [default: /app/maps/imageswap-maps.conf, if that exists]";
+    // No example stands in for it there.
+    Cli::command().mut_subcommand("rewrite", |rewrite| {
+        rewrite.mut_arg("maps", |arg| arg.help(maps))
+    })
+}
+
 /// What `main` does.
 pub fn main() -> ExitCode {
-    let command = without_empty_variables(Cli::command());
-    let parsed = Cli::from_arg_matches(&command.get_matches());
+    let parsed = Cli::from_arg_matches(&without_empty_variables(command()).get_matches());
     let cli = parsed.unwrap_or_else(|error| error.exit());
     cli.color.apply();
     let done = match &cli.command {
@@ -74,14 +83,14 @@ pub fn main() -> ExitCode {
         Command::Rewrite(args) => rewrite::run(args),
         Command::Status(args) => status::run(args),
         Command::Rotate(args) => rotate::run(args),
-        Command::Completions(args) => completions::run(args, &mut Cli::command()),
+        Command::Completions(args) => completions::run(args, &mut command()),
     };
     done.unwrap_or_else(|error| {
         if has_reader_left(&error) {
             // Whoever read our output has read enough.
             return ExitCode::SUCCESS;
         }
-        terminal::complain(&format!("{error:#}"));
+        terminal::complain(&chain(error.as_ref()));
         ExitCode::from(2)
     })
 }
@@ -118,7 +127,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_sound() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]

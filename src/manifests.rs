@@ -64,6 +64,8 @@ pub struct Rewritten {
     pub swapped: usize,
     /// How many objects hold pods, those that were left alone included.
     pub objects: usize,
+    /// The lines of maps and lists that stand where an image should.
+    pub odd: Vec<usize>,
     /// Objects that were left alone because a map in them repeats a key, or gives one before a merge key that
     /// gives it, too.
     pub ambiguous: Vec<Ambiguous>,
@@ -151,6 +153,7 @@ pub fn rewrite(
         survey: &survey,
     };
     let line = |id| editor.lines.of(tree.node(id).at.start);
+    let odd = survey.odd.iter().map(|id| line(*id)).collect();
     let ambiguous = survey.ambiguous.iter();
     let ambiguous = ambiguous
         .map(|(object, key)| Ambiguous {
@@ -163,6 +166,7 @@ pub fn rewrite(
     let swapped = swaps.len();
     let edits = editor.with_aliases(swaps)?;
     Ok(Rewritten {
+        odd,
         ambiguous,
         text: editor.apply(&edits)?,
         is_json: format == Format::Json,

@@ -67,6 +67,8 @@ pub struct Maps {
     /// Made when first asked for: [`Maps::lint`] does.
     targets: OnceLock<Targets>,
     skipped: usize,
+    /// How many of these are in the book all the same: they were rules until they were compiled.
+    uncompiled: usize,
     unlisted: usize,
 }
 
@@ -183,7 +185,10 @@ impl Maps {
                 format!("{key} is defined twice"),
             )
             .also(self.book.place_of(replaced, "this one does not count"))
-            .help("remove one of the two lines"),
+            .help(match self.book.kind(earlier)? {
+                Kind::Noswap => "write the items of both lines in one",
+                _ => "remove one of the two lines",
+            }),
         )
     }
 
@@ -219,11 +224,15 @@ impl Maps {
         }
         for (id, error) in too_large {
             self.skipped += 1;
-            diagnostics.push(Diagnostic::error(
-                "pattern-too-large",
-                self.book.key_place(id, ""),
-                format!("the pattern can't be compiled: {error}"),
-            ));
+            self.uncompiled += 1;
+            diagnostics.push(
+                Diagnostic::error(
+                    "pattern-too-large",
+                    self.book.key_place(id, ""),
+                    format!("the pattern can't be compiled: {error}"),
+                )
+                .help("shorten or join patterns; a registry as a key (REGISTRY::VALUE) needs none"),
+            );
         }
         self.replace.patterns = patterns;
         self.replace.rules = rules;
@@ -255,6 +264,7 @@ impl Maps {
             }
             Err(error) => {
                 self.skipped += 1;
+                self.uncompiled += 1;
                 diagnostics.push(Diagnostic::error(
                     "list-too-large",
                     self.book.value_place(rule, ""),
@@ -270,9 +280,9 @@ impl Maps {
         lint::lint(self)
     }
 
-    /// How many rules there are.
+    /// How many rules there are, without those in error.
     pub fn len(&self) -> usize {
-        self.book.len()
+        self.book.len().saturating_sub(self.uncompiled)
     }
 
     /// Whether there is no rule at all.

@@ -29,6 +29,13 @@ pub struct Error {
     why: Why,
 }
 
+impl Error {
+    fn of(path: &Path, why: Why) -> Self {
+        let path = path.to_owned();
+        Self { path, why }
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 enum Why {
     #[error("{0}")]
@@ -47,11 +54,16 @@ enum Why {
     Strict(usize),
 }
 
-/// Reads a map file, whatever it says.
+/// Reads a map file, whatever it says; `-` is standard input.
 ///
 /// # Errors
 /// The file can't be read or is no map file.
 pub fn load(path: &Path) -> Result<Loaded, Error> {
+    if path.as_os_str() == "-" {
+        let parsed = read_from(io::stdin().lock(), 0)
+            .and_then(|bytes| Loaded::parse(&bytes).map_err(Why::Unreadable));
+        return parsed.map_err(|why| Error::of(Path::new("standard input"), why));
+    }
     read_as(path, Loaded::parse)
 }
 
@@ -62,10 +74,7 @@ pub fn load(path: &Path) -> Result<Loaded, Error> {
 pub fn load_quietly(path: &Path) -> Result<Maps, Error> {
     let maps = read_as(path, |bytes| Maps::parse(bytes).map(|(maps, _)| maps))?;
     match other_text(&maps) {
-        Some(why) => Err(Error {
-            path: path.to_owned(),
-            why,
-        }),
+        Some(why) => Err(Error::of(path, why)),
         None => Ok(maps),
     }
 }
@@ -79,10 +88,7 @@ fn other_text(maps: &Maps) -> Option<Why> {
 
 fn read_as<T>(path: &Path, parse: impl Fn(&[u8]) -> Result<T, Unreadable>) -> Result<T, Error> {
     let parsed = read(path).and_then(|bytes| parse(&bytes).map_err(Why::Unreadable));
-    parsed.map_err(|why| Error {
-        path: path.to_owned(),
-        why,
-    })
+    parsed.map_err(|why| Error::of(path, why))
 }
 
 /// Reads a map file that is to be served from. With `strict`, lines in error are not skipped but
@@ -115,9 +121,13 @@ fn read(path: &Path) -> Result<Vec<u8>, Why> {
     if length > MAX_BYTES {
         return Err(Why::Unreadable(Unreadable::TooLarge));
     }
+    read_from(file, length)
+}
+
+fn read_from(source: impl Read, length: usize) -> Result<Vec<u8>, Why> {
     let mut bytes = Vec::with_capacity(length + 1);
     let most = u64::try_from(MAX_BYTES + 1).unwrap_or(u64::MAX);
-    file.take(most).read_to_end(&mut bytes).map_err(Why::Io)?;
+    source.take(most).read_to_end(&mut bytes).map_err(Why::Io)?;
     Ok(bytes)
 }
 

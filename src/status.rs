@@ -9,13 +9,12 @@ mod rotation;
 
 use serde::Serialize;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 pub use self::rotation::{Rotation, rotation};
 use crate::pki::{Bundle, Served};
 use crate::rotation::source::Source;
 use crate::rotation::state::Observed;
-use crate::text::counted;
+use crate::text::{counted, rfc3339};
 
 /// A leaf that ends within this time should have been renewed long ago.
 const SOON: time::Duration = time::Duration::days(30);
@@ -620,11 +619,6 @@ impl Lease {
             .is_some_and(|holder| !holder.is_empty())
             && self.until.is_some_and(|until| until > now)
     }
-}
-
-fn rfc3339(at: OffsetDateTime) -> String {
-    let whole = at.replace_nanosecond(0).unwrap_or(at);
-    whole.format(&Rfc3339).unwrap_or_else(|_| whole.to_string())
 }
 
 impl Page {

@@ -327,6 +327,28 @@ fn check_says_what_serve_takes_none_of() {
     }
 }
 
+/// What can't be compiled is no rule.
+#[test]
+fn check_counts_each_line_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut text = "default::m.example.com\n".to_owned();
+    for n in 0..600 {
+        text += &format!("[REPLACE]r{n}/{}::m.example.com\n", "a*".repeat(100));
+    }
+    let maps = file(dir.path(), "maps", &text);
+    let output = stdout(&imageswap(&["check", &maps], b""));
+    let verdict = output.lines().find(|line| line.contains(" is not good"));
+    let numbers: Vec<usize> = verdict
+        .and_then(|line| line.split_once(" is not good: "))
+        .into_iter()
+        .flat_map(|(_, counts)| counts.split(", "))
+        .filter_map(|count| count.split(' ').next()?.parse().ok())
+        .collect();
+    assert!(numbers[1] > 0, "{verdict:?}");
+    assert_eq!(numbers[0] + numbers[1], 601, "{verdict:?}");
+    assert!(output.contains("shorten or join patterns"), "{verdict:?}");
+}
+
 #[test]
 fn check_prints_json_for_machines() {
     let dir = tempfile::tempdir().unwrap();
@@ -813,4 +835,104 @@ fn cargo_run_runs_imageswap() {
     let defaults = packages.iter().map(|package| &package["default_run"]);
     let named: Vec<_> = defaults.filter(|name| !name.is_null()).collect();
     assert_eq!(named, ["imageswap"]);
+}
+
+#[test]
+fn check_reads_standard_input() {
+    let output = imageswap(&["check", "-"], MAPS.as_bytes());
+    let text = stdout(&output);
+    assert!(text.contains("--> -:8:"), "{text}");
+    assert!(text.contains("- is usable: 7 rules"), "{text}");
+    let output = imageswap(&["check", "--strict", "-"], MAPS.as_bytes());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stdout(&output).contains("is not good (--strict)"),
+        "{output:?}"
+    );
+    let output = imageswap(&["check", "-"], b"\0\0");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("standard input"), "{output:?}");
+}
+
+/// What is longer than any image is none, and takes no memory.
+#[test]
+fn explain_takes_lines_of_any_length() {
+    let dir = tempfile::tempdir().unwrap();
+    let maps = file(dir.path(), "maps", MAPS);
+    let long = "a".repeat(20 << 20);
+    let output = imageswap(
+        &["explain", "-o", "json", "--maps", &maps, "-"],
+        format!("{long}\nnginx\n{long}").as_bytes(),
+    );
+    let found = json_lines(&output);
+    let results: Vec<_> = found.iter().map(|it| it["changed"].clone()).collect();
+    assert_eq!(results, [false, true, false]);
+    assert!(output.stdout.len() < 100_000, "{}", output.stdout.len());
+}
+
+#[test]
+fn rewrite_says_what_it_can_not_swap() {
+    let dir = tempfile::tempdir().unwrap();
+    let maps = file(dir.path(), "maps", "<html>\ndefault::m.example.com\n");
+    let template = "kind: Pod\nspec:\n  containers:\n  - image: {{ .Values.image }}\n  - image: nginx\n  - image:\n";
+    let output = imageswap(&["rewrite", "--maps", &maps], template.as_bytes());
+    let swapped = template.replace("nginx", "m.example.com/nginx");
+    assert_eq!(stdout(&output), swapped, "{output:?}");
+    let said = stderr(&output);
+    assert!(
+        said.contains("standard input:4: what stands where an image should"),
+        "{said}"
+    );
+    assert!(said.contains("1 line in error"), "{said}");
+    for (args, says) in [
+        (
+            &["rewrite", "--strict-maps", "--maps", &maps][..],
+            "lines in error",
+        ),
+        (&["rewrite", "--mode", "legacy"], "there is no prefix"),
+        (
+            &["rewrite", "--maps", &maps, "--disable-label", ""],
+            "a label's key is",
+        ),
+    ] {
+        let output = imageswap(args, template.as_bytes());
+        assert_eq!(
+            (output.status.code(), stdout(&output)),
+            (Some(2), String::new())
+        );
+        assert!(stderr(&output).contains(says), "{output:?}");
+    }
+}
+
+/// Whatever the file is called, and whatever ends its lines.
+#[test]
+fn patches_can_be_applied_where_they_are_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = fs::canonicalize(dir.path()).unwrap();
+    let maps = file(&dir, "maps", "default::m.example.com\n");
+    fs::create_dir(dir.join("sub")).unwrap();
+    let pod = "kind: Pod # a\r# b\nspec:\r\n  containers:\r\n  - image: nginx\r\n";
+    file(&dir, "sub/p 1.yaml", pod);
+    let absolute = dir.join("sub/p 1.yaml").display().to_string();
+    for name in [
+        "./sub/p 1.yaml",
+        "sub/../sub/p 1.yaml",
+        "sub/p 1.yaml",
+        &absolute,
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_imageswap"))
+            .current_dir(&dir)
+            .args(["rewrite", "--diff", "--maps", &maps, name])
+            .output()
+            .unwrap();
+        let patch = stdout(&output);
+        assert!(
+            patch.starts_with("--- a/sub/p 1.yaml\t\n+++ b/sub/p 1.yaml\t\n@@ -1,4 +1,4 @@\n"),
+            "{name}: {patch:?}"
+        );
+        assert!(
+            patch.ends_with("-  - image: nginx\r\n+  - image: m.example.com/nginx\r\n"),
+            "{name}: {patch:?}"
+        );
+    }
 }

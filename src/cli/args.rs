@@ -190,6 +190,26 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     Ok(parsed)
 }
 
+/// A label's key, as Kubernetes has it: a name, which a domain and a slash may stand before.
+pub(super) fn label_key(text: &str) -> Result<String, String> {
+    let (domain, name) = match text.split_once('/') {
+        Some((domain, name)) => (Some(domain), name),
+        None => (None, text),
+    };
+    let is_made_of = |text: &str, most: usize, also: &str| {
+        let mut ends = [text.chars().next(), text.chars().next_back()].into_iter();
+        let is_right = |c: char| c.is_ascii_alphanumeric() || also.contains(c);
+        let ends_well = ends.all(|c| c.is_some_and(|c| c.is_ascii_alphanumeric()));
+        ends_well && text.len() <= most && text.chars().all(is_right)
+    };
+    match is_made_of(name, 63, "-_.") && domain.is_none_or(|domain| is_made_of(domain, 253, "-.")) {
+        true => Ok(text.to_owned()),
+        false => Err(
+            "a label's key is NAME or DOMAIN/NAME, of letters, digits, '-', '_' and '.'".to_owned(),
+        ),
+    }
+}
+
 /// A time that is not zero.
 pub(super) fn some_time(text: &str) -> Result<Duration, String> {
     match duration(text)? {
@@ -215,6 +235,26 @@ mod tests {
             maps.swap("docker.io/nginx/nginx:latest").image(),
             Some("my-registry.example.com/nginx/nginx:latest")
         );
+    }
+
+    #[test]
+    fn label_keys() {
+        for (text, is_one) in [
+            (DISABLE_LABEL, true),
+            ("a", true),
+            ("a.B_c-1", true),
+            ("", false),
+            ("a b", false),
+            ("a/", false),
+            ("/a", false),
+            ("a/b/c", false),
+            ("-a", false),
+            ("a_b/c", false),
+            (&"a".repeat(63), true),
+            (&"a".repeat(64), false),
+        ] {
+            assert_eq!(label_key(text).is_ok(), is_one, "{text}");
+        }
     }
 
     #[test]

@@ -13,9 +13,11 @@ use crate::text::counted;
 
 /// Check map files and show what is wrong, as a compiler would
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exits with 1 if a line is in error, with 2 if a file can't be read.")]
+#[command(
+    after_help = "Exits with 1 if a line is in error or, with --strict, there is a warning; with 2 if a file can't be read."
+)]
 pub(super) struct Args {
-    /// The map files
+    /// The map files; `-` reads standard input
     #[arg(required = true, value_name = "MAPS")]
     files: Vec<PathBuf>,
 
@@ -51,7 +53,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 let count = Count::of(&loaded);
                 faulty |= count.errors > 0 || args.strict && count.warnings > 0;
                 heard(match args.output.form {
-                    Output::Text => print(&mut out, file, &loaded, count),
+                    Output::Text => print(&mut out, file, &loaded, count, args.strict),
                     Output::Json => print_json(&mut out, file, &loaded),
                 })?;
             }
@@ -79,7 +81,13 @@ impl Count {
     }
 }
 
-fn print(out: &mut impl Write, file: &Path, loaded: &Loaded, count: Count) -> anyhow::Result<()> {
+fn print(
+    out: &mut impl Write,
+    file: &Path,
+    loaded: &Loaded,
+    count: Count,
+    strict: bool,
+) -> anyhow::Result<()> {
     let name = file.display().to_string();
     for found in loaded.diagnostics.iter().take(MAX_SHOWN) {
         // The stream drops the colour if it is not wanted.
@@ -101,6 +109,7 @@ fn print(out: &mut impl Write, file: &Path, loaded: &Loaded, count: Count) -> an
     }
     let (style, verdict) = match count {
         Count { errors: 1.., .. } => (ERROR, "not good"),
+        Count { warnings: 1.., .. } if strict => (ERROR, "not good (--strict)"),
         Count { warnings: 1.., .. } => (WARNING, "usable"),
         _ => (GOOD, "good"),
     };

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::args::{Output, OutputArgs, RulesArgs};
 use super::terminal::{self, BOLD, DIM, GOOD, WARNING};
+use crate::image::MAX_REFERENCE;
 use crate::maps::{RuleRef, Rules, Tried, Verdict};
 use crate::text::visible;
 
@@ -25,6 +26,9 @@ pub(super) struct Args {
     #[command(flatten)]
     output: OutputArgs,
 }
+
+/// So much of a line is kept, in bytes: twice as much as the longest image has.
+const LONGEST: usize = 2 * MAX_REFERENCE;
 
 /// One line of `-o json`.
 #[derive(Serialize)]
@@ -65,16 +69,39 @@ fn explain_lines(out: &mut impl Write, rules: &Rules, output: Output) -> anyhow:
     let mut line = Vec::new();
     loop {
         line.clear();
-        if input.read_until(b'\n', &mut line)? == 0 {
+        if !read_line(&mut input, &mut line)? {
             return Ok(());
         }
-        let image = line.strip_suffix(b"\n").unwrap_or(&line);
-        let image = image.strip_suffix(b"\r").unwrap_or(image);
+        let image = line.strip_suffix(b"\r").unwrap_or(&line);
         // What is not UTF-8 is no image, before or after.
         explain(out, rules, &String::from_utf8_lossy(image), output)?;
         if !input.buffer().contains(&b'\n') {
             // Whoever types, or waits for an answer, gets it now.
             out.flush()?;
+        }
+    }
+}
+
+/// Reads a line without its end, and of a long one the begin: it is no image. `false` at the end of the input.
+fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
+    let mut is_there = false;
+    loop {
+        let found = match input.fill_buf() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            found => found?,
+        };
+        if found.is_empty() {
+            return Ok(is_there);
+        }
+        is_there = true;
+        let end = memchr::memchr(b'\n', found);
+        let text = found.get(..end.unwrap_or(found.len())).unwrap_or_default();
+        let room = LONGEST.saturating_sub(line.len()).min(text.len());
+        line.extend_from_slice(text.get(..room).unwrap_or_default());
+        let taken = end.map_or(found.len(), |end| end + 1);
+        input.consume(taken);
+        if end.is_some() {
+            return Ok(true);
         }
     }
 }
@@ -143,6 +170,7 @@ fn sentence(tried: Tried<'_>) -> String {
         Tried::Replace(patterns) => format!("none of {patterns} [REPLACE] patterns matches"),
         Tried::Registry(key) => format!("there is no key {}", visible(key)),
         Tried::Noswap(items) => match items {
+            [] => "noswap_wildcards has no item".to_owned(),
             [item] => format!(
                 "the image does not contain {} (noswap_wildcards)",
                 visible(item)

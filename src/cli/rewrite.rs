@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::unix::fs::{MetadataExt, fchown};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::builder::FalseyValueParser;
@@ -13,7 +13,7 @@ use anyhow::Context;
 use similar::TextDiff;
 use tempfile::{NamedTempFile, TempPath};
 
-use super::args::{DISABLE_LABEL, RulesArgs};
+use super::args::{DISABLE_LABEL, Mode, RulesArgs, label_key};
 use super::terminal::{self, BOLD, ERROR, GOOD};
 use crate::manifests::{self, Ambiguous, Found, Rewritten};
 use crate::maps::Rules;
@@ -38,8 +38,12 @@ pub(super) struct Args {
     in_place: bool,
 
     /// The label whose value "disabled" on an object keeps its images
-    #[arg(long, value_name = "LABEL", default_value = DISABLE_LABEL, env = "IMAGESWAP_DISABLE_LABEL")]
+    #[arg(long, value_name = "LABEL", value_parser = label_key, default_value = DISABLE_LABEL, env = "IMAGESWAP_DISABLE_LABEL")]
     disable_label: String,
+
+    /// Refuse a map file with lines in error
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "IMAGESWAP_STRICT_MAPS")]
+    strict_maps: bool,
 
     #[command(flatten)]
     rules: RulesArgs,
@@ -64,7 +68,16 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.rules.is_example() {
         anyhow::bail!("no map file is named, so it is not known what to swap: say --maps FILE");
     }
+    if args.rules.mode == Mode::Legacy && args.rules.image_prefix.is_empty() {
+        anyhow::bail!("there is no prefix, so nothing would be swapped: say --image-prefix PREFIX");
+    }
     let rules = args.rules.load()?;
+    if let Rules::Maps(maps) = &rules
+        && args.strict_maps
+        && maps.skipped() > 0
+    {
+        anyhow::bail!("the map file has lines in error, and --strict-maps is set");
+    }
     let stdin = [PathBuf::from("-")];
     let files = if args.files.is_empty() {
         &stdin[..]
@@ -110,6 +123,12 @@ fn rewrite(path: &Path, rules: &Rules, disable_label: &str) -> anyhow::Result<Do
     };
     let after = manifests::rewrite(&before, disable_label, &mut swap)
         .with_context(|| format!("can't rewrite {name}"))?;
+    for line in &after.odd {
+        terminal::hint(&format!(
+            "{name}:{line}: what stands where an image should is no text, and stays as it is (a template must be \
+             rendered before)"
+        ));
+    }
     for Ambiguous {
         line,
         key,
@@ -195,7 +214,7 @@ fn begins_with_directive(yaml: &str) -> bool {
     first.is_some_and(|line| line.starts_with('%'))
 }
 
-fn print_diffs(done: &[Done]) -> anyhow::Result<()> {
+fn print_diffs<'a>(done: &'a [Done]) -> anyhow::Result<()> {
     let mut out = terminal::stdout();
     for Done {
         path,
@@ -203,17 +222,40 @@ fn print_diffs(done: &[Done]) -> anyhow::Result<()> {
         after,
     } in done
     {
-        let name = path.strip_prefix("/").unwrap_or(path);
-        let (old, new) = (
-            format!("a/{}", name.display()),
-            format!("b/{}", name.display()),
-        );
-        let diff = TextDiff::from_lines(before.as_str(), after.text.as_str());
+        let name = name_in_diff(path);
+        // Nothing else ends a line for who applies it.
+        let lines = |text: &'a str| text.split_inclusive('\n').collect::<Vec<_>>();
+        let diff = TextDiff::configure()
+            .newline_terminated(true)
+            .diff_slices(&lines(before), &lines(&after.text));
+        let (old, new) = (format!("a/{name}"), format!("b/{name}"));
         let text = diff.unified_diff().header(&old, &new).to_string();
         out.write_all(coloured(&text).as_bytes())?;
     }
     out.flush()?;
     Ok(())
+}
+
+/// What is applied in this directory names its files from there, and without detours.
+fn name_in_diff(path: &Path) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    let path = path.strip_prefix(here).unwrap_or(path);
+    let mut parts: Vec<Component<'_>> = Vec::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir if matches!(parts.last(), Some(Component::Normal(_))) => {
+                parts.pop();
+            }
+            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+            part => parts.push(part),
+        }
+    }
+    let name = parts.iter().collect::<PathBuf>().display().to_string();
+    // Behind a tab stands a date, or nothing: else a name ends at the first blank.
+    match name.contains(' ') {
+        true => name + "\t",
+        false => name,
+    }
 }
 
 /// A unified diff with its lines in colour; the stream drops the colour if it is not wanted.

@@ -52,7 +52,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 async fn rotate(args: &Args) -> anyhow::Result<()> {
     let (cluster, reach) = cluster(&args.names, "imageswap-rotate").await?;
     let facts = cluster.survey(reach).await;
-    let facts = facts.map_err(|why| anyhow!("can't look at the installation: {why}"))?;
+    let facts = facts.map_err(|why| {
+        let server = cluster.server();
+        anyhow!("can't look at the installation at {server}: {why}")
+    })?;
     refuse_what_is_in_vain(&facts)?;
     if !facts.is_led() {
         say("nobody leads now; it is begun once somebody does (`imageswap status`)")?;

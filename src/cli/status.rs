@@ -75,7 +75,7 @@ async fn look(args: &Args) -> anyhow::Result<Found> {
             .await
             .map(|facts| Found::Live(report(&facts))),
     };
-    found.map_err(|why| anyhow!("can't look at the cluster: {why}"))
+    found.map_err(|why| anyhow!("can't look at the cluster at {}: {why}", cluster.server()))
 }
 
 /// The cluster that a person means, as this client of it. Nobody reads its metrics.

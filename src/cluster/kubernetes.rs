@@ -43,6 +43,7 @@ use crate::rotation::plan::Endpoint;
 use crate::rotation::state::{self, Observed};
 use crate::rotation::write::{Failure, Write};
 use crate::telemetry::metrics::Metrics;
+use crate::text::chain;
 
 /// The longest a call may take.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -190,6 +191,11 @@ impl Kubernetes {
         self.files = Some(files);
     }
 
+    /// Where kube-apiserver is, for people.
+    pub fn server(&self) -> String {
+        self.config.cluster_url.to_string()
+    }
+
     /// What the objects are called.
     pub fn names(&self) -> &Names {
         &self.names
@@ -292,20 +298,6 @@ impl Refused {
         };
         Self { code, text }
     }
-}
-
-/// An error and its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 impl From<Refused> for Failure {

@@ -19,6 +19,8 @@ pub(super) struct Survey<'t> {
     /// Nodes of objects that must stay as they are. An alias to a scalar is among them, but not the
     /// scalar: in the alias' place its text can be written.
     pub(super) held: HashSet<Id>,
+    /// What stands where an image should, and is no scalar: a template that was not rendered, perhaps.
+    pub(super) odd: Vec<Id>,
     /// Objects that stay as they are because a map in them repeats a key, and that key.
     pub(super) ambiguous: Vec<(Id, Id)>,
 }
@@ -57,7 +59,7 @@ struct Inherited<'t> {
     kind: Option<&'t str>,
 }
 
-/// The images of a list, each with its entry's name.
+/// The images of a list, each with its entry's name, and what else stands in their place.
 type Images<'t> = Vec<(&'t str, Id)>;
 
 /// Looks at all objects.
@@ -229,7 +231,6 @@ impl<'t> Surveyor<'t> {
         for entry in entries.iter().map(|entry| self.tree.target(*entry)) {
             if seen.insert(entry)
                 && let Some(image) = self.follow(entry, list.image_path())?
-                && self.tree.string(image).is_some()
             {
                 let name = self.text(entry, "name")?.unwrap_or_default();
                 images.push((name, image));
@@ -242,13 +243,21 @@ impl<'t> Surveyor<'t> {
         let Some(Ok(images)) = self.lists.get_mut(&key) else {
             return;
         };
-        let images = std::mem::take(images).into_iter();
-        self.survey.slots.extend(images.map(|(entry, node)| Slot {
-            object,
-            list: key.1,
-            entry,
-            node,
-        }));
+        for (entry, node) in std::mem::take(images) {
+            if self.tree.string(node).is_some() {
+                self.survey.slots.push(Slot {
+                    object,
+                    list: key.1,
+                    entry,
+                    node,
+                });
+            } else if matches!(
+                self.tree.node(self.tree.target(node)).value,
+                Value::Map(_) | Value::List(_)
+            ) {
+                self.survey.odd.push(node);
+            }
+        }
     }
 
     fn text(&mut self, id: Id, key: &'t str) -> Result<Option<&'t str>, Stop> {

@@ -127,15 +127,14 @@ fn no_registry(maps: &Maps, id: RuleId) -> Option<Diagnostic> {
     }
     let target = maps.book.target(id);
     let message = format!(
-        "{:?} names no registry, so images are pulled from there on Docker Hub",
+        "{:?} names no registry, so images are pulled from that path on Docker Hub",
         shortened(target, SHOWN)
     );
     let place = maps.book.value_place(id, "docker.io is meant");
-    let first = target.split('/').next().unwrap_or_default();
     Some(
         Diagnostic::warning("value-no-registry", place, message).help(format!(
             "a registry has a dot or a port, or is localhost; say docker.io/{} if Docker Hub is meant",
-            shortened(first, SHOWN)
+            shortened(target, SHOWN)
         )),
     )
 }

@@ -54,7 +54,7 @@ fn not_utf8(number: usize, raw: &[u8], valid: usize) -> Box<Diagnostic> {
     let line = String::from_utf8_lossy(raw);
     let end = line.len().min(valid + '\u{fffd}'.len_utf8());
     let place = Place::new(number, &line, valid..end, "not UTF-8");
-    let message = "the line is not UTF-8 and is skipped";
+    let message = "the line is not UTF-8";
     Box::new(Diagnostic::error("not-utf8", place, message).help("save the file as UTF-8"))
 }
 

@@ -14,6 +14,7 @@ use x509_parser::prelude::{FromDer, X509Certificate, X509Name, X509Version};
 use super::memo;
 use super::mint::{BACKDATED, CA_NAME};
 use super::{Bundle, Pair, Pem};
+use crate::text::rfc3339;
 
 /// Why a pair can't be served. Each is a sentence that names the part.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -37,10 +38,10 @@ pub enum Flaw {
     #[error("the leaf in tls.crt is not valid for {0}")]
     Name(String),
     /// All is right but that it begins later: by this machine's clock.
-    #[error("the leaf in tls.crt begins at {0}: is this machine's clock slow?")]
+    #[error("the leaf in tls.crt begins at {}: is this machine's clock slow?", rfc3339(*.0))]
     NotYet(OffsetDateTime),
     /// It has hardly any time left, and a clock may be wrong.
-    #[error("the leaf in tls.crt ends at {0}, and may have ended if this clock is slow")]
+    #[error("the leaf in tls.crt ends at {}, and may have ended if this clock is slow", rfc3339(*.0))]
     MayHaveEnded(OffsetDateTime),
 }
 

@@ -60,6 +60,7 @@ use super::source::Source;
 use super::state::{Observed, Secret};
 use super::write::Write;
 use crate::pki::{self, Bundle, Flaw, Pair, Pem};
+use crate::text::rfc3339;
 
 /// How long the Secret must have been as it is before a CA goes from a caBundle.
 pub const SETTLED: Steady = FRESH.saturating_add(Steady::from_secs(1));
@@ -350,7 +351,10 @@ impl<'a> Eyes<'a> {
 
 fn rest(eyes: &Eyes<'_>, pair: &Pair) -> Plan {
     let due = eyes.due(pair);
-    wait(due, format!("all is right until the leaf is due, {due}"))
+    wait(
+        due,
+        format!("all is right until the leaf is due, {}", rfc3339(due)),
+    )
 }
 
 fn wait(until: OffsetDateTime, reason: String) -> Plan {

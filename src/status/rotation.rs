@@ -6,10 +6,11 @@
 
 use serde::Serialize;
 
-use super::{Facts, rfc3339};
+use super::Facts;
 use crate::pki::{self, Flaw, Pair, Served};
 use crate::rotation::source::Source;
 use crate::rotation::state::Secret;
+use crate::text::rfc3339;
 
 /// What comes next, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use clap::builder::{BoolishValueParser, FalseyValueParser, OsStringValueParser};
 use tracing::warn;
 
-use crate::cli::args::{DISABLE_LABEL, RulesArgs, duration, some_time};
+use crate::cli::args::{DISABLE_LABEL, RulesArgs, duration, label_key, some_time};
 use crate::cli::names::NameArgs;
 use crate::cluster::kubernetes::identity;
 use crate::cluster::local::StateDir;
@@ -128,7 +128,7 @@ pub(in crate::cli) struct Args {
     pub(super) client_name: Vec<String>,
 
     /// The label whose value "disabled" on an object keeps ImageSwap away
-    #[arg(help_heading = "Rules", long, value_name = "LABEL", default_value = DISABLE_LABEL, env = "IMAGESWAP_DISABLE_LABEL")]
+    #[arg(help_heading = "Rules", long, value_name = "LABEL", value_parser = label_key, default_value = DISABLE_LABEL, env = "IMAGESWAP_DISABLE_LABEL")]
     pub(super) disable_label: String,
 
     /// Whether to share the certificate through a cluster and keep its caBundle right; auto: in a

@@ -21,6 +21,7 @@ use crate::rotation::state::Secret;
 use crate::server::tls::ServingCert;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::notices::{Notices, Reason};
+use crate::text::rfc3339;
 
 /// How often files that do not change are judged again: leaves end, and begin.
 const JUDGE_AGAIN: Duration = Duration::from_secs(30);
@@ -94,7 +95,11 @@ impl Brought {
 
     /// Serves the files outside of a cluster, as they change.
     pub(super) fn serve(self, metrics: &Metrics) -> anyhow::Result<ServingCert> {
-        info!(not_after = %self.pair.not_after, "serving {}", self.kind.source.name());
+        info!(
+            not_after = rfc3339(self.pair.not_after),
+            "serving {}",
+            self.kind.source.name()
+        );
         metrics.from_files.set(1);
         let local = Local {
             cert: ServingCert::new(&self.pair)?,
@@ -264,7 +269,10 @@ impl Local {
         self.said = None;
         match self.cert.publish(pair) {
             Ok(()) => {
-                info!(not_after = %pair.not_after, "serving a new certificate");
+                info!(
+                    not_after = rfc3339(pair.not_after),
+                    "serving a new certificate"
+                );
                 self.tell(pair);
             }
             Err(error) => self.refuse(&error.to_string()),

@@ -22,6 +22,7 @@ use crate::server::tls::ServingCert;
 use crate::telemetry::logs::Sparingly;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::notices::{Notices, Reason};
+use crate::text::rfc3339;
 
 /// How often to say what is waited for.
 const WAITING: Duration = Duration::from_secs(30);
@@ -271,7 +272,10 @@ impl<S: Store> Replica<S> {
         };
         match published {
             Ok(cert) => {
-                info!(not_after = %pair.not_after, "serving a new certificate");
+                info!(
+                    not_after = rfc3339(pair.not_after),
+                    "serving a new certificate"
+                );
                 self.metrics.reloads.with_label_values(&["ok"]).inc();
                 show(&pair, &self.metrics);
                 self.serving.send_replace(Some(Served { cert, pair }));

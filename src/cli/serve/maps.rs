@@ -132,10 +132,11 @@ fn publish(loaded: Loaded, metrics: &Metrics, notices: &Notices) -> Rules {
     for found in loaded.diagnostics.iter().take(MAX_LOGGED) {
         log(found);
     }
-    if let Some(more) = loaded.diagnostics.len().checked_sub(MAX_LOGGED + 1) {
+    let more = loaded.diagnostics.len().saturating_sub(MAX_LOGGED);
+    if more > 0 {
         warn!(
-            "{} more findings in the map file; `imageswap check` shows them",
-            more + 1
+            "{} in the map file; `imageswap check` shows more",
+            counted(more + loaded.maps.unlisted(), "more finding")
         );
     }
     let mut found = loaded.diagnostics.iter();
@@ -155,7 +156,7 @@ fn publish(loaded: Loaded, metrics: &Metrics, notices: &Notices) -> Rules {
 
 fn log(found: &Diagnostic) {
     let (line, text, code) = (found.place.line, found.place.text.trim(), found.code);
-    let help = found.help.as_deref().unwrap_or_default();
+    let help = found.help.as_deref();
     match found.severity {
         Severity::Error => error!(
             line,

@@ -23,9 +23,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
-use super::{Kubernetes, Refused, Unreachable, chain, client};
+use super::{Kubernetes, Refused, Unreachable, client};
 use crate::cluster::claim::Claim;
 use crate::telemetry::logs::Sparingly;
+use crate::text::chain;
 
 /// How often a replica that does not lead asks.
 const FOLLOWER: Duration = Duration::from_millis(700);

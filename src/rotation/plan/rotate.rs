@@ -8,6 +8,7 @@ use super::repair::promotion;
 use super::{Eyes, KEPT, Needs, Plan, SOON, Step, attention, wait_for};
 use crate::pki::{self, Flaw, Pair};
 use crate::rotation::state::Secret;
+use crate::text::rfc3339;
 
 /// Replicas see a caBundle some moments after the leader. When it promotes a pair, they too have
 /// seen its CA for the trust delay.
@@ -20,7 +21,10 @@ pub(super) fn plan(eyes: &Eyes<'_>, secret: &Secret, pair: &Pair) -> Option<Plan
                 return Some(promote(eyes, secret, pair, &next));
             }
             Err(Flaw::NotYet(begins)) if eyes.is_worth_waiting(secret, begins) => {
-                let reason = format!("what is staged begins at {begins}: is the clock slow?");
+                let reason = format!(
+                    "what is staged begins at {}: is the clock slow?",
+                    rfc3339(begins)
+                );
                 return Some(attention(begins, reason));
             }
             // Nobody serves it yet, so another may take its place.
