@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The same for a large body, which holds a share of the budget.
 const PATIENCE_IF_LARGE: Duration = Duration::from_secs(2);
 
-/// The same for one whose share another waits for, and then as often as that is so.
+/// The same for one whose share another address waits for, and then as often as that is so.
 const PATIENCE_IF_WANTED: Duration = Duration::from_millis(250);
 
 /// How fast a body must come at least, in bytes a second.

@@ -2,7 +2,7 @@
 //!
 //! Each kind of large has a part of the budget for itself, so that one who says that he will send 16 MiB and
 //! does not is in the way of his like alone. Of a part one address may hold half, so that whoever holds as much
-//! as he may is in his own way alone; and who holds a share and stands still loses it when another waits.
+//! as he may is in his own way alone; and who holds a share and stands still loses it when another address waits.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -43,6 +43,7 @@ struct Part {
 #[derive(Debug)]
 struct Pool {
     left: Arc<Semaphore>,
+    /// How many wait for units of the whole part: anybody, or in an address's pool those of the address.
     waiting: AtomicUsize,
 }
 
@@ -89,7 +90,10 @@ impl Budget {
         let (units, own) = (part.units_of(size), part.pool_of(peer));
         // Who waits for his own stands in nobody's way.
         let of_own = own.acquire(units).await?;
-        let permit = part.all.acquire(units).await?;
+        let permit = {
+            let _waits = [&part.all, &*own].map(|pool| Waits::at(&pool.waiting));
+            part.all.acquire(units).await?
+        };
         Some(Share::of(part.clone(), (own, of_own), permit))
     }
 
@@ -149,9 +153,7 @@ impl Pool {
 
     /// So many units, when they are there. `None` never, for the semaphore is never closed.
     async fn acquire(&self, units: u32) -> Option<OwnedSemaphorePermit> {
-        let _waits = Waits::at(&self.waiting);
-        let permit = self.left.clone().acquire_many_owned(units);
-        permit.await.ok()
+        self.left.clone().acquire_many_owned(units).await.ok()
     }
 
     /// So many units, if they are there now.
@@ -172,10 +174,6 @@ impl Pool {
             None => permit.merge(self.take(units - u32::try_from(has).unwrap_or(units))?),
         }
         Ok(permit)
-    }
-
-    fn is_wanted(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > 0
     }
 }
 
@@ -204,9 +202,11 @@ impl Share {
         Self(Arc::new(Held { part, own, permit }))
     }
 
-    /// Whether somebody waits who could have this one.
+    /// Whether another address waits for it. That more of the same wait is no haste: a kube-apiserver that has
+    /// too much to do sends all of it slowly, and would do none of it if that were taken for standing still.
     pub(super) fn is_wanted(&self) -> bool {
-        self.0.part.all.is_wanted() || self.0.own.0.is_wanted()
+        let waiting = |pool: &Pool| pool.waiting.load(Ordering::Relaxed);
+        waiting(&self.0.part.all) > waiting(&self.0.own.0)
     }
 
     pub(super) fn watch(&self) -> Watch {
@@ -311,22 +311,29 @@ mod tests {
         let (again, other) = (budget.clone(), budget.clone());
         let waiting = tokio::spawn(async move { again.share(MIB, peer(1)).await });
         tokio::task::yield_now().await;
-        assert!(all.iter().all(Share::is_wanted));
         for _ in 0..3 {
             all.push(budget.share(MIB, peer(2)).await.unwrap());
         }
-        // That of another is not what he waits for.
-        assert!(!all[3..].iter().any(Share::is_wanted));
+        assert!(!all.iter().any(Share::is_wanted));
         // Who waits for all may have anybody's.
         let third = tokio::spawn(async move { other.share(MIB, peer(3)).await });
         tokio::task::yield_now().await;
         assert!(all.iter().all(Share::is_wanted));
         drop(all.remove(5));
-        assert!(third.await.unwrap().is_some());
-        assert!(!all[3..].iter().any(Share::is_wanted));
-        drop(all.remove(0));
-        assert!(waiting.await.unwrap().is_some());
+        let third = third.await.unwrap().unwrap();
         assert!(!all.iter().any(Share::is_wanted));
+        // All of it is held: one of the first address waits, which is no haste of its own.
+        drop(all.remove(0));
+        let waiting = waiting.await.unwrap();
+        assert!(waiting.is_some() && !all.iter().any(Share::is_wanted));
+        drop(all.remove(0));
+        all.push(budget.share(MIB, peer(3)).await.unwrap());
+        let again = budget.clone();
+        let waiting_too = tokio::spawn(async move { again.share(MIB, peer(1)).await });
+        tokio::task::yield_now().await;
+        assert!(!all[0].is_wanted() && third.is_wanted());
+        drop(third);
+        assert!(waiting_too.await.unwrap().is_some());
     }
 
     #[tokio::test]
@@ -334,7 +341,7 @@ mod tests {
         let budget = Budget::new(4 * MIB);
         let share = budget.share(MIB, HERE).await.unwrap();
         let soon = std::time::Duration::from_millis(5);
-        let none = tokio::time::timeout(soon, budget.share(MIB, HERE)).await;
+        let none = tokio::time::timeout(soon, budget.share(MIB, peer(1))).await;
         assert!(none.is_err() && !share.is_wanted());
     }
 
