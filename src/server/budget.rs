@@ -294,7 +294,7 @@ mod tests {
         IpAddr::from([10, 0, 0, n])
     }
 
-    /// All that there is, is none of these bytes.
+    /// What is left for anybody of the part for what has so many bytes, in bytes.
     fn left(budget: &Budget, size: usize) -> usize {
         budget.part(size).all.left.available_permits() * UNIT
     }
