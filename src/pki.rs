@@ -270,6 +270,35 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_ca_that_makes_other_leaves_is_not_believed() {
+        use rcgen::ExtendedKeyUsagePurpose::{Any, ClientAuth, ServerAuth};
+        use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+        let params = || {
+            let mut params = CertificateParams::new(names()).unwrap();
+            (params.not_before, params.not_after) = (NOW, NOW + YEAR);
+            params
+        };
+        for (uses, is_believed) in [
+            (vec![], true),
+            (vec![Any], true),
+            (vec![ClientAuth, ServerAuth], true),
+            (vec![ClientAuth], false),
+        ] {
+            let mut ca = params();
+            ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+            ca.extended_key_usages = uses.clone();
+            let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
+            let key = KeyPair::generate().unwrap();
+            let pem = Pem {
+                chain: params().signed_by(&key, &ca).unwrap().pem(),
+                key: key.serialize_pem(),
+                ca: ca.pem(),
+            };
+            assert_eq!(judge(&pem, &names(), NOW).is_ok(), is_believed, "{uses:?}");
+        }
+    }
+
     /// By Go, too: what is believed itself is asked for no issuer.
     #[test]
     fn a_leaf_may_be_its_own_ca() {

@@ -100,11 +100,11 @@ pub(super) fn read(chain: &str, key: &str, bundle: &Bundle) -> Result<Pair, Flaw
 impl Pair {
     /// For how long it was made. One of ours begins before that, for the sake of slow clocks.
     pub fn life(&self) -> Duration {
-        let life = self.not_after - self.not_before;
-        match self.is_minted {
-            true => life - BACKDATED,
-            false => life,
-        }
+        let dates = Dates {
+            not_before: self.not_before,
+            not_after: self.not_after,
+        };
+        dates.life(self.is_minted)
     }
 
     /// Whether a client that believes these CAs believes this pair now.
@@ -238,7 +238,7 @@ pub fn is_foreign(chain: &str) -> bool {
 }
 
 /// Whether the issuer is a CA of ours.
-fn is_minted(leaf: &CertificateDer<'_>) -> bool {
+pub(super) fn is_minted(leaf: &CertificateDer<'_>) -> bool {
     let parsed = X509Certificate::from_der(leaf);
     parsed.is_ok_and(|(_, leaf)| is_ours(leaf.issuer()))
 }
@@ -261,6 +261,17 @@ pub(super) struct Dates {
     pub(super) not_after: OffsetDateTime,
 }
 
+impl Dates {
+    /// See [`Pair::life`].
+    pub(super) fn life(self, is_minted: bool) -> Duration {
+        let life = self.not_after - self.not_before;
+        match is_minted {
+            true => life - BACKDATED,
+            false => life,
+        }
+    }
+}
+
 pub(super) fn dates(certificate: &CertificateDer<'_>) -> Option<Dates> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let validity = certificate.validity();
@@ -271,20 +282,26 @@ pub(super) fn dates(certificate: &CertificateDer<'_>) -> Option<Dates> {
     })
 }
 
-/// Whether Go takes it for a CA (`CheckSignatureFrom` in crypto/x509): of version 3 it must say so, and if it
-/// says what its key is for, to sign certificates must be among that.
+/// Whether Go takes it for a CA of servers (`CheckSignatureFrom` and `checkChainForKeyUsage` in crypto/x509): of
+/// version 3 it must say so; if it says what its key is for, to sign certificates must be among that, and if
+/// what its leaves are for, to be a server.
 pub(super) fn may_sign(ca: &CertificateDer<'_>) -> bool {
     let Ok((_, ca)) = X509Certificate::from_der(ca) else {
         return false;
     };
-    let (Ok(constraints), Ok(usage)) = (ca.basic_constraints(), ca.key_usage()) else {
+    let (Ok(constraints), Ok(usage), Ok(extended)) = (
+        ca.basic_constraints(),
+        ca.key_usage(),
+        ca.extended_key_usage(),
+    ) else {
         return false;
     };
+    let is_for_servers = extended.is_none_or(|usage| usage.value.any || usage.value.server_auth);
     let is_ca = match constraints {
         Some(constraints) => constraints.value.ca,
         None => ca.version() != X509Version::V3,
     };
-    is_ca && usage.is_none_or(|usage| usage.value.key_cert_sign())
+    is_ca && is_for_servers && usage.is_none_or(|usage| usage.value.key_cert_sign())
 }
 
 /// No certificate ended before 1970.

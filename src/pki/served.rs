@@ -5,7 +5,7 @@ use time::{Duration, OffsetDateTime};
 use webpki::EndEntityCert;
 
 use super::Bundle;
-use super::judge::{dates, verify};
+use super::judge::{dates, is_minted, verify};
 use crate::text::sha256;
 
 /// A leaf and what stands between it and its CA; at least the leaf.
@@ -31,10 +31,10 @@ impl Served {
         Some(dates(self.chain.first()?)?.not_after)
     }
 
-    /// From its begin to its end.
+    /// For how long it was made.
     pub fn life(&self) -> Option<Duration> {
-        let dates = dates(self.chain.first()?)?;
-        Some(dates.not_after - dates.not_before)
+        let leaf = self.chain.first()?;
+        Some(dates(leaf)?.life(is_minted(leaf)))
     }
 
     /// Whether it is the same leaf.

@@ -321,7 +321,7 @@ impl<'a> Eyes<'a> {
     /// When the pair is to be renewed. What somebody else brought is theirs to renew, until there is
     /// hardly any time left.
     fn due(&self, pair: &Pair) -> OffsetDateTime {
-        let life = pair.not_after - pair.not_before;
+        let life = pair.life();
         let share = if pair.is_minted { 2 } else { 10 };
         // A leaf may outlive its CA where somebody else made them.
         pair.not_after.min(pair.ca_not_after) - self.policy.renew_before.min(life / share)

@@ -28,11 +28,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The same for a large body, which holds a share of the budget.
 const PATIENCE_IF_LARGE: Duration = Duration::from_secs(2);
 
-/// The same for one whose share another address waits for, and then as often as that is so.
-const PATIENCE_IF_WANTED: Duration = Duration::from_millis(250);
+/// The same for one whose share another address has waited for as long.
+const PATIENCE_IF_WANTED: Duration = Duration::from_millis(200);
 
 /// How fast a body must come at least, in bytes a second.
 const PACE: usize = 1 << 20;
+
+/// The same where only who stands still is looked for.
+const PACE_IF_WANTED: usize = PACE / 2;
 
 /// How much of a body that is refused is read and thrown away, in bytes.
 const DISCARDED: usize = 64 << 20;
@@ -160,17 +163,21 @@ impl BodyReader {
         };
         let mut share = None;
         let mut started = arrived;
+        let mut haste = Haste::default();
         loop {
             let had = whole.bytes.len();
             // Most is there already, and needs no clock.
             let frame = match body.frame().now_or_never() {
                 Some(frame) => frame,
                 None => {
-                    let pace = Duration::from_millis((had * 1000 / PACE) as u64);
-                    let due = started + pace;
+                    let due = |pace| started + Duration::from_millis((had * 1000 / pace) as u64);
                     match &share {
-                        Some(share) => next_if_wanted(&mut body, due, deadline, share).await?,
-                        None => next(&mut body, deadline.min(due + PATIENCE)).await?,
+                        Some(share) => {
+                            let late = deadline.min(due(PACE) + PATIENCE_IF_LARGE);
+                            let hurried = due(PACE_IF_WANTED) + PATIENCE_IF_WANTED;
+                            haste.next(&mut body, hurried, late, share).await?
+                        }
+                        None => next(&mut body, deadline.min(due(PACE) + PATIENCE)).await?,
                     }
                 }
             };
@@ -189,6 +196,8 @@ impl BodyReader {
                 });
             }
             if had + data.len() > self.max {
+                // Nobody needs to wait for what is thrown away.
+                drop((share, whole));
                 discard(body).await;
                 return Err(Refusal::TooLarge(self.max));
             }
@@ -231,23 +240,41 @@ async fn next(
     frame.map_err(|_| Refusal::Slow)
 }
 
-/// The same of one that holds a share of the budget, and has come up to here at its due time if it keeps
-/// the pace.
-async fn next_if_wanted(
-    body: &mut Body,
-    due: Instant,
-    deadline: Instant,
-    share: &Share,
-) -> Result<Option<Result<Frame, axum::Error>>, Refusal> {
-    let late = deadline.min(due + PATIENCE_IF_LARGE);
-    let mut look = due + PATIENCE_IF_WANTED;
-    while look < late {
-        match next(body, look).await {
-            Err(_) if !share.is_wanted() => look += PATIENCE_IF_WANTED,
-            other => return other,
+/// Since when another address has been seen waiting for the share of a body.
+#[derive(Debug, Default)]
+struct Haste(Option<Instant>);
+
+impl Haste {
+    /// What comes next, if it comes before `late`, or before `hurried` if the share has been wanted for a
+    /// while then.
+    async fn next(
+        &mut self,
+        body: &mut Body,
+        hurried: Instant,
+        late: Instant,
+        share: &Share,
+    ) -> Result<Option<Result<Frame, axum::Error>>, Refusal> {
+        loop {
+            let look = Instant::now() + PATIENCE_IF_WANTED / 2;
+            if look >= late {
+                return next(body, late).await;
+            }
+            let slow = match next(body, look).await {
+                Err(slow) => slow,
+                come => return come,
+            };
+            self.0 = match share.is_wanted() {
+                true => self.0.or_else(|| Some(Instant::now())),
+                false => None,
+            };
+            let is_wanted = self
+                .0
+                .is_some_and(|since| since.elapsed() >= PATIENCE_IF_WANTED);
+            if is_wanted && hurried <= Instant::now() {
+                return Err(slow);
+            }
         }
     }
-    next(body, late).await
 }
 
 /// Reads and throws away, so that the peer reads our answer in place of an error of its own. Bounded

@@ -1,7 +1,8 @@
 //! What large bodies and long answers may take of the memory, all together.
 //!
 //! Each kind of large has a part of the budget for itself, so that one who says that he will send 16 MiB and
-//! does not is in the way of his like alone. Of a part one address may hold half, so that whoever holds as much
+//! does not is in the way of his like alone. Of a part one address may hold half, but of the last, in which no
+//! review of kube-apiserver is, so that whoever holds as much
 //! as he may is in his own way alone; and who holds a share and stands still loses it when another address waits.
 
 use std::collections::HashMap;
@@ -90,9 +91,15 @@ impl Budget {
         let (units, own) = (part.units_of(size), part.pool_of(peer));
         // Who waits for his own stands in nobody's way.
         let of_own = own.acquire(units).await?;
-        let permit = {
-            let _waits = [&part.all, &*own].map(|pool| Waits::at(&pool.waiting));
-            part.all.acquire(units).await?
+        // There are none at once if anybody waits.
+        let permit = match part.all.take(units) {
+            Ok(permit) => permit,
+            Err(_) => {
+                // In this order, and back, no other address sees one of its own wait for a moment.
+                let _of_own = Waits::at(&own.waiting);
+                let _of_all = Waits::at(&part.all.waiting);
+                part.all.acquire(units).await?
+            }
         };
         Some(Share::of(part.clone(), (own, of_own), permit))
     }
@@ -281,12 +288,17 @@ mod tests {
             budget.share(64 << 10, peer(1)).await,
             budget.share(60 << 10, peer(1)).await,
         ];
-        // What a body holds that is there still is not the answer's, and there is no more.
-        for body in [None, most.clone()] {
-            let none = budget.share_of_answer(20 << 10, body, HERE);
+        // What a body holds that is there still is not the answer's, and there is no more for this address,
+        // nor for another.
+        for (body, peer) in [(None, HERE), (most.clone(), HERE), (None, peer(2))] {
+            let none = budget.share_of_answer(20 << 10, body, peer);
             assert!(matches!(none, Err(Refusal::NoMemory)), "{none:?}");
         }
-        drop((most, second, others));
+        drop(others);
+        let none = budget.share_of_answer(20 << 10, None, HERE);
+        assert!(matches!(none, Err(Refusal::NoMemory)), "{none:?}");
+        assert!(budget.share_of_answer(20 << 10, None, peer(2)).is_ok());
+        drop((most, second));
         assert_eq!(taken(&budget), [0; KINDS.len()]);
     }
 

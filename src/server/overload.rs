@@ -356,9 +356,9 @@ mod tests {
             (64, None, 1, 20_000, 0),
             (12, Some(1 << 20), 1, 100_000, 0),
             (120, Some(64 << 10), 1, 20_000, 0),
-            (12, Some(1 << 20), 2, 100_000, 300),
-            (120, Some(64 << 10), 2, 20_000, 300),
-            (48, Some(1 << 20), 8, 100_000, 1_200),
+            (12, Some(1 << 20), 2, 100_000, 600),
+            (120, Some(64 << 10), 2, 20_000, 600),
+            (48, Some(1 << 20), 8, 100_000, 1_450),
         ] {
             let case = format!("{stalling} of {declared:?} from {addresses}");
             let stack = stack(&limits, &Metrics::new().unwrap(), async |_| {

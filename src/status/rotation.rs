@@ -54,7 +54,7 @@ fn next(facts: &Facts) -> Next {
             .or_else(|| left_over(facts, secret, &pair))
             .unwrap_or_else(|| {
                 // A shorter `--cert-renew-before` makes it later.
-                let half = pair.not_before + (pair.not_after - pair.not_before) / 2;
+                let half = pair.not_after - pair.life() / 2;
                 rest(match half > facts.now {
                     true => format!("all is right; not renewed before {}", rfc3339(half)),
                     false => {
@@ -180,7 +180,7 @@ mod tests {
             secret.next_key = Some(new.key.clone().into_bytes());
         };
         let rows: Vec<(Change<'_>, &str, &str)> = vec![
-            (Box::new(|_| ()), "wait", "not renewed before 2025-04-02"),
+            (Box::new(|_| ()), "wait", "not renewed before 2025-04-04"),
             (
                 Box::new(|facts| secret(facts, &|it| it.request = Some("now".to_owned()))),
                 "stage",

@@ -103,7 +103,7 @@ fn a_healthy_installation_has_no_findings_and_is_shown_whole() {
 
 #[test]
 fn each_thing_that_is_wrong_is_named() {
-    let (pem, other, short) = (pair(365), pair(365), pair(20));
+    let (pem, other, short, day) = (pair(365), pair(365), pair(20), pair(1));
     type Break<'a> = Box<dyn Fn(&mut Facts) + 'a>;
     let bundle = |facts: &mut Facts, text: &str| {
         let configuration = facts.observed.configuration.as_mut().unwrap();
@@ -250,6 +250,18 @@ fn each_thing_that_is_wrong_is_named() {
             Box::new(|facts| *facts = healthy_at(&pem, NOW + Duration::days(334))),
             &[],
             true,
+        ),
+        // One of a day, from the day before to the hour.
+        (Box::new(|facts| *facts = healthy(&day)), &[], true),
+        (
+            Box::new(|facts| *facts = healthy_at(&day, NOW + Duration::hours(19))),
+            &[],
+            true,
+        ),
+        (
+            Box::new(|facts| *facts = healthy_at(&day, NOW + Duration::hours(21))),
+            &["certificate-ends"],
+            false,
         ),
         // It is renewed with half of its life left, as one of a year is.
         (Box::new(|facts| *facts = healthy(&short)), &[], true),
