@@ -225,11 +225,23 @@ mod tests {
         }
     }
 
+    /// A leaf like this, of a CA like that.
+    fn issued(leaf: rcgen::CertificateParams, ca: rcgen::CertificateParams) -> Pem {
+        use rcgen::{CertifiedIssuer, KeyPair};
+        let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        Pem {
+            chain: leaf.signed_by(&key, &ca).unwrap().pem(),
+            key: key.serialize_pem(),
+            ca: ca.pem(),
+        }
+    }
+
     /// As Go does, and webpki does not.
     #[test]
     fn a_ca_is_believed_from_its_begin_to_its_end_and_if_it_may_sign() {
         use rcgen::KeyUsagePurpose::{DigitalSignature, KeyCertSign};
-        use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+        use rcgen::{BasicConstraints, CertificateParams, IsCa};
         let params = |begin, days| {
             let mut params = CertificateParams::new(names()).unwrap();
             params.not_before = NOW + Duration::days(begin);
@@ -250,13 +262,7 @@ mod tests {
             let case = format!("{begin} {end} {is_ca:?} {usages:?} {at}");
             let mut ca = params(begin, end);
             (ca.is_ca, ca.key_usages) = (is_ca, usages);
-            let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
-            let key = KeyPair::generate().unwrap();
-            let pem = Pem {
-                chain: params(0, 20).signed_by(&key, &ca).unwrap().pem(),
-                key: key.serialize_pem(),
-                ca: ca.pem(),
-            };
+            let pem = issued(params(0, 20), ca);
             match judge(&pem, &names(), NOW + Duration::days(at)) {
                 Ok(_) => assert!(is_believed, "{case}"),
                 Err(error) => {
@@ -273,7 +279,7 @@ mod tests {
     #[test]
     fn a_ca_that_makes_other_leaves_is_not_believed() {
         use rcgen::ExtendedKeyUsagePurpose::{Any, ClientAuth, ServerAuth};
-        use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+        use rcgen::{BasicConstraints, CertificateParams, IsCa};
         let params = || {
             let mut params = CertificateParams::new(names()).unwrap();
             (params.not_before, params.not_after) = (NOW, NOW + YEAR);
@@ -288,13 +294,7 @@ mod tests {
             let mut ca = params();
             ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
             ca.extended_key_usages = uses.clone();
-            let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
-            let key = KeyPair::generate().unwrap();
-            let pem = Pem {
-                chain: params().signed_by(&key, &ca).unwrap().pem(),
-                key: key.serialize_pem(),
-                ca: ca.pem(),
-            };
+            let pem = issued(params(), ca);
             assert_eq!(judge(&pem, &names(), NOW).is_ok(), is_believed, "{uses:?}");
         }
     }
