@@ -229,6 +229,33 @@ fn explain_in_legacy_mode_and_without_rules() {
     );
     let dir = tempfile::tempdir().unwrap();
     let maps = file(dir.path(), "maps", "quay.io::a.io");
+    for (args, hint) in [
+        (
+            &["--maps", &maps, "--image-prefix", "b.io"][..],
+            Some("--image-prefix"),
+        ),
+        (
+            &[
+                "--maps",
+                &maps,
+                "--mode",
+                "Legacy",
+                "--image-prefix",
+                "b.io",
+            ],
+            Some("--maps"),
+        ),
+        (&["--maps", &maps], None),
+        (&["--mode", "legacy", "--image-prefix", "b.io"], None),
+    ] {
+        let said = stderr(&imageswap(&[&["explain", "a"], args].concat(), b""));
+        let found = said.lines().find(|line| line.contains("has no effect"));
+        assert_eq!(found.is_some(), hint.is_some(), "{args:?}: {said}");
+        assert!(
+            found.is_none_or(|line| line.contains(hint.unwrap())),
+            "{said}"
+        );
+    }
     let none = ["explain", "-o", "json", "--maps", &maps, "nginx"];
     assert_eq!(
         rule(&none),

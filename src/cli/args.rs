@@ -40,9 +40,11 @@ pub(super) struct RulesArgs {
     #[arg(
         help_heading = "Rules",
         long,
-        value_parser = mode,
+        value_enum,
+        ignore_case = true,
+        hide_possible_values = true,
         value_name = "maps|legacy",
-        default_value = "maps",
+        default_value_t,
         env = "IMAGESWAP_MODE"
     )]
     pub(super) mode: Mode,
@@ -59,9 +61,10 @@ pub(super) struct RulesArgs {
 }
 
 /// How images are swapped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Mode {
     /// By a map file
+    #[default]
     Maps,
     /// By the prefix alone (deprecated)
     Legacy,
@@ -93,14 +96,6 @@ pub(super) enum Output {
     Json,
 }
 
-fn mode(text: &str) -> Result<Mode, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "maps" | "" => Ok(Mode::Maps),
-        "legacy" => Ok(Mode::Legacy),
-        _ => Err("the modes are maps and legacy".to_owned()),
-    }
-}
-
 impl RulesArgs {
     /// The map file, if there is one.
     pub(super) fn file(&self) -> Option<PathBuf> {
@@ -124,8 +119,24 @@ impl RulesArgs {
         self.mode == Mode::Maps && self.file().is_none()
     }
 
+    /// What is said of the other mode alone, and so has no effect.
+    pub(super) fn without_effect(&self) -> Option<&'static str> {
+        match self.mode {
+            Mode::Maps if !self.image_prefix.is_empty() => Some(
+                "IMAGE_PREFIX (--image-prefix) has no effect: it is for `--mode legacy`, and this is `maps`",
+            ),
+            Mode::Legacy if self.named().is_some() => Some(
+                "IMAGESWAP_MAPS_FILE (--maps) has no effect: it is for `--mode maps`, and this is `legacy`",
+            ),
+            Mode::Maps | Mode::Legacy => None,
+        }
+    }
+
     /// The rules, only to be asked; says so if they are the example.
     pub(super) fn load(&self) -> anyhow::Result<Rules> {
+        if let Some(hint) = self.without_effect() {
+            terminal::hint(hint);
+        }
         if self.mode == Mode::Legacy {
             return Ok(self.legacy());
         }

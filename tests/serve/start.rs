@@ -158,6 +158,7 @@ async fn the_variables_of_1_5_3_keep_working() {
         &[],
         &[
             ("IMAGESWAP_MODE", "Maps"),
+            ("IMAGE_PREFIX", "unused.io"),
             ("IMAGESWAP_MAPS_FILE", "{dir}/maps"),
             ("IMAGESWAP_DISABLE_LABEL", "my.io/label"),
             ("IMAGESWAP_NAMESPACE_NAME", "my-namespace"),
@@ -192,6 +193,10 @@ async fn the_variables_of_1_5_3_keep_working() {
         .collect();
     assert_eq!(forgotten.len(), 1, "{log}");
     assert!(forgotten[0].contains("IMAGESWAP_CSR_SIGNER_NAME, IMAGESWAP_DISABLE_AUTO_MWC"));
+    assert!(
+        log.contains("IMAGE_PREFIX (--image-prefix) has no effect"),
+        "{log}"
+    );
     assert!(!log.contains("INFO"), "{log}");
 }
 

@@ -34,6 +34,9 @@ pub(super) fn load(
     notices: &Notices,
 ) -> anyhow::Result<(SharedRules, Option<Follower>)> {
     let share = |rules| Arc::new(ArcSwap::from_pointee(rules));
+    if let Some(hint) = args.rules.without_effect() {
+        warn!("{hint}");
+    }
     if args.rules.mode == Mode::Legacy {
         warn!("LEGACY mode is deprecated: a map file says the same and more (docs/maps.md)");
         if args.rules.image_prefix.is_empty() {
