@@ -60,7 +60,7 @@ pub struct Pair {
     pub not_before: OffsetDateTime,
     /// When the leaf ends.
     pub not_after: OffsetDateTime,
-    /// When the last CA in the trust bundle ends by which it is believed.
+    /// When the last CA in the trust bundle ends by which it is believed, or an intermediate on the way.
     pub ca_not_after: OffsetDateTime,
     /// Whether ImageSwap minted it, and nobody brought it.
     pub is_minted: bool,
@@ -296,6 +296,52 @@ mod tests {
             ca.extended_key_usages = uses.clone();
             let pem = issued(params(), ca);
             assert_eq!(judge(&pem, &names(), NOW).is_ok(), is_believed, "{uses:?}");
+        }
+    }
+
+    #[test]
+    fn an_intermediate_that_ends_ends_the_way_to_the_ca_unless_there_is_another() {
+        use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+        let params = |name: &str, days| {
+            let mut params = CertificateParams::new(names()).unwrap();
+            params
+                .distinguished_name
+                .push(rcgen::DnType::CommonName, name);
+            params.not_before = NOW - Duration::DAY;
+            params.not_after = NOW + Duration::days(days);
+            params
+        };
+        let ca = |name, days| {
+            let mut params = params(name, days);
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params
+        };
+        let root = CertifiedIssuer::self_signed(ca("root", 100), KeyPair::generate().unwrap());
+        let root = root.unwrap();
+        let middle_key = KeyPair::generate().unwrap();
+        // The same key and name, certified for as many days.
+        let middle = |days| ca("middle", days).signed_by(&middle_key, &root).unwrap();
+        let issuer = rcgen::Issuer::new(ca("middle", 1), &middle_key);
+        let key = KeyPair::generate().unwrap();
+        for (leaf, middles, end) in [
+            (20, vec![9], 9),
+            (20, vec![9, 12], 12),
+            (20, vec![12, 9], 12),
+            (20, vec![9, 50], 100),
+            (20, vec![50], 100),
+            // The leaf itself is told by another gauge.
+            (5, vec![9], 100),
+        ] {
+            let mut chain = params("leaf", leaf).signed_by(&key, &issuer).unwrap().pem();
+            chain.extend(middles.iter().map(|days| middle(*days).pem()));
+            let pem = Pem {
+                chain,
+                key: key.serialize_pem(),
+                ca: root.pem(),
+            };
+            let pair = judge(&pem, &names(), NOW).unwrap();
+            let expected = NOW + Duration::days(end);
+            assert_eq!(pair.ca_not_after, expected, "{leaf} {middles:?}");
         }
     }
 

@@ -130,10 +130,30 @@ impl Pair {
             .fold(Bundle::default(), |all, one| all.and(&one))
     }
 
-    /// When the last of these CAs ends by which this pair is believed now; others may be there for another.
+    /// When the last of these CAs ends by which this pair is believed now, or before that an intermediate
+    /// without which it is not. Other CAs may be there for another pair.
     pub fn ca_end(&self, bundle: &Bundle, now: OffsetDateTime) -> Option<OffsetDateTime> {
         let believed = self.believed_by(bundle, now);
-        believed.filter_map(|ca| ca.last_end()).max()
+        let last = believed.filter_map(|ca| ca.last_end()).max()?;
+        Some(self.broken_chain(bundle, now, last).unwrap_or(last))
+    }
+
+    /// The first end of an intermediate behind which the leaf leads to none of these CAs: there may be another
+    /// way.
+    fn broken_chain(
+        &self,
+        bundle: &Bundle,
+        now: OffsetDateTime,
+        last: OffsetDateTime,
+    ) -> Option<OffsetDateTime> {
+        let intermediates = self.certified.cert.iter().skip(1);
+        let ends = intermediates.filter_map(|one| Some(dates(one)?.not_after));
+        let relevant = now..last.min(self.not_after);
+        let mut ends: Vec<_> = ends.filter(|end| relevant.contains(end)).collect();
+        ends.sort_unstable();
+        let is_broken =
+            |end: &OffsetDateTime| self.verify(bundle, *end + time::Duration::SECOND).is_err();
+        ends.into_iter().find(is_broken)
     }
 
     /// Those of the CAs by which this pair is believed at a time, each as a bundle of its own.
