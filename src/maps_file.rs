@@ -245,8 +245,9 @@ impl Follower {
     /// said once.
     pub fn look(&mut self) -> Option<Result<Loaded, Error>> {
         let now = Fingerprint::of(&self.path);
-        if now == self.known {
-            (self.pending, self.complaint) = (None, None);
+        // Whoever heard that it can't be read does not know that it is there again.
+        if now == self.known && self.complaint.is_none() {
+            self.pending = None;
             return None;
         }
         let looks = match self.pending {
@@ -320,6 +321,29 @@ mod tests {
             assert!(follower.look().is_none());
         }
         assert_eq!(rules(follower.look()), Some(1));
+    }
+
+    /// The same one: whoever was told that it is gone must hear that it is there.
+    #[test]
+    fn a_file_that_is_back_unchanged_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (here, away) = (dir.path().join("here"), dir.path().join("away"));
+        fs::create_dir(&here).unwrap();
+        let path = here.join("maps");
+        fs::write(&path, "default::a.io\n").unwrap();
+        let (mut follower, _) = Follower::start(path, false).unwrap();
+        fs::rename(&here, &away).unwrap();
+        assert!(follower.look().is_none());
+        assert!(follower.look().unwrap().is_err());
+        fs::rename(&away, &here).unwrap();
+        assert!(follower.look().is_none());
+        assert_eq!(rules(follower.look()), Some(1));
+        assert!((0..9).all(|_| follower.look().is_none()));
+        // Gone for a single look, nobody hears of it.
+        fs::rename(&here, &away).unwrap();
+        assert!(follower.look().is_none());
+        fs::rename(&away, &here).unwrap();
+        assert!((0..9).all(|_| follower.look().is_none()));
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod refusal;
 pub mod routes;
 pub mod tls;
 mod tracked;
+mod waiting;
 
 use std::convert::Infallible;
 use std::io;
@@ -29,6 +30,7 @@ use axum::response::Response;
 use http::Request;
 use tower::Service;
 
+pub use self::accept::MOST_WAITING;
 pub use self::connection::LINGER;
 pub use self::connections::Connections;
 use self::lifecycle::Lifecycle;

@@ -40,7 +40,7 @@ use crate::keeper::{self, Inheritance, Sockets};
 use crate::server::lifecycle::{Lifecycle, Phase};
 use crate::server::routes::{self, Webhook};
 use crate::server::tls::ServingCert;
-use crate::server::{self, Connections, Endpoint};
+use crate::server::{self, Connections, Endpoint, MOST_WAITING};
 use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::notices;
@@ -48,8 +48,8 @@ use crate::telemetry::notices;
 /// Connections that probes and a scraper or two need.
 const ADMIN_CONNECTIONS: usize = 128;
 
-/// Files that are open besides the webhook's connections.
-const OTHER_FILES: u64 = ADMIN_CONNECTIONS as u64 + 64;
+/// Files that are open besides the webhook's connections; some wait for a place on either port.
+const OTHER_FILES: u64 = (ADMIN_CONNECTIONS + 2 * MOST_WAITING) as u64 + 64;
 
 /// Signals that come within so long of the first are one.
 const TOGETHER: Duration = Duration::from_secs(1);
@@ -345,7 +345,9 @@ fn max_connections(wanted: u32) -> usize {
         Err(_) => limit.current,
     };
     let wanted = u64::from(wanted);
-    let most = current.map_or(wanted, |files| files.saturating_sub(OTHER_FILES).max(1));
+    let most = current.map_or(wanted, |files| {
+        (files.saturating_sub(OTHER_FILES) / 2).max(1)
+    });
     if most < wanted {
         warn!("the limit of open files allows {most} connections in place of {wanted}");
     }

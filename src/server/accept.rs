@@ -1,18 +1,23 @@
-//! The accept loop: every connection gets a place, a task, and a handshake that must be quick.
+//! The accept loop: every connection gets a place, for which it may have to wait, a task, and a handshake that
+//! must be quick.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::net::TcpStream;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::clients;
 use super::connection::{self, Terms};
-use super::connections::{Place, State};
+use super::connections::{MOMENT, Place, State};
 use super::lifecycle::Phase;
 use super::tls::ServingCert;
+use super::waiting::{Waiting, WaitingRoom};
 use super::{Answers, Endpoint};
 use crate::telemetry::logs::Sparingly;
 use crate::telemetry::metrics::Metrics;
@@ -23,34 +28,74 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 /// And it is logged this often.
 const SAY_AGAIN: Duration = Duration::from_secs(30);
 
+/// How many connections may wait for a place: with a moment for each, three thousand silent ones a second.
+pub const MOST_WAITING: usize = 512;
+
+/// How often to look for a place for those that wait: one that is answered makes room as well as one that leaves,
+/// and says nothing.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
 impl<S: Answers> Endpoint<S> {
     /// Accepts and serves until the process finishes, and then what has come in by then.
     pub async fn serve(self) {
         let finishing = self.lifecycle.reached(Phase::Finishing);
         let sparingly = Sparingly::new(SAY_AGAIN);
+        let mut room = WaitingRoom::new(MOST_WAITING, MOMENT, has_spoken);
+        let mut look_again = tokio::time::interval(LOOK_AGAIN);
+        look_again.set_missed_tick_behavior(MissedTickBehavior::Skip);
         tokio::pin!(finishing);
         loop {
+            // None before the others: neither those that come nor those that wait shall stop the rest.
             tokio::select! {
-                biased;
                 () = &mut finishing => break,
-                accepted = self.listener.accept() => match accepted {
-                    Ok((stream, peer)) => {
-                        let place = self.connections.enter(peer.ip()).await;
-                        self.start(stream, place);
-                    }
+                accepted = self.listener.accept(), if room.has_room(Instant::now()) => match accepted {
+                    Ok((stream, peer)) => self.take_in(stream, peer.ip(), &mut room),
                     Err(error) => self.back_off(&error, &sparingly).await,
-                }
+                },
+                _ = look_again.tick(), if !room.is_empty() => self.seat(&mut room),
             }
         }
-        self.serve_backlog().await;
+        self.serve_backlog(room).await;
     }
 
     /// Connections the kernel has taken on would be reset with the socket.
-    async fn serve_backlog(&self) {
-        while let Ok(Ok((stream, peer))) =
-            tokio::time::timeout(Duration::from_millis(1), self.listener.accept()).await
+    async fn serve_backlog(&self, mut room: WaitingRoom<TcpStream>) {
+        loop {
+            match tokio::time::timeout(Duration::from_millis(1), self.listener.accept()).await {
+                Ok(Ok((stream, peer))) => self.take_in(stream, peer.ip(), &mut room),
+                Ok(Err(_)) => break,
+                Err(_) if room.is_empty() => break,
+                Err(_) => self.seat(&mut room),
+            }
+        }
+    }
+
+    fn take_in(&self, stream: TcpStream, peer: IpAddr, room: &mut WaitingRoom<TcpStream>) {
+        self.metrics.accepted.inc();
+        let peer = peer.to_canonical();
+        let since = Instant::now();
+        let waiting = Waiting {
+            stream,
+            peer,
+            since,
+        };
+        let is_first = room.is_empty();
+        if room.enter(waiting).is_some() {
+            self.metrics.closed.with_label_values(&["evicted"]).inc();
+        }
+        // Behind others it has its turn.
+        if is_first {
+            self.seat(room);
+        }
+    }
+
+    /// As many of those that wait as have a place.
+    fn seat(&self, room: &mut WaitingRoom<TcpStream>) {
+        while let Some(next) = room.next()
+            && let Some(place) = self.connections.try_enter(next.peer, next.since.elapsed())
+            && let Some(next) = room.take_next()
         {
-            self.start(stream, self.connections.enter(peer.ip()).await);
+            self.start(next.stream, place);
         }
     }
 
@@ -72,7 +117,6 @@ impl<S: Answers> Endpoint<S> {
     fn start(&self, stream: TcpStream, place: Place) {
         // Answers are small and awaited.
         let _ = stream.set_nodelay(true);
-        self.metrics.accepted.inc();
         let terms = Terms {
             service: self.service.clone(),
             max_age: jittered(self.patience.max_age),
@@ -107,7 +151,8 @@ async fn shake_hands<S>(
 ) -> Result<Box<TlsStream<TcpStream>>, &'static str> {
     let peer = stream.peer_addr().ok();
     let handshake = async {
-        stream.readable().await?;
+        // A new stream is taken for readable until it was read.
+        stream.peek(&mut [0]).await?;
         place.activity.enter(State::Handshake);
         TlsAcceptor::from(cert.current()).accept(stream).await
     };
@@ -129,6 +174,14 @@ async fn shake_hands<S>(
     stream
 }
 
+/// Whether anything is there to read. The kernel is asked for a new stream and for one of which something is known.
+fn has_spoken(stream: &TcpStream) -> bool {
+    let mut byte = [0];
+    // Else a task that has asked of many is told of none.
+    let peeked = tokio::task::unconstrained(stream.peek(&mut byte));
+    matches!(peeked.now_or_never(), Some(Ok(1..)))
+}
+
 /// A tenth more or less, so that connections made together do not end together.
 fn jittered(age: Duration) -> Duration {
     // A hasher's fresh keys are the randomness that std has.
@@ -140,6 +193,26 @@ fn jittered(age: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_stream_has_spoken_once_something_came_and_not_before() {
+        use tokio::io::AsyncWriteExt;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut peer = TcpStream::connect(address).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        // More often than a task may ask in a row.
+        assert!((0..1_000).all(|_| !has_spoken(&stream)));
+        peer.write_all(b"x").await.unwrap();
+        stream.peek(&mut [0]).await.unwrap();
+        assert!((0..1_000).all(|_| has_spoken(&stream)));
+        // Who only leaves has said nothing.
+        let gone = TcpStream::connect(address).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        drop(gone);
+        stream.peek(&mut [0]).await.unwrap();
+        assert!(!has_spoken(&stream));
+    }
 
     #[test]
     fn jitter_is_a_tenth_at_most_and_not_always_the_same() {

@@ -78,7 +78,10 @@ where
         tokio::select! {
             biased;
             reason = poll_fn(|cx| requests.poll(cx)) => return reason,
-            is_evicted = activity.is_called_off() => if is_evicted {
+            // A request may have come since it was chosen: it is answered, and that answer closes.
+            is_evicted = activity.is_called_off() => if is_evicted
+                && activity.state() != State::Answering
+            {
                 return "evicted";
             },
             () = &mut stopping, if !is_stopping => {
@@ -146,7 +149,8 @@ async fn answer<S: Answers>(
     if response.status().is_success() {
         activity.served();
     }
-    if activity.age() > terms.max_age || terms.lifecycle.phase() >= Phase::Draining {
+    let is_over = activity.age() > terms.max_age || activity.is_evicted();
+    if is_over || terms.lifecycle.phase() >= Phase::Draining {
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);
     }
@@ -255,6 +259,7 @@ mod tests {
         asked: Arc<Mutex<Vec<String>>>,
         served: JoinHandle<&'static str>,
         activity: Arc<Activity>,
+        connections: Connections,
         _others: Vec<Place>,
     }
 
@@ -294,6 +299,7 @@ mod tests {
                 async move {
                     match &*path {
                         "/dropped" => drop(request),
+                        "/slow" => tokio::time::sleep(Duration::from_millis(5)).await,
                         "/kept" => {
                             let mut body = request.into_body();
                             body.frame().await.unwrap().unwrap();
@@ -335,6 +341,7 @@ mod tests {
                 asked,
                 served,
                 activity,
+                connections,
                 _others: places,
             }
         }
@@ -392,6 +399,26 @@ mod tests {
             let _ = talk.peer.write_all(b"GET /smuggled HTTP/1.1\r\n\r\n").await;
             tokio::time::sleep(Duration::from_secs(1)).await;
             assert_eq!(*talk.asked.lock().unwrap(), [path]);
+        }
+    }
+
+    /// kube-apiserver does not repeat what it has begun to write.
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_crosses_its_eviction_is_answered() {
+        for others in [0, MANY] {
+            let mut talk = Talk::among(others).await;
+            talk.send(b"GET /a HTTP/1.1\r\n\r\n", 1_000).await;
+            talk.read_to("/a is answered\n").await;
+            talk.activity.enter(State::Idle);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let request = b"GET /slow HTTP/1.1\r\n\r\n";
+            talk.peer.write_all(request).await.unwrap();
+            while !talk.activity.is_evicted() {
+                talk.connections.evict_one();
+            }
+            let answer = talk.read_to("/slow is answered\n").await;
+            assert!(answer.contains("connection: close\r\n"), "{answer}");
+            assert_eq!(talk.served.await.unwrap(), "done");
         }
     }
 

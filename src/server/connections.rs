@@ -5,7 +5,8 @@
 //! goes whose peer has kept us waiting in the middle of something, else the one that has been idle
 //! longest, and it is one of the address that has the most; one whose request is being answered never. So ten
 //! thousand silent peers displace each other, and a stranger who asks as kube-apiserver does displaces himself,
-//! and neither kube-apiserver's connections nor a new one of its.
+//! and neither kube-apiserver's connections nor a new one of its. Where all newcomers have their moment still,
+//! whoever has waited for one takes the place of an address that has many more of them.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -52,13 +53,10 @@ const TICK: Duration = Duration::from_secs(2);
 
 /// A newcomer's moment to say something: its task may be waiting for a busy machine. With half of a
 /// thousand places it lets in three thousand silent peers a second; more wait in the kernel.
-const MOMENT: Duration = Duration::from_millis(150);
+pub(super) const MOMENT: Duration = Duration::from_millis(150);
 
 /// The same for one that has said something.
 const LONGER_MOMENT: Duration = Duration::from_millis(500);
-
-/// How often to look again for a place while there is none.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// The open connections of one endpoint. A clone is the same ones.
 #[derive(Debug, Clone)]
@@ -68,7 +66,6 @@ pub struct Connections(Arc<Table>);
 struct Table {
     max: usize,
     open: Mutex<Open>,
-    left: Notify,
     metrics: Metrics,
 }
 
@@ -129,31 +126,25 @@ impl Connections {
         Self(Arc::new(Table {
             max,
             open: Mutex::default(),
-            left: Notify::new(),
             metrics,
         }))
     }
 
-    /// A place for a new connection, if need be that of another; waits while all are busy.
-    pub(super) async fn enter(&self, peer: IpAddr) -> Place {
-        loop {
-            let left = self.0.left.notified();
-            if let Some(place) = self.try_enter(peer) {
-                return place;
-            }
-            // One that is answered makes room as well as one that leaves, and says nothing.
-            let _ = tokio::time::timeout(LOOK_AGAIN, left).await;
-        }
-    }
-
-    fn try_enter(&self, peer: IpAddr) -> Option<Place> {
+    /// A place for a new connection that has waited for so long, if need be that of another; `None` if all
+    /// others are busy, or have their moment.
+    pub(super) fn try_enter(&self, peer: IpAddr, waited: Duration) -> Option<Place> {
+        let peer = peer.to_canonical();
         let mut open = self.open();
-        if open.by_number.len() >= self.0.max {
-            open.evict(self.0.max)?;
+        if open.by_number.len() >= self.0.max && open.evict(self.0.max).is_none() {
+            let crowd = (waited >= MOMENT).then(|| open.newcomers_crowd(peer));
+            let oldest = crowd
+                .flatten()
+                .and_then(|crowd| open.oldest_newcomer(crowd));
+            open.call_off(oldest?)?;
         }
         let number = open.next;
         open.next += 1;
-        let activity = Arc::new(Activity::new(peer.to_canonical()));
+        let activity = Arc::new(Activity::new(peer));
         open.by_number.insert(number, activity.clone());
         self.count(&open);
         Some(Place {
@@ -161,6 +152,17 @@ impl Connections {
             number,
             activity,
         })
+    }
+
+    /// A place, whenever there is one.
+    #[cfg(test)]
+    pub(super) async fn enter(&self, peer: IpAddr) -> Place {
+        loop {
+            match self.try_enter(peer, Duration::ZERO) {
+                Some(place) => return place,
+                None => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
     }
 
     /// How many are open.
@@ -205,8 +207,11 @@ impl Connections {
 impl Open {
     /// Makes room; `None` if all are being answered.
     fn evict(&mut self, max: usize) -> Option<()> {
-        let victim = self.most_dispensable(max)?;
-        let activity = self.by_number.remove(&victim)?;
+        self.call_off(self.most_dispensable(max)?)
+    }
+
+    fn call_off(&mut self, number: u64) -> Option<()> {
+        let activity = self.by_number.remove(&number)?;
         activity.is_evicted.store(true, Ordering::Relaxed);
         activity.called.notify_one();
         Some(())
@@ -234,15 +239,39 @@ impl Open {
 
     /// The address with the most connections.
     fn crowd(&self) -> Option<IpAddr> {
-        let mut counts: HashMap<IpAddr, usize> = HashMap::new();
-        for activity in self.by_number.values() {
-            *counts.entry(activity.peer).or_default() += 1;
-        }
-        let most = counts
-            .into_iter()
-            .max_by_key(|(peer, count)| (*count, *peer));
-        most.map(|(peer, _)| peer)
+        let counts = counts(self.by_number.values());
+        most(&counts).map(|(peer, _)| peer)
     }
+
+    /// The address with the most newcomers, if it has more than twice as many as this one would have.
+    fn newcomers_crowd(&self, peer: IpAddr) -> Option<IpAddr> {
+        let counts = counts(self.by_number.values().filter(|a| a.is_newcomer()));
+        let ours = counts.get(&peer).copied().unwrap_or_default() + 1;
+        let (crowd, _) = most(&counts).filter(|(_, count)| *count > 2 * ours)?;
+        Some(crowd)
+    }
+
+    fn oldest_newcomer(&self, peer: IpAddr) -> Option<u64> {
+        let all = self.by_number.iter();
+        let theirs = all.filter(|(_, a)| a.peer == peer && a.is_newcomer());
+        theirs
+            .min_by_key(|(_, a)| a.born)
+            .map(|(number, _)| *number)
+    }
+}
+
+/// How many there are of each address.
+fn counts<'a>(all: impl Iterator<Item = &'a Arc<Activity>>) -> HashMap<IpAddr, usize> {
+    let mut counts = HashMap::new();
+    for activity in all {
+        *counts.entry(activity.peer).or_default() += 1;
+    }
+    counts
+}
+
+fn most(counts: &HashMap<IpAddr, usize>) -> Option<(IpAddr, usize)> {
+    let all = counts.iter().map(|(peer, count)| (*peer, *count));
+    all.max_by_key(|(peer, count)| (*count, *peer))
 }
 
 impl Drop for Place {
@@ -250,8 +279,6 @@ impl Drop for Place {
         let mut open = self.connections.open();
         open.by_number.remove(&self.number);
         self.connections.count(&open);
-        drop(open);
-        self.connections.0.left.notify_waiters();
     }
 }
 
@@ -397,6 +424,11 @@ impl Activity {
     /// Returns when the place is needed for another (true), or a long answer has begun.
     pub(super) async fn is_called_off(&self) -> bool {
         self.called.notified().await;
+        self.is_evicted()
+    }
+
+    /// Whether its place was given to another.
+    pub(super) fn is_evicted(&self) -> bool {
         self.is_evicted.load(Ordering::Relaxed)
     }
 
@@ -545,7 +577,7 @@ mod tests {
             places.push(enter(&connections, State::Answering, true).await);
             assert_eq!(evicted(&connections, &places), expected);
         }
-        assert!(connections.try_enter(HERE).is_none());
+        assert!(connections.try_enter(HERE, MOMENT).is_none());
         // One that has been answered makes room without leaving.
         let waiting = tokio::spawn({
             let connections = connections.clone();
@@ -559,6 +591,30 @@ mod tests {
             .await
             .unwrap()
             .unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_moment_takes_a_place_of_those_that_have_many_more() {
+        let connections = Connections::new(8, Metrics::new().unwrap());
+        let there: IpAddr = "10.0.0.7".parse().unwrap();
+        let mut places = Vec::new();
+        for peer in [there, HERE, there, there, there, there, there, there] {
+            let place = connections.enter(peer).await;
+            place.activity.enter(State::Handshake);
+            places.push(place);
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        // One that is being answered is no newcomer.
+        places[0].activity.enter(State::Answering);
+        // All have their moment still.
+        assert!(connections.try_enter(HERE, Duration::ZERO).is_none());
+        assert!(connections.try_enter(there, MOMENT).is_none());
+        assert_eq!(evicted(&connections, &places), [0_usize; 0]);
+        let second = connections.try_enter(HERE, MOMENT).unwrap();
+        assert_eq!(evicted(&connections, &places), [2]);
+        // It would have three then, and they five.
+        assert!(connections.try_enter(HERE, MOMENT).is_none());
+        drop(second);
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,7 +12,9 @@ use rustix::net::sockopt::set_socket_recv_buffer_size;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::client::{
     Client, connect_tls, connect_tls_from, metric, must_be_farewell, review, review_of, tls,
@@ -291,6 +293,54 @@ async fn ten_thousand_silent_peers_displace_each_other_and_not_the_real_ones() {
     assert_eq!(kept.swap("nginx").await, "my-registry.example.com/nginx");
     drop(flood);
     assert_eq!(kept.swap("nginx").await, "my-registry.example.com/nginx");
+}
+
+/// From one address, more than the admin port could let in if each had its moment: the kubelet's probes would wait
+/// behind all of them, and the container be restarted.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_crowds_the_admin_port_keeps_no_probe_from_its_answer() {
+    let limit = getrlimit(Resource::Nofile);
+    let current = limit.maximum;
+    setrlimit(Resource::Nofile, Rlimit { current, ..limit }).unwrap();
+    let serve = Serve::start(&[]);
+    let address = serve.admin;
+    let opened = Arc::new(AtomicUsize::new(0));
+    let count = opened.clone();
+    let crowd = tokio::spawn(async move {
+        let there = Ipv4Addr::new(127, 0, 0, 2);
+        let mut open = Vec::new();
+        let mut tick = tokio::time::interval(Duration::from_millis(10));
+        loop {
+            tick.tick().await;
+            for _ in 0..8 {
+                let socket = TcpSocket::new_v4().unwrap();
+                socket.bind((there, 0).into()).unwrap();
+                let connected = socket.connect(address);
+                // What the kernel does not take is no use.
+                if let Ok(Ok(stream)) = timeout(Duration::from_millis(50), connected).await {
+                    open.push(stream);
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+    });
+    let (started, mut longest) = (Instant::now(), Duration::ZERO);
+    while started.elapsed() < Duration::from_secs(6) {
+        let asked = Instant::now();
+        let answer = timeout(Duration::from_secs(2), async {
+            Client::plain(address).await.get("/readyz").await
+        });
+        let answer = answer
+            .await
+            .expect("a probe waits for longer than the kubelet does");
+        assert_eq!(answer.text(), "ok\n");
+        longest = longest.max(asked.elapsed());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    crowd.abort();
+    let opened = opened.load(Ordering::Relaxed);
+    eprintln!("{opened} silent connections beside it; the longest answer took {longest:?}");
+    assert!(opened > 2_500, "{opened}: no crowd");
 }
 
 /// Who asks as kube-apiserver does, on more connections than there are places, and begins each next request

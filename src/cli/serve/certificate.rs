@@ -119,8 +119,9 @@ impl<S: Store> Replica<S> {
                 // Nobody looks any more: the process ends.
                 std::future::pending::<()>().await;
             }
-            let look = seen.borrow_and_update().clone();
-            if let (Some(look), Ok(_)) = (look, next) {
+            // What came behind the timer's end is for the next turn.
+            let look = next.is_ok().then(|| seen.borrow_and_update().clone());
+            if let Some(look) = look.flatten() {
                 self.believed
                     .send_modify(|belief| belief.look(&look.observed, look.read));
                 let mut rest = self.act(&look, None, &mut said);
