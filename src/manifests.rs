@@ -58,8 +58,8 @@ pub struct Found<'a> {
 pub struct Rewritten {
     /// The whole text.
     pub text: String,
-    /// Whether it is JSON, and not YAML.
-    pub is_json: bool,
+    /// How many values it holds if it is JSON, and not YAML.
+    pub json_values: Option<usize>,
     /// How many images were swapped. An image that several objects share by an alias counts once.
     pub swapped: usize,
     /// How many objects hold pods, those that were left alone included.
@@ -169,7 +169,7 @@ pub fn rewrite(
         odd,
         ambiguous,
         text: editor.apply(&edits)?,
-        is_json: format == Format::Json,
+        json_values: (format == Format::Json).then_some(tree.size().1),
         swapped,
         objects: survey.objects,
     })

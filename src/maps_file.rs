@@ -161,7 +161,11 @@ impl Loaded {
     /// How many lines are rules, but hardly meant, or are findings that are not listed.
     pub fn warnings(&self) -> usize {
         let is_warning = |found: &&Diagnostic| found.severity == Severity::Warning;
-        self.diagnostics.iter().filter(is_warning).count()
+        let listed = self.diagnostics.iter().filter(is_warning).count();
+        // All others are lines in error, of which each is one finding.
+        let errors_listed = self.diagnostics.len() - listed;
+        let errors_unlisted = self.errors().saturating_sub(errors_listed);
+        listed + self.maps.unlisted().saturating_sub(errors_unlisted)
     }
 }
 

@@ -700,7 +700,10 @@ fn rewrite_separates_what_would_run_into_each_other() {
         // One with nothing in it changes nothing.
         let args = ["rewrite", "--maps", &maps, &paths[one], &empty, &paths[two]];
         let text = stdout(&imageswap(&args, b""));
-        assert_eq!(text, format!("{}{separator}{}", files[one], files[two]));
+        // What begins as JSON is taken for that to its end.
+        let start = if one == 0 && two != 0 { "---\n" } else { "" };
+        let expected = format!("{start}{}{separator}{}", files[one], files[two]);
+        assert_eq!(text, expected);
         let again = imageswap(&["rewrite", "--maps", &maps], text.as_bytes());
         assert_eq!(stdout(&again), text, "{again:?}");
     }
@@ -789,6 +792,72 @@ fn rewrite_prints_a_byte_order_mark_only_at_the_start() {
     assert!(printed.starts_with('\u{feff}'));
     let again = imageswap(&["rewrite", "--maps", &maps], printed.as_bytes());
     assert_eq!(stdout(&again), printed, "{again:?}");
+}
+
+#[test]
+fn check_counts_what_it_does_not_keep() {
+    let dir = tempfile::tempdir().unwrap();
+    let errors: String = (0..10_000).map(|n| format!("e{n}\n")).collect();
+    let repeated: String = (0..12).map(|n| format!("q.io::a{n}.io\n")).collect();
+    let maps = file(
+        dir.path(),
+        "maps",
+        &format!("{errors}{repeated}default::\n"),
+    );
+    let printed = stdout(&imageswap(&["check", &maps], b""));
+    assert!(
+        printed.contains("2 rules, 10000 errors, 11 warnings"),
+        "{}",
+        printed.lines().last().unwrap_or_default()
+    );
+    let json = imageswap(&["check", "-o", "json", &maps], b"");
+    assert!(
+        stderr(&json).contains("has 11 more findings than are kept"),
+        "{:?}",
+        json.stderr
+    );
+}
+
+/// A reader takes what begins as JSON for JSON, and of JSON in YAML without a separator the first value alone.
+#[test]
+fn rewrite_prints_one_stream_of_json_or_of_yaml() {
+    let dir = tempfile::tempdir().unwrap();
+    let maps = file(dir.path(), "maps", MAPS);
+    let (a, b, c) = (r#"{"a":1}"#, r#"{"b":2}"#, "c: 3\n");
+    let json_a = file(dir.path(), "a.json", a);
+    let json_b = file(dir.path(), "b.json", &format!("{b}\n"));
+    let yaml = file(dir.path(), "c.yaml", c);
+    let blank = file(dir.path(), "blank.yaml", " \n\n");
+    for (files, expected) in [
+        (&[&json_a, &json_b][..], format!("{a}\n{b}\n")),
+        (&[&json_a, &blank, &json_b], format!("{a}\n{b}\n")),
+        (
+            &[&yaml, &json_a, &json_b],
+            format!("{c}---\n{a}\n---\n{b}\n"),
+        ),
+        (&[&json_b, &yaml], format!("---\n{b}\n---\n{c}")),
+        (&[&yaml, &blank, &yaml], format!("{c}---\n{c}")),
+        (&[&blank], " \n\n".to_owned()),
+    ] {
+        let args = files.iter().map(|file| file.as_str());
+        let args: Vec<_> = ["rewrite", "--maps", &maps]
+            .into_iter()
+            .chain(args)
+            .collect();
+        let output = imageswap(&args, b"");
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        assert_eq!(stdout(&output), expected, "{files:?}");
+    }
+    let two = file(dir.path(), "two.json", &format!("{a}{b}"));
+    let alone = imageswap(&["rewrite", "--maps", &maps, &two], b"");
+    assert_eq!(stdout(&alone), format!("{a}{b}"));
+    let output = imageswap(&["rewrite", "--maps", &maps, &two, &yaml], b"");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert_eq!(stdout(&output), "");
+    assert!(
+        stderr(&output).contains("two.json holds several JSON values"),
+        "{output:?}"
+    );
 }
 
 /// What can't be written back is found out before anything is.

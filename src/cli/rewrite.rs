@@ -174,34 +174,44 @@ fn read(path: &Path) -> anyhow::Result<String> {
     })
 }
 
-/// As they are, with what separates two documents where one file would run into the next.
+/// As they are, with what separates two documents where one file would run into the next. Who reads the stream
+/// tells by its beginning whether it is JSON or YAML, and then takes it all for that.
 fn print_manifests(done: &[Done]) -> anyhow::Result<()> {
+    let is_shown = |one: &&Done| done.len() == 1 || !one.after.text.trim().is_empty();
+    let all: Vec<_> = done.iter().filter(is_shown).collect();
+    let is_json = all.iter().all(|done| done.after.json_values.is_some());
+    let is_many = |done: &&&Done| done.after.json_values.is_some_and(|values| values > 1);
+    if !is_json && let Some(many) = all.iter().find(is_many) {
+        anyhow::bail!(
+            "{} holds several JSON values, which can't stand in one stream with YAML: rewrite the JSON files by \
+             themselves",
+            shown(&many.path)
+        );
+    }
     let mut out = io::BufWriter::new(io::stdout().lock());
-    let (mut before, mut was_json) = ("", false);
-    for Done { after, .. } in done {
-        let text = after.text.as_str();
+    let mut before = "";
+    for Done { after, .. } in all {
         // A mark is one only where a stream begins.
-        let text = match before.is_empty() {
-            true => text,
-            false => text.strip_prefix('\u{feff}').unwrap_or(text),
+        let text = match after.text.strip_prefix('\u{feff}') {
+            Some(text) if !before.is_empty() => text,
+            _ => &after.text,
         };
-        if text.is_empty() {
-            continue;
-        }
         if !before.is_empty() && !before.ends_with('\n') {
             out.write_all(b"\n")?;
         }
         let separator = match text {
+            // What reads values of JSON one after the other may not know the separator.
+            _ if is_json => "",
+            // Without it this would begin a stream of JSON.
+            _ if before.is_empty() && after.json_values.is_some() => "---\n",
             _ if before.is_empty() || text.starts_with("---") => "",
             // Directives need the end of the document before them.
             _ if begins_with_directive(text) => "...\n",
-            // What reads values of JSON one after the other may not know the separator.
-            _ if was_json && after.is_json => "",
             _ => "---\n",
         };
         out.write_all(separator.as_bytes())?;
         out.write_all(text.as_bytes())?;
-        (before, was_json) = (text, after.is_json);
+        before = text;
     }
     out.flush()?;
     Ok(())

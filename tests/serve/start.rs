@@ -150,6 +150,17 @@ async fn the_variables_of_1_5_3_keep_working() {
     let mut client = Client::connect(&legacy).await;
     assert_eq!(client.swap("a/b:1").await, "mirror.io/hub-a/b:1");
     assert!(legacy.log().contains("LEGACY mode is deprecated"));
+    let bad = [
+        ("IMAGESWAP_MODE", "LEGACY"),
+        ("IMAGE_PREFIX", "https://mirror.io"),
+    ];
+    for (variables, warns) in [
+        (&bad[..], true),
+        (&[bad[0], ("IMAGE_PREFIX", "mirror.io")], false),
+    ] {
+        let log = Serve::start_with(&[], variables).log();
+        assert_eq!(log.contains("no image is swapped"), warns, "{log}");
+    }
 
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("maps"), "default::mirror.io").unwrap();

@@ -1,6 +1,6 @@
 //! The two lines that a person needs after the start: where it listens, and a `curl` that works.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use crate::cli::terminal;
@@ -19,7 +19,9 @@ pub(super) fn greet(
 ) -> anyhow::Result<()> {
     use std::io::Write;
     let host = |address: SocketAddr| {
-        if address.ip().is_unspecified() || address.ip().is_loopback() {
+        let is_localhost =
+            address.ip() == Ipv4Addr::LOCALHOST || address.ip() == Ipv6Addr::LOCALHOST;
+        if address.ip().is_unspecified() || is_localhost {
             format!("localhost:{}", address.port())
         } else {
             address.to_string()

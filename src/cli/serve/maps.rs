@@ -42,7 +42,14 @@ pub(super) fn load(
         if args.rules.image_prefix.is_empty() {
             warn!("IMAGE_PREFIX is empty: no image is swapped");
         }
-        return Ok((share(args.rules.legacy()), None));
+        let rules = args.rules.legacy();
+        let sample = rules.swap("nginx");
+        if sample.is_invalid()
+            && let Err(why) = &sample.outcome
+        {
+            warn!("no image is swapped, for IMAGE_PREFIX makes no image reference of any: {why}");
+        }
+        return Ok((share(rules), None));
     }
     let Some(path) = args.rules.file() else {
         if place != Place::Machine {
