@@ -28,6 +28,9 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 /// And it is logged this often.
 const SAY_AGAIN: Duration = Duration::from_secs(30);
 
+/// How long the last look into the kernel's queue takes.
+const LAST_LOOK: Duration = Duration::from_millis(1);
+
 /// How many connections may wait for a place: with a moment for each, three thousand silent ones a second.
 pub const MOST_WAITING: usize = 512;
 
@@ -61,12 +64,20 @@ impl<S: Answers> Endpoint<S> {
     /// Connections the kernel has taken on would be reset with the socket.
     async fn serve_backlog(&self, mut room: WaitingRoom<TcpStream>) {
         loop {
-            match tokio::time::timeout(Duration::from_millis(1), self.listener.accept()).await {
-                Ok(Ok((stream, peer))) => self.take_in(stream, peer.ip(), &mut room),
-                Ok(Err(_)) => break,
-                Err(_) if room.is_empty() => break,
-                Err(_) => self.seat(&mut room),
+            let accepted = async {
+                match room.has_room(Instant::now()) {
+                    true => self.listener.accept().await.ok(),
+                    false => std::future::pending().await,
+                }
+            };
+            match tokio::time::timeout(LAST_LOOK, accepted).await {
+                Ok(Some((stream, peer))) => self.take_in(stream, peer.ip(), &mut room),
+                // There is none any more, or none that can be had.
+                Ok(None) | Err(_) if room.is_empty() => break,
+                Ok(None) => tokio::time::sleep(LAST_LOOK).await,
+                Err(_) => {}
             }
+            self.seat(&mut room);
         }
     }
 
