@@ -332,6 +332,11 @@ fn listening(socket: std::net::TcpListener) -> io::Result<tokio::net::TcpListene
     tokio::net::TcpListener::from_std(socket)
 }
 
+/// How many connections so many open files allow; where they are few, that fewer may wait is the lesser evil.
+fn places(files: u64) -> u64 {
+    files.saturating_sub(OTHER_FILES).max(files / 4).max(1)
+}
+
 /// As many as are asked for, and as the machine lets us have open files.
 fn max_connections(wanted: u32) -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -345,11 +350,21 @@ fn max_connections(wanted: u32) -> usize {
         Err(_) => limit.current,
     };
     let wanted = u64::from(wanted);
-    let most = current.map_or(wanted, |files| {
-        (files.saturating_sub(OTHER_FILES) / 2).max(1)
-    });
+    let most = current.map_or(wanted, places);
     if most < wanted {
         warn!("the limit of open files allows {most} connections in place of {wanted}");
     }
     usize::try_from(most.min(wanted)).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_open_files_leave_places_for_connections() {
+        for (files, expected) in [(0, 1), (256, 64), (1_024, 256), (4_096, 2_880)] {
+            assert_eq!(places(files), expected, "{files}");
+        }
+    }
 }

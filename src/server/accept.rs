@@ -102,10 +102,9 @@ impl<S: Answers> Endpoint<S> {
 
     /// As many of those that wait as have a place.
     fn seat(&self, room: &mut WaitingRoom<TcpStream>) {
-        while let Some(next) = room.next()
-            && let Some(place) = self.connections.try_enter(next.peer, next.since.elapsed())
-            && let Some(next) = room.take_next()
-        {
+        let place =
+            |next: &Waiting<TcpStream>| self.connections.try_enter(next.peer, next.since.elapsed());
+        while let Some((next, place)) = room.next(place) {
             self.start(next.stream, place);
         }
     }

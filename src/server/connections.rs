@@ -52,7 +52,7 @@ const LATE: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_secs(2);
 
 /// A newcomer's moment to say something: its task may be waiting for a busy machine. With half of a
-/// thousand places it lets in three thousand silent peers a second; more wait in the kernel.
+/// thousand places it lets in three thousand silent peers a second; more wait.
 pub(super) const MOMENT: Duration = Duration::from_millis(150);
 
 /// The same for one that has said something.

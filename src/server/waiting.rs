@@ -7,7 +7,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
-
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -56,7 +55,7 @@ impl<T> WaitingRoom<T> {
     pub(super) fn enter(&mut self, one: Waiting<T>) -> Option<Waiting<T>> {
         let is_full = self.all.len() >= self.most;
         let gone = is_full.then(|| self.most_dispensable(one.since)).flatten();
-        let gone = gone.and_then(|place| self.leave(place));
+        let gone = gone.and_then(|number| self.leave(number));
         *self.by_peer.entry(one.peer).or_default() += 1;
         self.all.push_back(one);
         gone
@@ -77,17 +76,17 @@ impl<T> WaitingRoom<T> {
         }
     }
 
-    /// Who is next.
-    pub(super) fn next(&self) -> Option<&Waiting<T>> {
-        self.all.get(self.place_of_next()?)
+    /// Takes out who is next, if there is a place for it, with that place.
+    pub(super) fn next<P>(
+        &mut self,
+        place: impl FnOnce(&Waiting<T>) -> Option<P>,
+    ) -> Option<(Waiting<T>, P)> {
+        let next = self.number_of_next()?;
+        let place = place(self.all.get(next)?)?;
+        Some((self.leave(next)?, place))
     }
 
-    /// Takes out who is next.
-    pub(super) fn take_next(&mut self) -> Option<Waiting<T>> {
-        self.leave(self.place_of_next()?)
-    }
-
-    fn place_of_next(&self) -> Option<usize> {
+    fn number_of_next(&self) -> Option<usize> {
         let fewest = self.by_peer.values().min()?;
         let is_first = |one: &Waiting<T>| self.by_peer.get(&one.peer) == Some(fewest);
         let speaks = |one: &Waiting<T>| is_first(one) && (self.has_spoken)(&one.stream);
@@ -95,8 +94,8 @@ impl<T> WaitingRoom<T> {
         next.or_else(|| self.all.iter().position(is_first))
     }
 
-    fn leave(&mut self, place: usize) -> Option<Waiting<T>> {
-        let one = self.all.remove(place)?;
+    fn leave(&mut self, number: usize) -> Option<Waiting<T>> {
+        let one = self.all.remove(number)?;
         if let Some(count) = self.by_peer.get_mut(&one.peer) {
             *count -= 1;
             if *count == 0 {
@@ -128,17 +127,16 @@ mod tests {
         }
     }
 
-    fn number(one: &Waiting<Stream>) -> u32 {
-        one.stream.0
-    }
-
     fn drained(room: &mut WaitingRoom<Stream>) -> Vec<u32> {
         let mut order = Vec::new();
-        while let Some(next) = room.next().map(number) {
-            assert_eq!(room.take_next().as_ref().map(number), Some(next));
-            order.push(next);
+        while !room.is_empty() {
+            // Where there is no place, nobody leaves.
+            assert!(room.next(|_| None::<()>).is_none());
+            let (next, place) = room.next(|next| Some(next.stream.0)).unwrap();
+            assert_eq!(next.stream.0, place);
+            order.push(place);
         }
-        assert!(room.is_empty() && room.by_peer.is_empty());
+        assert!(room.by_peer.is_empty());
         order
     }
 
@@ -178,7 +176,7 @@ mod tests {
             assert_eq!(room.has_room(now), has_room, "{number}");
             if has_room {
                 let left = room.enter(waiting((number, has_spoken), peer, now));
-                assert_eq!(left.as_ref().map(super::tests::number), gone, "{number}");
+                assert_eq!(left.map(|one| one.stream.0), gone, "{number}");
             }
         }
         let mut rest = drained(&mut room);
