@@ -4,6 +4,8 @@
 //! changes by the swap of a symbolic link. They may be caught in the middle of a change, so they
 //! are read together, and what does not fit together has a moment to become right before it is
 //! handed on. What to make of them is the reader's business.
+//!
+//! A map file is looked at by the same [`Stillness`], and has rules of its own for when it is whole.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -42,15 +44,21 @@ enum Why {
 #[derive(Debug, Clone)]
 pub struct Follower {
     paths: Vec<PathBuf>,
-    /// What was handed on last.
-    known: Prints,
-    /// What is there now, if that is another, and since when.
-    pending: Option<(Prints, Instant)>,
-    /// What could not be read, and was said.
-    complaint: Option<String>,
+    stillness: Stillness<Prints>,
 }
 
 type Prints = Vec<Option<Fingerprint>>;
+
+/// Tells of what is looked at again and again whether it is new, and for how long it has stood still.
+#[derive(Debug, Clone)]
+pub(crate) struct Stillness<P> {
+    /// What was taken last.
+    known: P,
+    /// What is there now, if that is another, and since when.
+    pending: Option<(P, Instant)>,
+    /// What could not be read, and was said.
+    complaint: Option<String>,
+}
 
 /// What changes when a file does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,15 +70,52 @@ pub(crate) struct Fingerprint {
     changed: (i64, i64),
 }
 
+impl<P: PartialEq> Stillness<P> {
+    /// Of what was taken already.
+    pub(crate) fn of(known: P) -> Self {
+        Self {
+            known,
+            pending: None,
+            complaint: None,
+        }
+    }
+
+    /// For how long what is there now has been there, if it is to be read: it is not what was taken last,
+    /// and was there at the look before.
+    pub(crate) fn look(&mut self, there: P, now: Instant) -> Option<Duration> {
+        // Whoever heard that it can't be read does not know that it is there again.
+        if there == self.known && self.complaint.is_none() {
+            self.pending = None;
+            return None;
+        }
+        match &self.pending {
+            Some((seen, since)) if *seen == there => Some(now.saturating_duration_since(*since)),
+            _ => {
+                self.pending = Some((there, now));
+                None
+            }
+        }
+    }
+
+    /// It was made use of, or refused for good.
+    pub(crate) fn take(&mut self, there: P) {
+        *self = Self::of(there);
+    }
+
+    /// It can't be read, for now. Whether that is news.
+    pub(crate) fn complain(&mut self, of: String) -> bool {
+        let of = Some(of);
+        let is_news = self.complaint != of;
+        self.complaint = of;
+        is_news
+    }
+}
+
 impl Follower {
     /// Follows files of which nothing is known: what is there is read.
     pub fn new(paths: Vec<PathBuf>) -> Self {
-        Self {
-            known: Vec::new(),
-            pending: None,
-            complaint: None,
-            paths,
-        }
+        let stillness = Stillness::of(Vec::new());
+        Self { paths, stillness }
     }
 
     /// The files that are followed.
@@ -85,7 +130,7 @@ impl Follower {
     pub fn read(&mut self) -> Result<Parts, Unreadable> {
         let prints = self.prints();
         let parts = read_all(&self.paths)?;
-        (self.known, self.pending) = (prints, None);
+        self.stillness.take(prints);
         Ok(parts)
     }
 
@@ -98,40 +143,20 @@ impl Follower {
         fits: impl Fn(&[Vec<u8>]) -> bool,
     ) -> Option<Result<Parts, Unreadable>> {
         let prints = self.prints();
-        if prints == self.known {
-            self.pending = None;
-            // They are as they were, and whoever heard that they can't be read does not know.
-            let parts = self
-                .complaint
-                .as_ref()
-                .and_then(|_| read_all(&self.paths).ok());
-            return parts.map(|parts| {
-                self.complaint = None;
-                Ok(parts)
-            });
-        }
-        let since = match &self.pending {
-            Some((seen, since)) if *seen == prints => *since,
-            _ => {
-                self.pending = Some((prints, now));
-                return None;
-            }
-        };
+        let still = self.stillness.look(prints.clone(), now)?;
         let read = read_all(&self.paths);
         if self.prints() != prints {
             // They changed under our hands.
             return None;
         }
-        let is_late = now.saturating_duration_since(since) >= PATIENCE;
+        let is_late = still >= PATIENCE;
         match read {
             Ok(parts) if is_late || fits(&parts) => {
-                (self.known, self.pending, self.complaint) = (prints, None, None);
+                self.stillness.take(prints);
                 Some(Ok(parts))
             }
             Err(error) if is_late => {
-                let text = Some(error.to_string());
-                let is_news = self.complaint != text;
-                self.complaint = text;
+                let is_news = self.stillness.complain(error.to_string());
                 is_news.then_some(Err(error))
             }
             _ => None,
@@ -283,8 +308,8 @@ mod tests {
         assert_eq!(story.looks(20), "nothing");
         // Back as it was, by all that can be seen from outside.
         story.write("b", "1");
-        story.follower.known = story.follower.prints();
-        assert_eq!(story.looks(1), "11");
+        story.follower.stillness.known = story.follower.prints();
+        assert_eq!(story.looks(2), "11");
         assert_eq!(story.looks(20), "nothing");
         fs::remove_file(&path).unwrap();
         assert!(story.looks(9).contains("No such file"));

@@ -3,8 +3,9 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use crate::files::Fingerprint;
+use crate::files::{Fingerprint, Stillness};
 use crate::maps::{Diagnostic, MAX_BYTES, Maps, Severity, Unreadable};
 use crate::text::sha256;
 
@@ -171,11 +172,9 @@ impl Loaded {
 
 // === following ===
 
-/// How many looks a file must have stood still for.
-const SETTLED: u32 = 2;
-
-/// The same for a file whose last line is not ended: it may be one that is being written slowly.
-const SETTLED_UNENDED: u32 = 6;
+/// How long a file must have stood still whose last line is not ended: it may be one that is being
+/// written slowly.
+const UNENDED: Duration = Duration::from_millis(2_500);
 
 /// A map file that may change: in place, by a rename, or by the swap of a `..data` symlink as a
 /// mounted ConfigMap does it. It is looked at, not watched: a watch on a file is lost with the
@@ -184,14 +183,9 @@ const SETTLED_UNENDED: u32 = 6;
 pub struct Follower {
     path: PathBuf,
     strict: bool,
-    /// What was loaded, or refused, last.
-    known: Option<Fingerprint>,
-    /// What is there now, if that is another, and how often it was seen.
-    pending: Option<(Option<Fingerprint>, u32)>,
+    stillness: Stillness<Option<Fingerprint>>,
     /// Whether what is in use has rules.
     has_rules: bool,
-    /// What could not be read, and was said.
-    complaint: Option<String>,
 }
 
 impl Follower {
@@ -207,7 +201,7 @@ impl Follower {
             Err(why) => return Err(Error { path, why }),
         };
         let follower = Self {
-            known,
+            stillness: Stillness::of(known),
             has_rules: !loaded.maps.is_empty(),
             ..Self::anew(path, strict)
         };
@@ -227,10 +221,8 @@ impl Follower {
         Self {
             path,
             strict,
-            known: None,
-            pending: None,
+            stillness: Stillness::of(None),
             has_rules: true,
-            complaint: None,
         }
     }
 
@@ -247,36 +239,22 @@ impl Follower {
     /// Looks at the file, and reads it if it is another than before and has settled: a file in the
     /// middle of being written is not read. What can't be read is tried again at each look, and
     /// said once.
-    pub fn look(&mut self) -> Option<Result<Loaded, Error>> {
-        let now = Fingerprint::of(&self.path);
-        // Whoever heard that it can't be read does not know that it is there again.
-        if now == self.known && self.complaint.is_none() {
-            self.pending = None;
-            return None;
-        }
-        let looks = match self.pending {
-            Some((seen, looks)) if seen == now => looks.saturating_add(1),
-            _ => 1,
-        };
-        self.pending = Some((now, looks));
-        if looks < SETTLED {
-            return None;
-        }
+    pub fn look(&mut self, now: Instant) -> Option<Result<Loaded, Error>> {
+        let there = Fingerprint::of(&self.path);
+        let still = self.stillness.look(there, now)?;
         let loaded = load_to_serve(&self.path, self.strict, self.has_rules);
-        if Fingerprint::of(&self.path) != now {
+        if Fingerprint::of(&self.path) != there {
             // It changed under our hands.
             return None;
         }
         match loaded {
-            Ok(loaded) if !loaded.ends_well && looks < SETTLED_UNENDED => None,
+            Ok(loaded) if !loaded.ends_well && still < UNENDED => None,
             Err(why @ Why::Io(_)) => {
-                let text = Some(why.to_string());
-                let is_news = self.complaint != text;
-                self.complaint = text;
+                let is_news = self.stillness.complain(why.to_string());
                 is_news.then(|| Err(self.error(why)))
             }
             done => {
-                (self.known, self.pending, self.complaint) = (now, None, None);
+                self.stillness.take(there);
                 if let Ok(loaded) = &done {
                     self.has_rules = !loaded.maps.is_empty();
                 }
@@ -303,12 +281,31 @@ mod tests {
         loaded.map(|loaded| loaded.unwrap().maps.len())
     }
 
+    /// Looks every half a second.
+    struct Looks {
+        follower: Follower,
+        now: Instant,
+    }
+
+    impl Looks {
+        fn by(follower: Follower) -> Self {
+            let now = Instant::now();
+            Self { follower, now }
+        }
+
+        fn look(&mut self) -> Option<Result<Loaded, Error>> {
+            self.now += Duration::from_millis(500);
+            self.follower.look(self.now)
+        }
+    }
+
     #[test]
     fn a_change_is_read_once_it_has_settled() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("maps");
         fs::write(&path, "default::a.io\n").unwrap();
-        let (mut follower, loaded) = Follower::start(path.clone(), false).unwrap();
+        let (follower, loaded) = Follower::start(path.clone(), false).unwrap();
+        let mut follower = Looks::by(follower);
         assert_eq!(loaded.maps.len(), 1);
         assert!(follower.look().is_none());
 
@@ -321,7 +318,7 @@ mod tests {
 
         // The last line may be cut.
         fs::write(&path, "default::a.i").unwrap();
-        for _ in 1..SETTLED_UNENDED {
+        for _ in 1..6 {
             assert!(follower.look().is_none());
         }
         assert_eq!(rules(follower.look()), Some(1));
@@ -335,7 +332,8 @@ mod tests {
         fs::create_dir(&here).unwrap();
         let path = here.join("maps");
         fs::write(&path, "default::a.io\n").unwrap();
-        let (mut follower, _) = Follower::start(path, false).unwrap();
+        let (follower, _) = Follower::start(path, false).unwrap();
+        let mut follower = Looks::by(follower);
         fs::rename(&here, &away).unwrap();
         assert!(follower.look().is_none());
         assert!(follower.look().unwrap().is_err());
@@ -354,7 +352,7 @@ mod tests {
     fn a_file_may_be_awaited() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("maps");
-        let mut follower = Follower::awaiting(path.clone(), false);
+        let mut follower = Looks::by(Follower::awaiting(path.clone(), false));
         assert!((0..9).all(|_| follower.look().is_none()));
         for (text, expected) in [("", 0), ("default::a.io\n", 1)] {
             fs::write(&path, text).unwrap();
@@ -368,7 +366,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("maps");
         fs::write(&path, "default::a.io").unwrap();
-        let (mut follower, _) = Follower::start(path.clone(), false).unwrap();
+        let (follower, _) = Follower::start(path.clone(), false).unwrap();
+        let mut follower = Looks::by(follower);
         fs::remove_file(&path).unwrap();
         assert!(follower.look().is_none());
         assert!(follower.look().unwrap().is_err());
@@ -410,7 +409,8 @@ mod tests {
         }
         symlink("..1", at("..data")).unwrap();
         symlink("..data/maps", at("maps")).unwrap();
-        let (mut follower, _) = Follower::start(at("maps"), false).unwrap();
+        let (follower, _) = Follower::start(at("maps"), false).unwrap();
+        let mut follower = Looks::by(follower);
         symlink("..2", at("..data_tmp")).unwrap();
         fs::rename(at("..data_tmp"), at("..data")).unwrap();
         fs::remove_dir_all(at("..1")).unwrap();

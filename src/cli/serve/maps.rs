@@ -1,7 +1,7 @@
 //! The rules: loaded at the start, then kept as their file is.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use time::OffsetDateTime;
@@ -94,7 +94,7 @@ pub(super) async fn follow(
         tokio::time::sleep(LOOK).await;
         // Reading a disk may take time, and must not take it from reviews.
         let looked = tokio::task::spawn_blocking(move || {
-            let found = follower.look();
+            let found = follower.look(Instant::now());
             (follower, found)
         });
         let found;
