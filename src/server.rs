@@ -5,6 +5,7 @@
 //! `docs/architecture.md` has the reasons.
 
 mod accept;
+mod activity;
 mod body;
 mod budget;
 pub mod clients;

@@ -12,9 +12,10 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::activity::State;
 use super::clients;
 use super::connection::{self, Terms};
-use super::connections::{MOMENT, Place, State};
+use super::connections::{MOMENT, Place};
 use super::lifecycle::Phase;
 use super::tls::ServingCert;
 use super::waiting::{Waiting, WaitingRoom};

@@ -297,7 +297,7 @@ mod tests {
 
     use futures_util::stream;
 
-    use super::super::connections::HERE;
+    use super::super::activity::HERE;
     use super::*;
 
     /// In pieces of ten thousand bytes.

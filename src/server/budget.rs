@@ -230,7 +230,7 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
-    use super::super::connections::HERE;
+    use super::super::activity::HERE;
     use super::*;
 
     const MIB: usize = 1 << 20;

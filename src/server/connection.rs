@@ -23,7 +23,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 use tower::ServiceExt;
 
-use super::connections::{Activity, Connections, State};
+use super::activity::{Activity, Peer, State};
+use super::connections::Connections;
 use super::keep_alive::KeepAlive;
 use super::lifecycle::{Lifecycle, Phase};
 use super::long_answer;
@@ -79,7 +80,7 @@ where
             biased;
             reason = poll_fn(|cx| requests.poll(cx)) => return reason,
             // A request may have come since it was chosen: it is answered, and that answer closes.
-            is_evicted = activity.is_called_off() => if is_evicted
+            is_evicted = activity.called() => if is_evicted
                 && activity.state() != State::Answering
             {
                 return "evicted";
@@ -144,7 +145,7 @@ async fn answer<S: Answers>(
             activity: reading,
         })
     });
-    request.extensions_mut().insert(activity.peer());
+    request.extensions_mut().insert(Peer(activity.peer()));
     let mut response = terms.service.clone().oneshot(request).await?;
     if response.status().is_success() {
         activity.served();
@@ -202,7 +203,8 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use super::*;
-    use crate::server::connections::{HERE, Place};
+    use crate::server::activity::HERE;
+    use crate::server::connections::Place;
     use crate::telemetry::metrics::Metrics;
 
     /// A stream that can't be closed, and not flushed either once its peer has gone.

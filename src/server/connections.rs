@@ -9,47 +9,14 @@
 //! whoever has waited for one takes the place of an address that has many more of them.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http::Request;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::Patience;
-use super::budget::{Share, Watch};
+use super::activity::{Activity, LATE, State};
 use crate::telemetry::metrics::Metrics;
-
-/// What a connection is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum State {
-    /// Nothing has come at all.
-    Silent,
-    /// In the TLS handshake.
-    Handshake,
-    /// Nothing has come since the handshake.
-    Fresh,
-    /// A request's head is coming in.
-    Head,
-    /// A request's body is coming in.
-    Body,
-    /// It is our turn.
-    Answering,
-    /// An answer is going out.
-    Writing,
-    /// Nothing has come since the last answer.
-    Idle,
-}
-
-/// A peer that has kept us waiting this long in the middle of something is late, if its place is
-/// needed.
-const LATE: Duration = Duration::from_secs(1);
-
-/// How often a connection looks whether its peer is late.
-const TICK: Duration = Duration::from_secs(2);
 
 /// A newcomer's moment to say something: its task may be waiting for a busy machine. With half of a
 /// thousand places it lets in three thousand silent peers a second; more wait.
@@ -73,41 +40,6 @@ struct Table {
 struct Open {
     next: u64,
     by_number: HashMap<u64, Arc<Activity>>,
-}
-
-/// One connection, as its own task and the table see it.
-#[derive(Debug)]
-pub(super) struct Activity {
-    /// Where the peer is.
-    peer: IpAddr,
-    born: Instant,
-    state: AtomicU8,
-    /// Milliseconds from birth to the last change of state.
-    since: AtomicU64,
-    has_served: AtomicBool,
-    /// Of the request that was begun last: it may be answered before.
-    has_whole_body: AtomicBool,
-    /// Whether all of the last answer has been handed to who writes it.
-    has_whole_answer: AtomicBool,
-    /// The last long answer's share of the budget, while it is held.
-    share: Mutex<Watch>,
-    /// Whether nothing was there to read when it was last tried.
-    listens: AtomicBool,
-    is_evicted: AtomicBool,
-    /// There is something for who watches over it.
-    called: Notify,
-}
-
-/// Where a request comes from, as its extension.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Peer(pub(super) IpAddr);
-
-impl Peer {
-    /// Of no connection's, as in tests, it is nowhere.
-    pub(super) fn of<B>(request: &Request<B>) -> IpAddr {
-        let peer = request.extensions().get::<Self>();
-        peer.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |peer| peer.0)
-    }
 }
 
 /// A place in the table, given back when dropped.
@@ -212,8 +144,7 @@ impl Open {
 
     fn call_off(&mut self, number: u64) -> Option<()> {
         let activity = self.by_number.remove(&number)?;
-        activity.is_evicted.store(true, Ordering::Relaxed);
-        activity.called.notify_one();
+        activity.evict();
         Some(())
     }
 
@@ -223,9 +154,9 @@ impl Open {
         let too_many = newcomers.count() * 2 >= max;
         let of = |crowd: Option<IpAddr>| {
             let all = self.by_number.iter();
-            all.filter(|(_, activity)| crowd.is_none_or(|crowd| activity.peer == crowd))
+            all.filter(|(_, activity)| crowd.is_none_or(|crowd| activity.peer() == crowd))
                 .filter_map(|(number, activity)| {
-                    Some((activity.dispensability(now, too_many)?, *number))
+                    Some((dispensability(activity, now, too_many)?, *number))
                 })
                 .min()
                 .map(|(_, number)| number)
@@ -253,18 +184,46 @@ impl Open {
 
     fn oldest_newcomer(&self, peer: IpAddr) -> Option<u64> {
         let all = self.by_number.iter();
-        let theirs = all.filter(|(_, a)| a.peer == peer && a.is_newcomer());
+        let theirs = all.filter(|(_, a)| a.peer() == peer && a.is_newcomer());
         theirs
-            .min_by_key(|(_, a)| a.born)
+            .min_by_key(|(_, a)| a.born())
             .map(|(number, _)| *number)
     }
+}
+
+/// The least goes first; `None` for one that must not.
+fn dispensability(
+    activity: &Activity,
+    now: Instant,
+    too_many_newcomers: bool,
+) -> Option<(u8, Instant)> {
+    let (state, since) = (activity.state(), activity.since());
+    let is_silent = state == State::Silent;
+    let moment = if is_silent { MOMENT } else { LONGER_MOMENT };
+    let age = now.saturating_duration_since(activity.born());
+    let rank = match state {
+        State::Answering => return None,
+        _ if activity.is_newcomer() && age < moment => return None,
+        _ if too_many_newcomers => {
+            if !activity.is_newcomer() {
+                return None;
+            }
+            u8::from(!is_silent)
+        }
+        State::Idle => 3,
+        _ if now.saturating_duration_since(since) > LATE => 2,
+        _ if activity.is_newcomer() => 4,
+        _ => 5,
+    };
+    // Of the newcomers, the one that has taken longest over it, whatever it does now.
+    Some((rank, if rank <= 1 { activity.born() } else { since }))
 }
 
 /// How many there are of each address.
 fn counts<'a>(all: impl Iterator<Item = &'a Arc<Activity>>) -> HashMap<IpAddr, usize> {
     let mut counts = HashMap::new();
     for activity in all {
-        *counts.entry(activity.peer).or_default() += 1;
+        *counts.entry(activity.peer()).or_default() += 1;
     }
     counts
 }
@@ -282,191 +241,9 @@ impl Drop for Place {
     }
 }
 
-// === impl Activity ===
-
-impl Activity {
-    fn new(peer: IpAddr) -> Self {
-        Self {
-            peer,
-            born: Instant::now(),
-            state: AtomicU8::new(State::Silent as u8),
-            since: AtomicU64::new(0),
-            has_served: AtomicBool::new(false),
-            has_whole_body: AtomicBool::new(true),
-            has_whole_answer: AtomicBool::new(true),
-            share: Mutex::default(),
-            listens: AtomicBool::new(false),
-            is_evicted: AtomicBool::new(false),
-            called: Notify::new(),
-        }
-    }
-
-    pub(super) fn peer(&self) -> Peer {
-        Peer(self.peer)
-    }
-
-    pub(super) fn state(&self) -> State {
-        match self.state.load(Ordering::Relaxed) {
-            0 => State::Silent,
-            1 => State::Handshake,
-            2 => State::Fresh,
-            3 => State::Head,
-            4 => State::Body,
-            5 => State::Answering,
-            6 => State::Writing,
-            _ => State::Idle,
-        }
-    }
-
-    /// Called by the connection's own task alone.
-    pub(super) fn enter(&self, state: State) {
-        let since = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.since.store(since, Ordering::Relaxed);
-        self.state.store(state as u8, Ordering::Relaxed);
-        if matches!(state, State::Body | State::Answering) {
-            let is_whole = state == State::Answering;
-            self.has_whole_body.store(is_whole, Ordering::Relaxed);
-        }
-    }
-
-    /// Bytes came in.
-    pub(super) fn heard(&self) {
-        self.set_listening(false);
-        if self.awaits_request() {
-            self.enter(State::Head);
-        }
-    }
-
-    /// Whether it is between requests, or before the first.
-    pub(super) fn awaits_request(&self) -> bool {
-        matches!(self.state(), State::Fresh | State::Idle)
-    }
-
-    /// Whether it waits for more to come in. Not if it is about to close.
-    pub(super) fn set_listening(&self, is_so: bool) {
-        self.listens.store(is_so, Ordering::Relaxed);
-    }
-
-    /// Whether nothing at all is under way: the next that comes is the start of a request. Of a body that
-    /// nobody wanted, some may be on its way still when the answer has gone.
-    pub(super) fn rests(&self) -> bool {
-        let is_set = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
-        self.awaits_request() && is_set(&self.listens) && is_set(&self.has_whole_body)
-    }
-
-    /// An answer that comes in pieces has begun, or its last piece has come.
-    pub(super) fn set_whole_answer(&self, is_so: bool) {
-        self.has_whole_answer.store(is_so, Ordering::Relaxed);
-    }
-
-    /// A long answer has begun, and holds a share of the budget until it has gone out.
-    pub(super) fn hold(&self, share: Watch) {
-        *self.share.lock().unwrap_or_else(PoisonError::into_inner) = share;
-        self.called.notify_one();
-    }
-
-    fn share(&self) -> Option<Share> {
-        let share = self.share.lock().unwrap_or_else(PoisonError::into_inner);
-        share.share()
-    }
-
-    /// How long to wait before [`deadline`](Self::deadline) is asked again. Who may want a share comes at any
-    /// time.
-    pub(super) fn look_again(&self) -> Duration {
-        if self.share().is_some() {
-            LATE / 4
-        } else {
-            TICK
-        }
-    }
-
-    /// All that was to go out so far has.
-    pub(super) fn flushed(&self) {
-        let is_whole = self.has_whole_answer.load(Ordering::Relaxed);
-        if is_whole && self.state() == State::Writing {
-            self.enter(State::Idle);
-        }
-    }
-
-    /// It was answered what it asked.
-    pub(super) fn served(&self) {
-        self.has_served.store(true, Ordering::Relaxed);
-    }
-
-    fn is_newcomer(&self) -> bool {
-        !self.has_served.load(Ordering::Relaxed) && self.state() != State::Answering
-    }
-
-    pub(super) fn age(&self) -> Duration {
-        self.born.elapsed()
-    }
-
-    /// When the peer must have gone on; `None` while it is our turn.
-    pub(super) fn deadline(&self, patience: &Patience) -> Option<Instant> {
-        let patience = match self.state() {
-            State::Silent | State::Handshake => patience.handshake,
-            State::Writing if self.share().is_some_and(|share| share.is_wanted()) => {
-                patience.head.min(LATE)
-            }
-            State::Fresh | State::Head | State::Writing => patience.head,
-            State::Idle => patience.idle,
-            // A body that does not come is the business of who reads it.
-            State::Body | State::Answering => return None,
-        };
-        Some(self.since() + patience)
-    }
-
-    /// Returns when the place is needed for another.
-    pub(super) async fn evicted(&self) {
-        while !self.is_called_off().await {}
-    }
-
-    /// Returns when the place is needed for another (true), or a long answer has begun.
-    pub(super) async fn is_called_off(&self) -> bool {
-        self.called.notified().await;
-        self.is_evicted()
-    }
-
-    /// Whether its place was given to another.
-    pub(super) fn is_evicted(&self) -> bool {
-        self.is_evicted.load(Ordering::Relaxed)
-    }
-
-    fn since(&self) -> Instant {
-        self.born + Duration::from_millis(self.since.load(Ordering::Relaxed))
-    }
-
-    /// The least goes first; `None` for one that must not.
-    fn dispensability(&self, now: Instant, too_many_newcomers: bool) -> Option<(u8, Instant)> {
-        let (state, since) = (self.state(), self.since());
-        let is_silent = state == State::Silent;
-        let moment = if is_silent { MOMENT } else { LONGER_MOMENT };
-        let age = now.saturating_duration_since(self.born);
-        let rank = match state {
-            State::Answering => return None,
-            _ if self.is_newcomer() && age < moment => return None,
-            _ if too_many_newcomers => {
-                if !self.is_newcomer() {
-                    return None;
-                }
-                u8::from(!is_silent)
-            }
-            State::Idle => 3,
-            _ if now.saturating_duration_since(since) > LATE => 2,
-            _ if self.is_newcomer() => 4,
-            _ => 5,
-        };
-        // Of the newcomers, the one that has taken longest over it, whatever it does now.
-        Some((rank, if rank <= 1 { self.born } else { since }))
-    }
-}
-
-/// Where a peer is that is in no other's way.
-#[cfg(test)]
-pub(super) const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
-
 #[cfg(test)]
 mod tests {
+    use super::super::activity::HERE;
     use super::*;
 
     /// A connection in this state, a second younger than the one before.
@@ -637,38 +414,5 @@ mod tests {
         place.activity.enter(State::Fresh);
         tokio::time::advance(Duration::from_secs(3)).await;
         assert!(!connections.any_busy());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn each_state_has_its_patience() {
-        let seconds = Duration::from_secs;
-        let patience = Patience {
-            handshake: seconds(5),
-            head: seconds(10),
-            idle: seconds(150),
-            max_age: seconds(600),
-        };
-        let activity = Activity::new(HERE);
-        let left = || activity.deadline(&patience).map(|at| at - Instant::now());
-        assert_eq!(left(), Some(seconds(5)));
-        tokio::time::advance(seconds(1)).await;
-        activity.enter(State::Fresh);
-        activity.heard();
-        assert_eq!(left(), Some(seconds(10)));
-        tokio::time::advance(seconds(2)).await;
-        // One byte a second does not win time.
-        activity.heard();
-        assert_eq!(left(), Some(seconds(8)));
-        activity.enter(State::Answering);
-        assert_eq!(left(), None);
-        // Nor does reading an answer bit by bit.
-        activity.enter(State::Writing);
-        activity.set_whole_answer(false);
-        tokio::time::advance(seconds(9)).await;
-        activity.flushed();
-        assert_eq!(left(), Some(seconds(1)));
-        activity.set_whole_answer(true);
-        activity.flushed();
-        assert_eq!(left(), Some(seconds(150)));
     }
 }

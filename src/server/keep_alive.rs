@@ -18,7 +18,8 @@ use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::connections::{Activity, Connections};
+use super::activity::Activity;
+use super::connections::Connections;
 use super::tracked::Tracked;
 
 /// The stretch in which a connection is read, in bytes; no head may be longer. A thousand peers can fill
@@ -130,7 +131,7 @@ mod tests {
     use hyper::service::service_fn;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    use super::super::connections::{HERE, State};
+    use super::super::activity::{HERE, State};
     use super::*;
     use crate::telemetry::metrics::Metrics;
 

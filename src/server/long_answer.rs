@@ -11,8 +11,8 @@ use axum::response::Response;
 use bytes::Bytes;
 use hyper::body::{Body as _, Frame, SizeHint};
 
+use super::activity::Activity;
 use super::budget::{SMALL, Share};
-use super::connections::Activity;
 
 /// A piece, in bytes.
 const PIECE: usize = 16 << 10;

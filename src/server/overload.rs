@@ -25,8 +25,8 @@ use tower::load_shed::LoadShedLayer;
 use tower::load_shed::error::Overloaded;
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
+use super::activity::Peer;
 use super::body::{BodyReader, WholeBody};
-use super::connections::Peer;
 use super::long_answer;
 use super::refusal::Refusal;
 use super::{Answers, Limits};

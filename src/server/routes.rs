@@ -251,8 +251,8 @@ mod tests {
 
     use axum::body::Body;
 
+    use super::super::activity::HERE;
     use super::super::body::BodyReader;
-    use super::super::connections::HERE;
     use super::*;
 
     /// To nothing that is a review.

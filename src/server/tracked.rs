@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::connections::Activity;
+use super::activity::Activity;
 
 /// See the module's description.
 #[derive(Debug)]
