@@ -567,6 +567,14 @@ fn a_variable_that_says_nothing_or_no_changes_nothing() {
     );
     assert_eq!(both.status.code(), Some(2), "{both:?}");
     assert!(stderr(&both).contains("IMAGESWAP_DIFF"), "{both:?}");
+    // What it means nobody knows, and to take it for a yes would write files.
+    let maybe = imageswap_with(
+        &[("IMAGESWAP_IN_PLACE", "maybe")],
+        &["rewrite", "--maps", &maps, &pod],
+        b"",
+    );
+    assert_eq!(maybe.status.code(), Some(2), "{maybe:?}");
+    assert!(stderr(&maybe).contains("yes or no"), "{maybe:?}");
 }
 
 #[test]

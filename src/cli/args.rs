@@ -182,6 +182,15 @@ pub(super) fn example() -> anyhow::Result<Loaded> {
     Ok(Loaded::parse(EXAMPLE.as_bytes())?)
 }
 
+/// Yes or no, as a variable says it for a flag; a flag that is given says yes. Nothing is no, as charts set it.
+pub(super) fn flag(text: &str) -> Result<bool, String> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "1" | "on" | "t" | "true" | "y" | "yes" => Ok(true),
+        "" | "0" | "f" | "false" | "n" | "no" | "off" => Ok(false),
+        _ => Err("it is yes or no: true, yes, on, 1 or false, no, off, 0".to_owned()),
+    }
+}
+
 /// `9s`, `10m`, `365d`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let help = "a time is a number with a unit: 500ms, 9s, 10m, 12h, 365d";

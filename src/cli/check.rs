@@ -4,9 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::builder::FalseyValueParser;
-
-use super::args::{Output, OutputArgs};
+use super::args::{Output, OutputArgs, flag};
 use super::terminal::{self, ERROR, GOOD, WARNING};
 use crate::maps_file::{self, Loaded};
 use crate::text::counted;
@@ -22,7 +20,7 @@ pub(super) struct Args {
     files: Vec<PathBuf>,
 
     /// Take warnings for errors
-    #[arg(long, value_parser = FalseyValueParser::new(), env = "IMAGESWAP_STRICT")]
+    #[arg(long, value_parser = flag, env = "IMAGESWAP_STRICT")]
     strict: bool,
 
     #[command(flatten)]

@@ -7,13 +7,11 @@ use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::builder::FalseyValueParser;
-
 use anyhow::Context;
 use similar::TextDiff;
 use tempfile::{NamedTempFile, TempPath};
 
-use super::args::{DISABLE_LABEL, Mode, RulesArgs, label_key};
+use super::args::{DISABLE_LABEL, Mode, RulesArgs, flag, label_key};
 use super::terminal::{self, BOLD, ERROR, GOOD};
 use crate::manifests::{self, Ambiguous, Found, Rewritten};
 use crate::maps::Rules;
@@ -30,11 +28,11 @@ pub(super) struct Args {
     files: Vec<PathBuf>,
 
     /// Show what would change, in place of the result
-    #[arg(long, value_parser = FalseyValueParser::new(), env = "IMAGESWAP_DIFF")]
+    #[arg(long, value_parser = flag, env = "IMAGESWAP_DIFF")]
     diff: bool,
 
     /// Write each file that changes back
-    #[arg(short, long, value_parser = FalseyValueParser::new(), env = "IMAGESWAP_IN_PLACE")]
+    #[arg(short, long, value_parser = flag, env = "IMAGESWAP_IN_PLACE")]
     in_place: bool,
 
     /// The label whose value "disabled" on an object keeps its images
@@ -42,7 +40,7 @@ pub(super) struct Args {
     disable_label: String,
 
     /// Refuse a map file with lines in error
-    #[arg(long, value_parser = FalseyValueParser::new(), env = "IMAGESWAP_STRICT_MAPS")]
+    #[arg(long, value_parser = flag, env = "IMAGESWAP_STRICT_MAPS")]
     strict_maps: bool,
 
     #[command(flatten)]

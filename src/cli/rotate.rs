@@ -8,7 +8,7 @@ use anyhow::{Context, anyhow, bail};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::args::duration;
+use super::args::{duration, flag};
 use super::names::NameArgs;
 use super::status::cluster;
 use super::terminal;
@@ -29,7 +29,7 @@ const LOOK: Duration = Duration::from_millis(500);
     whose user may do what `imageswap status` takes, and change the Secret.")]
 pub(super) struct Args {
     /// Wait until it is done
-    #[arg(long, env = "IMAGESWAP_ROTATE_WAIT", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, env = "IMAGESWAP_ROTATE_WAIT", value_parser = flag)]
     wait: bool,
 
     /// How long to wait

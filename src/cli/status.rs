@@ -5,9 +5,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow, bail};
-use clap::builder::FalseyValueParser;
 
-use super::args::{Output, OutputArgs};
+use super::args::{Output, OutputArgs, flag};
 use super::names::NameArgs;
 use super::terminal::{self, BOLD, DIM, ERROR, GOOD, WARNING};
 use crate::cluster::kubernetes::{Kubernetes, Reach};
@@ -25,7 +24,7 @@ use crate::telemetry::metrics::Metrics;
     whose user may read these objects and forward ports. Exits with 1 if something is wrong.")]
 pub(super) struct Args {
     /// Look at the cluster before an installation: what would be in its way. Nothing is changed
-    #[arg(long, value_parser = FalseyValueParser::new(), env = "IMAGESWAP_STATUS_PRE")]
+    #[arg(long, value_parser = flag, env = "IMAGESWAP_STATUS_PRE")]
     pre: bool,
 
     #[command(flatten)]

@@ -57,7 +57,7 @@ pub struct Metrics(Arc<All>);
 pub struct All {
     registry: Registry,
     catalogue: Arc<[Exported]>,
-    /// Reviews answered, by `operation` and `outcome`.
+    /// Reviews decided, by `operation` and `outcome`.
     pub reviews: Family<2>,
     /// From the arrival of a review's head to its answer, whatever the answer.
     pub review_duration: Histogram,
@@ -143,11 +143,7 @@ impl Metrics {
         )?;
         started.set(since_1970());
         let metrics = All {
-            reviews: new.family(
-                "reviews_total",
-                "Reviews answered",
-                ["operation", "outcome"],
-            )?,
+            reviews: new.family("reviews_total", "Reviews decided", ["operation", "outcome"])?,
             review_duration: new.histogram(
                 "review_duration_seconds",
                 "From the arrival of a review's head to its answer",

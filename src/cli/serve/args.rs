@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use clap::builder::{BoolishValueParser, FalseyValueParser, OsStringValueParser};
+use clap::builder::{BoolishValueParser, OsStringValueParser};
 use tracing::warn;
 
-use crate::cli::args::{DISABLE_LABEL, RulesArgs, duration, label_key, some_time};
+use crate::cli::args::{DISABLE_LABEL, RulesArgs, duration, flag, label_key, some_time};
 use crate::cli::names::NameArgs;
 use crate::cluster::kubernetes::identity;
 use crate::cluster::local::StateDir;
@@ -47,7 +47,7 @@ pub(in crate::cli) struct Args {
     pub(super) rules: RulesArgs,
 
     /// Refuse a map file with lines in error, in place of skipping them
-    #[arg(help_heading = "Rules", long, value_parser = FalseyValueParser::new(), env = "IMAGESWAP_STRICT_MAPS")]
+    #[arg(help_heading = "Rules", long, value_parser = flag, env = "IMAGESWAP_STRICT_MAPS")]
     pub(super) strict_maps: bool,
 
     /// Where certificate, key and ca.crt are kept [default: $XDG_STATE_HOME/imageswap or
