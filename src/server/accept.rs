@@ -1,6 +1,8 @@
 //! The accept loop: every connection gets a place, for which it may have to wait, a task, and a handshake that
 //! must be quick.
 
+use std::cell::LazyCell;
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::IpAddr;
@@ -52,9 +54,9 @@ impl<S: Answers> Endpoint<S> {
             // None before the others: neither those that come nor those that wait shall stop the rest.
             tokio::select! {
                 () = &mut finishing => break,
-                accepted = self.listener.accept(), if room.has_room(Instant::now()) => match accepted {
+                accepted = self.listener.accept(), if self.has_room(&room) => match accepted {
                     Ok((stream, peer)) => self.take_in(stream, peer.ip(), &mut room),
-                    Err(error) => self.back_off(&error, &sparingly).await,
+                    Err(error) => self.back_off(&error, &sparingly, &mut room).await,
                 },
                 _ = look_again.tick(), if !room.is_empty() => self.seat(&mut room),
             }
@@ -66,7 +68,7 @@ impl<S: Answers> Endpoint<S> {
     async fn serve_backlog(&self, mut room: WaitingRoom<TcpStream>) {
         loop {
             let accepted = async {
-                match room.has_room(Instant::now()) {
+                match self.has_room(&room) {
                     true => self.listener.accept().await.ok(),
                     false => std::future::pending().await,
                 }
@@ -92,25 +94,54 @@ impl<S: Answers> Endpoint<S> {
             since,
         };
         let is_first = room.is_empty();
-        if room.enter(waiting).is_some() {
+        if room.enter(waiting, self.newcomers()).is_some() {
             self.metrics.closed.with_label_values(&["evicted"]).inc();
         }
         // Behind others it has its turn.
         if is_first {
             self.seat(room);
+        } else {
+            self.count(room);
         }
+    }
+
+    fn has_room(&self, room: &WaitingRoom<TcpStream>) -> bool {
+        room.has_room(Instant::now(), self.newcomers())
+    }
+
+    /// How many newcomers with a place an address has; counted when it is asked first.
+    fn newcomers(&self) -> impl Fn(IpAddr) -> usize {
+        let counted = LazyCell::new(|| self.connections.newcomers());
+        move |peer| counted.get(&peer).copied().unwrap_or_default()
     }
 
     /// As many of those that wait as have a place.
     fn seat(&self, room: &mut WaitingRoom<TcpStream>) {
         let place =
             |next: &Waiting<TcpStream>| self.connections.try_enter(next.peer, next.since.elapsed());
-        while let Some((next, place)) = room.next(place) {
+        let (before, mut seated) = (self.newcomers(), HashMap::<_, usize>::new());
+        loop {
+            let newcomers = |peer| before(peer) + seated.get(&peer).copied().unwrap_or_default();
+            let Some((next, place)) = room.next(newcomers, place) else {
+                break;
+            };
+            *seated.entry(next.peer).or_default() += 1;
             self.start(next.stream, place);
         }
+        self.count(room);
     }
 
-    async fn back_off(&self, error: &io::Error, sparingly: &Sparingly) {
+    fn count(&self, room: &WaitingRoom<TcpStream>) {
+        let waiting = i64::try_from(room.len()).unwrap_or(i64::MAX);
+        self.metrics.connections_waiting.set(waiting);
+    }
+
+    async fn back_off(
+        &self,
+        error: &io::Error,
+        sparingly: &Sparingly,
+        room: &mut WaitingRoom<TcpStream>,
+    ) {
         match error.kind() {
             // The peer was gone before we came.
             io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset => {}
@@ -118,7 +149,11 @@ impl<S: Answers> Endpoint<S> {
                 if sparingly.may() {
                     tracing::warn!(%error, "can't accept a connection; closing another and trying again");
                 }
-                // Too many open files, most likely.
+                // Too many open files, most likely. Who has no place goes first, and its file with it.
+                if room.put_one_out(self.newcomers()).is_some() {
+                    self.metrics.closed.with_label_values(&["evicted"]).inc();
+                    return self.seat(room);
+                }
                 self.connections.evict_one();
                 tokio::time::sleep(BACK_OFF).await;
             }

@@ -1,7 +1,8 @@
 //! The open connections, and who has to go when there are too many.
 //!
 //! Those that were never answered anything may take half of the places: beyond that the oldest of
-//! them goes, those first that said nothing at all, but each has a moment to say something. Else one
+//! them goes, those first that said nothing at all, but each has a moment to say something, and who has said
+//! something goes only if its address has at least half as many as the one with the most. Else one
 //! goes whose peer has kept us waiting in the middle of something, else the one that has been idle
 //! longest, and it is one of the address that has the most; one whose request is being answered never. So ten
 //! thousand silent peers displace each other, and a stranger who asks as kube-apiserver does displaces himself,
@@ -118,6 +119,11 @@ impl Connections {
         self.open().by_number.values().any(busy)
     }
 
+    /// How many of each address were never answered, nor are being.
+    pub(super) fn newcomers(&self) -> HashMap<IpAddr, usize> {
+        self.open().newcomers()
+    }
+
     /// Closes the most dispensable connection, for what it takes from the machine.
     pub(super) fn evict_one(&self) {
         let mut open = self.open();
@@ -151,21 +157,40 @@ impl Open {
     fn most_dispensable(&self, max: usize) -> Option<u64> {
         let now = Instant::now();
         let newcomers = self.by_number.values().filter(|a| a.is_newcomer());
-        let too_many = newcomers.count() * 2 >= max;
+        if newcomers.count() * 2 >= max {
+            return self.most_dispensable_newcomer(now);
+        }
         let of = |crowd: Option<IpAddr>| {
             let all = self.by_number.iter();
             all.filter(|(_, activity)| crowd.is_none_or(|crowd| activity.peer() == crowd))
-                .filter_map(|(number, activity)| {
-                    Some((dispensability(activity, now, too_many)?, *number))
-                })
+                .filter_map(|(number, activity)| Some((dispensability(activity, now)?, *number)))
                 .min()
                 .map(|(_, number)| number)
         };
-        if too_many {
-            return of(None);
-        }
         // It may have none that can go just now.
         of(self.crowd()).or_else(|| of(None))
+    }
+
+    /// Of those that are slow to say what they want, one of an address that has at least half as many as the one
+    /// with the most; or who says nothing at all.
+    fn most_dispensable_newcomer(&self, now: Instant) -> Option<u64> {
+        let counts = self.newcomers();
+        let (_, most) = most(&counts)?;
+        let is_crowd = |peer| counts.get(&peer).is_some_and(|count| count * 2 >= most);
+        let all = self.by_number.iter().filter(|(_, a)| a.is_newcomer());
+        let ranked = all.filter_map(|(number, activity)| {
+            let age = now.saturating_duration_since(activity.born());
+            let is_silent = activity.state() == State::Silent;
+            let rank = match (is_crowd(activity.peer()), is_silent) {
+                (true, true) if age >= MOMENT => 0,
+                (_, true) if age >= LONGER_MOMENT => 1,
+                (true, false) if age >= LONGER_MOMENT => 2,
+                _ => return None,
+            };
+            // The one that has taken longest over it, whatever it does now.
+            Some((rank, activity.born(), *number))
+        });
+        ranked.min().map(|(.., number)| number)
     }
 
     /// The address with the most connections.
@@ -174,9 +199,13 @@ impl Open {
         most(&counts).map(|(peer, _)| peer)
     }
 
+    fn newcomers(&self) -> HashMap<IpAddr, usize> {
+        counts(self.by_number.values().filter(|a| a.is_newcomer()))
+    }
+
     /// The address with the most newcomers, if it has more than twice as many as this one would have.
     fn newcomers_crowd(&self, peer: IpAddr) -> Option<IpAddr> {
-        let counts = counts(self.by_number.values().filter(|a| a.is_newcomer()));
+        let counts = self.newcomers();
         let ours = counts.get(&peer).copied().unwrap_or_default() + 1;
         let (crowd, _) = most(&counts).filter(|(_, count)| *count > 2 * ours)?;
         Some(crowd)
@@ -192,31 +221,22 @@ impl Open {
 }
 
 /// The least goes first; `None` for one that must not.
-fn dispensability(
-    activity: &Activity,
-    now: Instant,
-    too_many_newcomers: bool,
-) -> Option<(u8, Instant)> {
+fn dispensability(activity: &Activity, now: Instant) -> Option<(u8, Instant)> {
     let (state, since) = (activity.state(), activity.since());
-    let is_silent = state == State::Silent;
-    let moment = if is_silent { MOMENT } else { LONGER_MOMENT };
+    let moment = match state {
+        State::Silent => MOMENT,
+        _ => LONGER_MOMENT,
+    };
     let age = now.saturating_duration_since(activity.born());
     let rank = match state {
         State::Answering => return None,
         _ if activity.is_newcomer() && age < moment => return None,
-        _ if too_many_newcomers => {
-            if !activity.is_newcomer() {
-                return None;
-            }
-            u8::from(!is_silent)
-        }
-        State::Idle => 3,
-        _ if now.saturating_duration_since(since) > LATE => 2,
-        _ if activity.is_newcomer() => 4,
-        _ => 5,
+        State::Idle => 1,
+        _ if now.saturating_duration_since(since) > LATE => 0,
+        _ if activity.is_newcomer() => 2,
+        _ => 3,
     };
-    // Of the newcomers, the one that has taken longest over it, whatever it does now.
-    Some((rank, if rank <= 1 { activity.born() } else { since }))
+    Some((rank, since))
 }
 
 /// How many there are of each address.
@@ -340,6 +360,47 @@ mod tests {
         tokio::time::advance(LONGER_MOMENT).await;
         drop(connections.enter(HERE).await);
         assert_eq!(evicted(&connections, &places), [0, 2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_newcomer_does_not_make_room_for_a_crowd() {
+        let connections = Connections::new(8, Metrics::new().unwrap());
+        let there: IpAddr = "10.0.0.7".parse().unwrap();
+        let mut places = Vec::new();
+        for (peer, state) in [
+            (HERE, State::Handshake),
+            (HERE, State::Silent),
+            (there, State::Handshake),
+            (there, State::Handshake),
+            (there, State::Silent),
+            (there, State::Handshake),
+            (there, State::Handshake),
+            (there, State::Handshake),
+        ] {
+            let place = connections.enter(peer).await;
+            place.activity.enter(state);
+            places.push(place);
+        }
+        let mut kept = Vec::new();
+        let mut gone = |connections: &Connections, peer| {
+            let place = connections.try_enter(peer, Duration::ZERO);
+            let is_in = place.is_some();
+            kept.extend(place.inspect(|place| place.activity.enter(State::Handshake)));
+            (is_in, evicted(connections, &places))
+        };
+        tokio::time::advance(MOMENT).await;
+        assert_eq!(gone(&connections, there), (true, vec![4]));
+        // The few have longer, though they say nothing.
+        assert_eq!(gone(&connections, HERE), (false, vec![4]));
+        tokio::time::advance(LONGER_MOMENT - MOMENT).await;
+        let mut expected = vec![4];
+        for number in [1, 2, 3, 5, 6, 7] {
+            expected.push(number);
+            expected.sort_unstable();
+            assert_eq!(gone(&connections, there), (true, expected.clone()));
+        }
+        // Nor when all others have their moment.
+        assert_eq!(gone(&connections, there), (false, expected));
     }
 
     #[tokio::test(start_paused = true)]

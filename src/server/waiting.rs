@@ -1,9 +1,11 @@
 //! Connections that were accepted and have no place yet.
 //!
 //! They wait here and not in the kernel's queue, where those of an address that opens hundreds a second stand
-//! before a probe of the kubelet and a review. Here, who has the fewest waiting is next, and who has said
-//! something before who has not. If there are too many, one goes of the address that has the most; but each has a
-//! moment to say something, and while all have it, no more are let in.
+//! before a probe of the kubelet and a review. Here the address is next that has the fewest newcomers among those
+//! with a place; of several such, one that has said something before one that has not, and in turn. How many
+//! wait counts for nothing: a hundred of kube-apiserver's may come at once, and whoever keeps few waiting, but
+//! always some, would be before them for ever. If there are too many, one goes of the address that has the most,
+//! here and there; but each has a moment to say something, and while all have it, no more are let in.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -17,9 +19,20 @@ pub(super) struct WaitingRoom<T> {
     most: usize,
     moment: Duration,
     has_spoken: fn(&T) -> bool,
+    /// None of them is empty.
+    lines: HashMap<IpAddr, Line<T>>,
+    len: usize,
+    /// How many turns there were.
+    turns: u64,
+}
+
+/// Those of one address.
+#[derive(Debug)]
+struct Line<T> {
+    /// When it had its last turn, or came.
+    turn: u64,
     /// In the order in which they came.
     all: VecDeque<Waiting<T>>,
-    by_peer: HashMap<IpAddr, usize>,
 }
 
 /// A connection that waits.
@@ -37,71 +50,155 @@ impl<T> WaitingRoom<T> {
             most,
             moment,
             has_spoken,
-            all: VecDeque::new(),
-            by_peer: HashMap::new(),
+            lines: HashMap::new(),
+            len: 0,
+            turns: 0,
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.all.is_empty()
+        self.len == 0
     }
 
-    /// Whether one more may come.
-    pub(super) fn has_room(&self, now: Instant) -> bool {
-        self.all.len() < self.most || self.most_dispensable(now).is_some()
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether one more may come. `newcomers` tells how many of an address have a place and were never answered.
+    pub(super) fn has_room(&self, now: Instant, newcomers: impl Fn(IpAddr) -> usize) -> bool {
+        self.len < self.most || self.most_dispensable(now, newcomers).is_some()
     }
 
     /// Lets one in, and gives back the one that has to go for it.
-    pub(super) fn enter(&mut self, one: Waiting<T>) -> Option<Waiting<T>> {
-        let is_full = self.all.len() >= self.most;
-        let gone = is_full.then(|| self.most_dispensable(one.since)).flatten();
-        let gone = gone.and_then(|number| self.leave(number));
-        *self.by_peer.entry(one.peer).or_default() += 1;
-        self.all.push_back(one);
+    pub(super) fn enter(
+        &mut self,
+        one: Waiting<T>,
+        newcomers: impl Fn(IpAddr) -> usize,
+    ) -> Option<Waiting<T>> {
+        let is_full = self.len >= self.most;
+        let gone = is_full
+            .then(|| self.most_dispensable(one.since, newcomers))
+            .flatten()
+            .and_then(|(peer, number)| self.leave(peer, number));
+        self.turns += 1;
+        let line = self.lines.entry(one.peer).or_insert(Line {
+            turn: self.turns,
+            all: VecDeque::new(),
+        });
+        line.all.push_back(one);
+        self.len += 1;
         gone
     }
 
-    /// Of the crowd who has been silent for longest, or if none is silent the last: the others are nearer to a
+    /// Puts one out, for what it takes from the machine, though it may have its moment.
+    pub(super) fn put_one_out(
+        &mut self,
+        newcomers: impl Fn(IpAddr) -> usize,
+    ) -> Option<Waiting<T>> {
+        let (peer, _) = self.crowds(newcomers).into_iter().next()?;
+        let line = self.lines.get(&peer)?;
+        let silent = line
+            .all
+            .iter()
+            .position(|one| !(self.has_spoken)(&one.stream));
+        self.leave(peer, silent.unwrap_or(line.all.len() - 1))
+    }
+
+    /// Of the crowd, who has been silent for longest, or if none is silent the last: the others are nearer to a
     /// place. `None` if it has its moment still.
-    fn most_dispensable(&self, now: Instant) -> Option<usize> {
-        let (crowd, _) = self.by_peer.iter().max_by_key(|(_, count)| **count)?;
-        let is_theirs = |one: &Waiting<T>| one.peer == *crowd;
-        let is_silent = |one: &Waiting<T>| is_theirs(one) && !(self.has_spoken)(&one.stream);
-        match self.all.iter().position(is_silent) {
-            Some(silent) => {
-                let since = self.all.get(silent)?.since;
-                (now.saturating_duration_since(since) >= self.moment).then_some(silent)
+    fn most_dispensable(
+        &self,
+        now: Instant,
+        newcomers: impl Fn(IpAddr) -> usize,
+    ) -> Option<(IpAddr, usize)> {
+        let crowds = self.crowds(newcomers);
+        let silent = crowds.iter().filter_map(|(peer, line)| {
+            let mut all = line.all.iter();
+            let number = all.position(|one| !(self.has_spoken)(&one.stream))?;
+            Some((line.all.get(number)?.since, *peer, number))
+        });
+        match silent.min() {
+            Some((since, peer, number)) => {
+                let had_its_moment = now.saturating_duration_since(since) >= self.moment;
+                had_its_moment.then_some((peer, number))
             }
-            None => self.all.iter().rposition(is_theirs),
+            None => crowds
+                .first()
+                .map(|(peer, line)| (*peer, line.all.len() - 1)),
         }
     }
 
-    /// Takes out who is next, if there is a place for it, with that place.
+    /// The addresses with the most connections, those with a place among them.
+    fn crowds(&self, newcomers: impl Fn(IpAddr) -> usize) -> Vec<(IpAddr, &Line<T>)> {
+        let count = |peer, line: &Line<T>| newcomers(peer) + line.all.len();
+        let counted = self.lines.iter();
+        let mut counted: Vec<_> = counted
+            .map(|(peer, line)| (count(*peer, line), *peer, line))
+            .collect();
+        let most = counted.iter().map(|(count, ..)| *count).max();
+        counted.retain(|(count, ..)| Some(*count) == most);
+        let crowds = counted.into_iter().map(|(_, peer, line)| (peer, line));
+        crowds.collect()
+    }
+
+    /// Takes out who is next, if there is a place for it, with that place. Where a place is for those alone that
+    /// have waited for some time, it is for who has waited longest of those whose turn it may be.
     pub(super) fn next<P>(
         &mut self,
-        place: impl FnOnce(&Waiting<T>) -> Option<P>,
+        newcomers: impl Fn(IpAddr) -> usize,
+        place: impl Fn(&Waiting<T>) -> Option<P>,
     ) -> Option<(Waiting<T>, P)> {
-        let next = self.number_of_next()?;
-        let place = place(self.all.get(next)?)?;
-        Some((self.leave(next)?, place))
-    }
-
-    fn number_of_next(&self) -> Option<usize> {
-        let fewest = self.by_peer.values().min()?;
-        let is_first = |one: &Waiting<T>| self.by_peer.get(&one.peer) == Some(fewest);
-        let speaks = |one: &Waiting<T>| is_first(one) && (self.has_spoken)(&one.stream);
-        let next = self.all.iter().position(speaks);
-        next.or_else(|| self.all.iter().position(is_first))
-    }
-
-    fn leave(&mut self, number: usize) -> Option<Waiting<T>> {
-        let one = self.all.remove(number)?;
-        if let Some(count) = self.by_peer.get_mut(&one.peer) {
-            *count -= 1;
-            if *count == 0 {
-                self.by_peer.remove(&one.peer);
-            }
+        let lines = self.first_lines(newcomers);
+        let spoken = |(peer, line): &(IpAddr, &Line<T>)| {
+            let mut all = line.all.iter();
+            Some((*peer, all.position(|one| (self.has_spoken)(&one.stream))?))
+        };
+        let first = lines.iter().find_map(spoken);
+        let first = first.or_else(|| Some((lines.first()?.0, 0)));
+        let oldest = lines
+            .iter()
+            .min_by_key(|(_, line)| line.all.front().map(|one| one.since));
+        let oldest = oldest.map(|(peer, _)| (*peer, 0));
+        let try_one = |(peer, number)| {
+            let one = self.lines.get(&peer)?.all.get(number)?;
+            Some((peer, number, place(one)?))
+        };
+        let (peer, number, place) = first
+            .and_then(try_one)
+            .or_else(|| oldest.and_then(try_one))?;
+        self.turns += 1;
+        if let Some(line) = self.lines.get_mut(&peer) {
+            line.turn = self.turns;
         }
+        Some((self.leave(peer, number)?, place))
+    }
+
+    /// Those of the addresses with the fewest newcomers, in turn.
+    fn first_lines(&self, newcomers: impl Fn(IpAddr) -> usize) -> Vec<(IpAddr, &Line<T>)> {
+        let mut lines: Vec<_> = self
+            .lines
+            .iter()
+            .map(|(peer, line)| (*peer, line))
+            .collect();
+        // Else nobody need be counted, as is usual.
+        if lines.len() > 1 {
+            let counts = lines.iter().map(|(peer, _)| newcomers(*peer));
+            let counts: Vec<_> = counts.collect();
+            let fewest = counts.iter().min().copied();
+            let mut counts = counts.into_iter();
+            lines.retain(|_| counts.next() == fewest);
+            lines.sort_unstable_by_key(|(_, line)| line.turn);
+        }
+        lines
+    }
+
+    fn leave(&mut self, peer: IpAddr, number: usize) -> Option<Waiting<T>> {
+        let line = self.lines.get_mut(&peer)?;
+        let one = line.all.remove(number)?;
+        if line.all.is_empty() {
+            self.lines.remove(&peer);
+        }
+        self.len -= 1;
         Some(one)
     }
 }
@@ -119,42 +216,109 @@ mod tests {
         WaitingRoom::new(most, MOMENT, |stream| stream.1)
     }
 
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, last])
+    }
+
     fn waiting(stream: Stream, peer: u8, since: Instant) -> Waiting<Stream> {
+        let peer = address(peer);
         Waiting {
             stream,
-            peer: IpAddr::from([10, 0, 0, peer]),
+            peer,
             since,
         }
     }
 
+    fn nobody(_: IpAddr) -> usize {
+        0
+    }
+
+    /// The numbers in the order in which they get a place, in which each counts from then on.
     fn drained(room: &mut WaitingRoom<Stream>) -> Vec<u32> {
+        let mut seated: HashMap<IpAddr, usize> = HashMap::new();
         let mut order = Vec::new();
         while !room.is_empty() {
+            let newcomers = |peer| seated.get(&peer).copied().unwrap_or_default();
             // Where there is no place, nobody leaves.
-            assert!(room.next(|_| None::<()>).is_none());
-            let (next, place) = room.next(|next| Some(next.stream.0)).unwrap();
+            assert!(room.next(newcomers, |_| None::<()>).is_none());
+            let (next, place) = room.next(newcomers, |next| Some(next.stream.0)).unwrap();
             assert_eq!(next.stream.0, place);
+            *seated.entry(next.peer).or_default() += 1;
             order.push(place);
         }
-        assert!(room.by_peer.is_empty());
+        assert_eq!((room.lines.len(), room.len()), (0, 0));
         order
     }
 
+    fn enter(room: &mut WaitingRoom<Stream>, all: &[(u32, bool, u8)]) {
+        for (number, has_spoken, peer) in all {
+            let one = waiting((*number, *has_spoken), *peer, Instant::now());
+            assert!(room.enter(one, nobody).is_none());
+        }
+    }
+
     #[test]
-    fn each_address_has_its_turn_before_the_crowd_and_who_spoke_before_who_did_not() {
+    fn who_has_the_fewest_newcomers_is_next_and_who_spoke_before_who_did_not() {
         let mut room = room(100);
-        for (number, has_spoken, peer) in [
+        let all = [
             (1, false, 1),
             (2, true, 1),
             (3, true, 1),
             (4, false, 2),
             (5, true, 2),
             (6, false, 3),
-        ] {
-            let one = waiting((number, has_spoken), peer, Instant::now());
-            assert!(room.enter(one).is_none());
+        ];
+        enter(&mut room, &all);
+        assert_eq!(drained(&mut room), [2, 5, 6, 3, 4, 1]);
+    }
+
+    /// Whoever is answered at once is never a newcomer for long.
+    #[test]
+    fn who_keeps_few_waiting_is_not_before_who_has_many() {
+        let mut room = room(100);
+        let many: Vec<_> = (0..10).map(|number| (number, true, 1)).collect();
+        enter(&mut room, &many);
+        enter(&mut room, &[(100, true, 2), (101, true, 2)]);
+        let mut order = Vec::new();
+        for number in 102..122 {
+            let (next, ()) = room.next(nobody, |_| Some(())).unwrap();
+            order.push(next.stream.0);
+            if next.peer == address(2) {
+                enter(&mut room, &[(number, true, 2)]);
+            }
         }
-        assert_eq!(drained(&mut room), [6, 5, 4, 2, 3, 1]);
+        let theirs: Vec<_> = order.iter().filter(|number| **number < 100).collect();
+        assert_eq!(theirs, many.iter().map(|one| &one.0).collect::<Vec<_>>());
+        // Also where it comes anew each time.
+        let mut room = self::room(100);
+        enter(&mut room, &many);
+        enter(&mut room, &[(100, true, 2)]);
+        for _ in 0..20 {
+            let (next, ()) = room.next(nobody, |_| Some(())).unwrap();
+            if next.peer == address(2) {
+                enter(&mut room, &[(100, true, 2)]);
+            }
+        }
+        assert!(!room.lines.contains_key(&address(1)));
+    }
+
+    #[test]
+    fn a_place_for_those_that_have_waited_is_for_who_has_waited_longest() {
+        let mut room = room(100);
+        let start = Instant::now();
+        let later = |seconds| start + Duration::from_secs(seconds);
+        for (number, has_spoken, peer, since) in [(1, false, 1, 0), (2, true, 2, 5)] {
+            let one = waiting((number, has_spoken), peer, later(since));
+            assert!(room.enter(one, nobody).is_none());
+        }
+        let place = |one: &Waiting<Stream>| (one.since < later(3)).then_some(());
+        assert_eq!(room.next(nobody, place).unwrap().0.stream.0, 1);
+        assert!(room.next(nobody, place).is_none());
+        // Not if its address has newcomers enough.
+        let one = waiting((3, true), 1, start);
+        assert!(room.enter(one, nobody).is_none());
+        let newcomers = |peer| usize::from(peer == address(1));
+        assert!(room.next(newcomers, place).is_none());
     }
 
     #[test]
@@ -173,14 +337,25 @@ mod tests {
             (8, false, 2, 2, true, Some(7)),
         ] {
             let now = start + Duration::from_secs(seconds);
-            assert_eq!(room.has_room(now), has_room, "{number}");
+            assert_eq!(room.has_room(now, nobody), has_room, "{number}");
             if has_room {
-                let left = room.enter(waiting((number, has_spoken), peer, now));
+                let left = room.enter(waiting((number, has_spoken), peer, now), nobody);
                 assert_eq!(left.map(|one| one.stream.0), gone, "{number}");
             }
         }
+        // Of as many, who is silent goes; where none is, whose last came.
+        let now = start + Duration::from_secs(9);
+        let left = room.enter(waiting((9, true), 3, now), nobody).unwrap();
+        assert_eq!(left.stream.0, 4);
+        // Those with a place count.
+        let newcomers = |peer| 2 * usize::from(peer == address(1));
+        let left = room.enter(waiting((10, true), 3, now), newcomers).unwrap();
+        assert_eq!(left.stream.0, 5);
+        assert_eq!(room.put_one_out(newcomers).unwrap().stream.0, 2);
+        assert_eq!(room.len(), 3);
         let mut rest = drained(&mut room);
         rest.sort_unstable();
-        assert_eq!(rest, [2, 4, 5, 8]);
+        assert_eq!(rest, [8, 9, 10]);
+        assert!(room.put_one_out(nobody).is_none());
     }
 }

@@ -75,6 +75,8 @@ pub struct All {
     pub panics: IntCounter,
     /// Connections open now.
     pub connections: IntGauge,
+    /// Connections that were accepted and have no place yet.
+    pub connections_waiting: IntGauge,
     /// Connections accepted.
     pub accepted: IntCounter,
     /// Connections that ended, by `reason`.
@@ -162,6 +164,8 @@ impl Metrics {
             )?,
             panics: new.counter("panics_total", "Panics caught while answering")?,
             connections: new.gauge("connections", "Connections open now")?,
+            connections_waiting: new
+                .gauge("connections_waiting", "Connections that wait for a place")?,
             accepted: new.counter("connections_accepted_total", "Connections accepted")?,
             closed: new.counters(
                 "connections_closed_total",

@@ -343,6 +343,54 @@ async fn who_crowds_the_admin_port_keeps_no_probe_from_its_answer() {
     assert!(opened > 2_500, "{opened}: no crowd");
 }
 
+/// An address that takes all places and keeps a few waiting, always, and one that has more: who has fewer waiting
+/// is not for that reason before the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_keeps_few_waiting_does_not_starve_who_has_many() {
+    // The places of the admin port, and a few more.
+    const HELD: usize = 128 + 30;
+    const BURST: usize = 60;
+    let limit = getrlimit(Resource::Nofile);
+    let current = limit.maximum;
+    setrlimit(Resource::Nofile, Rlimit { current, ..limit }).unwrap();
+    let serve = Serve::start(&[]);
+    let address = serve.admin;
+    let opened = Arc::new(AtomicUsize::new(0));
+    let mut crowd: JoinSet<()> = (0..HELD)
+        .map(|number| {
+            let opened = opened.clone();
+            async move {
+                // Else they all have their moment together, and all end it together.
+                tokio::time::sleep(Duration::from_millis(3 * number as u64)).await;
+                loop {
+                    let socket = TcpSocket::new_v4().unwrap();
+                    let there = Ipv4Addr::new(127, 0, 0, 2);
+                    socket.bind((there, 0).into()).unwrap();
+                    if let Ok(mut stream) = socket.connect(address).await {
+                        opened.fetch_add(1, Ordering::Relaxed);
+                        let _ = stream.write_all(b"GET /").await;
+                        let _ = stream.read(&mut [0; 1]).await;
+                    }
+                }
+            }
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let started = Instant::now();
+    let asked = (0..BURST).map(|_| async move {
+        let answer = async { Client::plain(address).await.get("/readyz").await };
+        let answer = timeout(Duration::from_secs(4), answer).await;
+        answer.is_ok_and(|answer| answer.text() == "ok\n")
+    });
+    let answered = asked.collect::<JoinSet<_>>().join_all().await;
+    let answered = answered.iter().filter(|is_so| **is_so).count();
+    let (took, opened) = (started.elapsed(), opened.load(Ordering::Relaxed));
+    crowd.abort_all();
+    eprintln!("{answered} of {BURST} answered within {took:?} beside {opened} connections");
+    assert!(opened > 2 * HELD, "{opened}: no crowd");
+    assert_eq!(answered, BURST);
+}
+
 /// Who asks as kube-apiserver does, on more connections than there are places, and begins each next request
 /// before the last one's place is wanted.
 #[tokio::test(flavor = "multi_thread")]
