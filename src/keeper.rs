@@ -127,7 +127,20 @@ pub fn keep(sockets: Sockets) -> Result<ExitCode, Error> {
         let Some(sockets) = &keeper.sockets else {
             return Ok(ExitCode::SUCCESS);
         };
-        let (worker, started) = (start(sockets, restarts)?, Instant::now());
+        let worker = match start(sockets, restarts) {
+            Ok(worker) => worker,
+            // It did start once: what is lacking now, such as memory, may come back.
+            Err(error) if restarts > 0 => {
+                let Next::Start(pause) = deaths.another(Duration::ZERO) else {
+                    return Err(error.into());
+                };
+                warn!(%error, ?pause, "can't start the server; trying again");
+                keeper.pause(pause);
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let started = Instant::now();
         let status = keeper.follow(worker)?;
         let Some(number) = status.terminating_signal() else {
             return Ok(exit_code(status.exit_status().unwrap_or(1)));
@@ -214,7 +227,9 @@ fn signals() -> io::Result<Receiver<i32>> {
 }
 
 fn start(sockets: &Sockets, restarts: u64) -> io::Result<Pid> {
-    let mut command = Command::new(env::current_exe()?);
+    // The file may have been replaced or removed since; we are still the same.
+    let program = env::current_exe().ok().filter(|path| path.exists());
+    let mut command = Command::new(program.unwrap_or_else(|| "/proc/self/exe".into()));
     let mut mappings = Vec::new();
     for (child_fd, socket) in (FIRST_FD..).zip([&sockets.webhook, &sockets.admin]) {
         mappings.push(FdMapping {

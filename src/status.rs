@@ -71,10 +71,12 @@ pub struct Page {
     pub version: Option<String>,
     /// SHA-256 of the map file in use.
     pub maps: Option<String>,
-    /// Whether it has no such file, or one that it refuses. In LEGACY mode it needs none.
-    pub lacks_maps: bool,
+    /// Whether it has no such file, or refuses the one that is there. In LEGACY mode it needs none.
+    pub refuses_maps: bool,
     /// Its lines in error.
     pub lines_in_error: u64,
+    /// Whether it leads, by its own account.
+    pub leads: bool,
     /// The step of the rotation that is next, if it leads.
     pub step: Option<String>,
     /// Whether its certificate is brought in files, so that the Secret means nothing.
@@ -451,12 +453,20 @@ fn maps_found(facts: &Facts, findings: &mut Vec<Finding>) {
             "a changed ConfigMap reaches every node within a minute or two",
         );
     }
-    if pages().any(|page| page.maps.is_none() && page.lacks_maps) {
+    if pages().any(|page| page.maps.is_none() && page.refuses_maps) {
         finding(
             findings,
             ("maps-none", Warning),
             "a replica has no map file: it swaps nothing",
             "create the ConfigMap imageswap-maps with the key maps (docs/install.md)",
+        );
+    }
+    if pages().any(|page| page.maps.is_some() && page.refuses_maps) {
+        finding(
+            findings,
+            ("maps-refused", Warning),
+            "a replica can't use the map file that is there, and uses the one before it",
+            "correct the file (`imageswap check` shows what is wrong): a replica that starts now has none to use",
         );
     }
     if let Some(lines) = pages()
@@ -489,20 +499,22 @@ fn maps_found(facts: &Facts, findings: &mut Vec<Finding>) {
 // === what is shown ===
 
 fn leader(facts: &Facts) -> Option<Leader> {
-    let lease = facts
-        .lease
-        .as_ref()
-        .filter(|lease| lease.is_held(facts.now))?;
-    let holder = lease.holder.clone()?;
-    let its_page = facts
-        .replicas
-        .iter()
-        .find(|replica| holder.contains(&replica.pod))
-        .and_then(|replica| replica.page.as_ref().ok());
+    let lease = facts.lease.as_ref();
+    let held = lease.filter(|lease| lease.is_held(facts.now));
+    let holder = held.and_then(|lease| lease.holder.as_deref());
+    let is_holder = |replica: &&Replica| holder.is_some_and(|holder| holder.contains(&replica.pod));
+    let mut replicas = facts.replicas.iter();
+    // Of the Lease we see the clock of the holder's node; of the replica, what it does.
+    let replica = match facts.leading() {
+        Some(leading) if holder.is_none() => Some(leading),
+        _ => replicas.find(is_holder),
+    };
+    let holder = holder.or(replica.map(|replica| replica.pod.as_str()))?;
+    let page = replica.and_then(|replica| replica.page.as_ref().ok());
     Some(Leader {
-        step: its_page.and_then(|page| page.step.clone()),
-        since: lease.since.map(rfc3339),
-        holder,
+        step: page.and_then(|page| page.step.clone()),
+        since: held.and_then(|lease| lease.since).map(rfc3339),
+        holder: holder.to_owned(),
     })
 }
 
@@ -554,10 +566,16 @@ fn distrust(served: &Served, facts: &Facts) -> Option<String> {
 }
 
 impl Facts {
-    /// Whether somebody leads.
+    /// Whether somebody leads: by the Lease, or by its own account. The Lease is dated by the clock of its holder's
+    /// node, which may be behind.
     pub fn is_led(&self) -> bool {
         let lease = self.lease.as_ref();
-        lease.is_some_and(|lease| lease.is_held(self.now))
+        lease.is_some_and(|lease| lease.is_held(self.now)) || self.leading().is_some()
+    }
+
+    fn leading(&self) -> Option<&Replica> {
+        let leads = |replica: &&Replica| replica.page.as_ref().is_ok_and(|page| page.leads);
+        self.replicas.iter().find(leads)
     }
 
     /// Whether files are served, and the Secret means nothing. Replicas alone know.
@@ -637,10 +655,11 @@ impl Page {
             match name {
                 "imageswap_build_info" => page.version = label("version"),
                 "imageswap_maps_info" if value == "1" => page.maps = label("hash"),
-                "imageswap_maps_refused" => page.lacks_maps = value == "1",
+                "imageswap_maps_refused" => page.refuses_maps = value == "1",
                 "imageswap_maps_lines_in_error" => {
                     page.lines_in_error = value.parse().unwrap_or_default();
                 }
+                "imageswap_leader" => page.leads = value == "1",
                 "imageswap_rotation_step_info" if value == "1" => page.step = label("step"),
                 "imageswap_certificate_from_files" => page.is_from_files = value == "1",
                 "imageswap_certificate_refused" => page.is_refused = value == "1",

@@ -219,16 +219,19 @@ impl StateDir {
 
     /// A key that others may read is none.
     fn guard_key(&self) -> Result<(), Error> {
-        let path = self.path.join("tls.key");
-        let Ok(metadata) = fs::metadata(&path) else {
-            return Ok(());
-        };
-        if metadata.permissions().mode() & 0o077 == 0 {
-            return Ok(());
+        for name in ["tls.key", "next.key"] {
+            let path = self.path.join(name);
+            let Ok(metadata) = fs::metadata(&path) else {
+                continue;
+            };
+            if metadata.permissions().mode() & 0o077 == 0 {
+                continue;
+            }
+            tracing::warn!(path = %path.display(), "others could read the key; its mode is now 0600");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
+                .map_err(|source| io_error("protect", &path, source))?;
         }
-        tracing::warn!(path = %path.display(), "others could read the key; its mode is now 0600");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
-            .map_err(|source| io_error("protect", &path, source))
+        Ok(())
     }
 
     /// A stop between two files leaves a pair that doesn't match, which the next start replaces.

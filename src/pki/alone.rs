@@ -80,7 +80,7 @@ mod tests {
             ),
             (&good.chain, &other.key, "a.ns.svc", NOW, "not the key"),
             (&good.chain, &good.key, "b.ns.svc", NOW, "not valid for b"),
-            (&good.chain, &good.key, "a.ns.svc", later, "CertExpired"),
+            (&good.chain, &good.key, "a.ns.svc", later, " ended at "),
             (&good.chain, &good.key, "a.ns.svc", early, "clock slow"),
             // A CA is no leaf.
             (&good.ca, &good.key, "a.ns.svc", NOW, "CaUsedAsEndEntity"),
@@ -92,6 +92,23 @@ mod tests {
                 Some(said) => !flaw.is_empty() && said.contains(flaw),
             };
             assert!(is_right, "{flaw:?}: {said:?}");
+        }
+    }
+
+    /// What is known already is not said again, and replicas that look at their own times say the same.
+    #[test]
+    fn what_is_wrong_is_said_in_the_same_words_at_any_time() {
+        let pem = minted(9);
+        let names = ["a.ns.svc".to_owned()];
+        for judge in [
+            |pem: &Pem, names: &[String], at| judge_alone(&pem.chain, &pem.key, names, at).err(),
+            |pem: &Pem, names: &[String], at| crate::pki::judge(pem, names, at).err(),
+        ] {
+            for day in [-30, -3, 10, 400] {
+                let at = NOW + Duration::days(day);
+                let said = |at| judge(&pem, &names, at).unwrap().to_string();
+                assert_eq!(said(at), said(at + Duration::HOUR * 2));
+            }
         }
     }
 

@@ -29,10 +29,10 @@ pub enum Flaw {
     #[error("tls.key is not the key of the leaf in tls.crt")]
     KeyMismatch,
     /// The chain breaks, or has ended.
-    #[error("the leaf in tls.crt does not lead to a CA in ca.crt: {0}")]
+    #[error("the leaf in tls.crt does not lead to a CA in ca.crt: {}", because(.0))]
     Chain(webpki::Error),
     /// The chain breaks, or has ended, where no CA is named.
-    #[error("the leaf in tls.crt does not lead to the last certificate there: {0}")]
+    #[error("the leaf in tls.crt does not lead to the last certificate there: {}", because(.0))]
     OwnChain(webpki::Error),
     /// A name is missing.
     #[error("the leaf in tls.crt is not valid for {0}")]
@@ -43,6 +43,23 @@ pub enum Flaw {
     /// It has hardly any time left, and a clock may be wrong.
     #[error("the leaf in tls.crt ends at {}, and may have ended if this clock is slow", rfc3339(*.0))]
     MayHaveEnded(OffsetDateTime),
+}
+
+/// Why a chain is not believed, the same at any time: it is said once, and in all replicas alike.
+fn because(error: &webpki::Error) -> String {
+    let date = |time: &UnixTime| {
+        let seconds = i64::try_from(time.as_secs()).ok()?;
+        OffsetDateTime::from_unix_timestamp(seconds)
+            .ok()
+            .map(rfc3339)
+    };
+    let (what, date) = match error {
+        webpki::Error::CertExpired { not_after, .. } => ("ended", date(not_after)),
+        webpki::Error::CertNotValidYet { not_before, .. } => ("begins", date(not_before)),
+        other => return other.to_string(),
+    };
+    let date = date.unwrap_or_else(|| "a time that is no date".to_owned());
+    format!("a certificate on the way {what} at {date}")
 }
 
 /// Reads a pair and judges it: it chains to the bundle now, the key is its own, and it is valid

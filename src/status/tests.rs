@@ -35,8 +35,9 @@ fn healthy_at(pem: &Pem, now: OffsetDateTime) -> Facts {
         page: Ok(Page {
             version: Some("2.0.0".to_owned()),
             maps: Some("abc".to_owned()),
-            lacks_maps: false,
+            refuses_maps: false,
             lines_in_error: 0,
+            leads: false,
             step: Some("wait".to_owned()),
             is_from_files: false,
             is_refused: false,
@@ -154,6 +155,15 @@ fn each_thing_that_is_wrong_is_named() {
             &["leader-none"],
             false,
         ),
+        // The clock of its node is behind.
+        (
+            Box::new(|facts| {
+                facts.lease.as_mut().unwrap().until = Some(NOW);
+                facts.replicas[1].page.as_mut().unwrap().leads = true;
+            }),
+            &[],
+            true,
+        ),
         (
             Box::new(|facts| facts.lease.as_mut().unwrap().holder = Some(String::new())),
             &["leader-none"],
@@ -217,9 +227,14 @@ fn each_thing_that_is_wrong_is_named() {
         (
             Box::new(|facts| {
                 let page = facts.replicas[0].page.as_mut().unwrap();
-                (page.maps, page.lacks_maps) = (None, true);
+                (page.maps, page.refuses_maps) = (None, true);
             }),
             &["maps-none"],
+            false,
+        ),
+        (
+            Box::new(|facts| facts.replicas[0].page.as_mut().unwrap().refuses_maps = true),
+            &["maps-refused"],
             false,
         ),
         (
@@ -360,6 +375,7 @@ fn a_metrics_page_is_read_for_what_is_known() {
          imageswap_maps_info{hash=\"abc\"} 1\n\
          imageswap_maps_refused 1\n\
          imageswap_maps_lines_in_error 7\n\
+         imageswap_leader 1\n\
          imageswap_rotation_step_info{step=\"trust\"} 0\n\
          imageswap_rotation_step_info{step=\"wait\"} 1\n\
          imageswap_certificate_from_files 1\n\
@@ -369,8 +385,9 @@ fn a_metrics_page_is_read_for_what_is_known() {
     let expected = Page {
         version: Some("2.0.1".to_owned()),
         maps: Some("abc".to_owned()),
-        lacks_maps: true,
+        refuses_maps: true,
         lines_in_error: 7,
+        leads: true,
         step: Some("wait".to_owned()),
         is_from_files: true,
         is_refused: false,

@@ -27,9 +27,9 @@ pub enum Format {
 /// How many lines may wait to be written.
 const WAITING: usize = 4096;
 
-/// They log each poll and each refused watch, and `kube_client` all of an answer that it can't read, with
-/// whatever key is in it; what matters of it is logged here, sparingly.
-const QUIET: &str = "kube_leader_election=warn,kube_runtime=error,kube_client=error";
+/// They log each poll and each refused watch, and `kube_client` each call that does not come through, and all of an
+/// answer that it can't read, with whatever key is in it; what matters of it is logged here, sparingly.
+const QUIET: &str = "kube_leader_election=warn,kube_runtime=error,kube_client=off";
 
 /// Starts logging. `level` is a level (`info`, or one of Python's names as 1.5.3 took them) or a
 /// list of filters (`info,imageswap::server=debug`). Text has colour if that is wanted. What waits is written

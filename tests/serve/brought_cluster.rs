@@ -285,7 +285,7 @@ async fn an_annotated_secret_is_served_trusted_and_never_replaced() {
 
     // Whatever is wrong with it is said, and stays as it is.
     for (pem, part) in [
-        (ended(), "CertExpired"),
+        (ended(), " ended at "),
         (mixed(&two, &one), "tls.key is not the key"),
         (pair_for(&["else.svc"], 9), "not valid for imageswap.ns.svc"),
     ] {

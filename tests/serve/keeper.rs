@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, getpgid, kill_process, kill_process_group};
 use crate::api::{Api, CONFIGURATION, Mood};
 use crate::client::{Client, metric, review};
 use crate::cluster::{NAME, configuration, connect, until_ready};
-use crate::process::{Serve, refused};
+use crate::process::{PROGRAM, Serve, refused};
 
 /// Whether it is there still, and not only its exit code.
 fn lives(pid: Pid) -> bool {
@@ -134,6 +134,19 @@ async fn while_the_api_is_away_connections_wait_and_are_answered_when_it_is_back
     assert!(!waits.is_finished());
     api.set_mood(Mood::Fine);
     assert!(waits.await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_is_replaced_though_the_program_s_file_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("imageswap");
+    fs::copy(PROGRAM, &copy).unwrap();
+    let serve = Serve::start_in(dir, &["--keeper", "on"], &[]);
+    fs::remove_file(copy).unwrap();
+    let dead = kill(&serve);
+    let probe = Client::plain(serve.admin).await.get("/livez").await;
+    assert_eq!(probe.status, 200);
+    assert_ne!(serve.worker(), dead);
 }
 
 #[tokio::test]

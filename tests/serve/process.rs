@@ -24,7 +24,14 @@ pub struct Serve {
 
 /// The command with nothing of this environment's that could change it.
 pub fn imageswap() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_imageswap"));
+    imageswap_at(Path::new(PROGRAM))
+}
+
+/// The program.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_imageswap");
+
+fn imageswap_at(program: &Path) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
         if name.to_uppercase().starts_with("IMAGE") || name.starts_with("PYTHON") {
@@ -237,8 +244,13 @@ pub fn write_kubeconfig(path: &Path, api: SocketAddr) {
 
 /// `serve` with these arguments, and with those that every test needs unless they are given.
 fn serve(args: &[&str], dir: &Path) -> Command {
+    // A test may have a copy of the program that is its own.
+    let copy = dir.join("imageswap");
+    let mut command = match copy.exists() {
+        true => imageswap_at(&copy),
+        false => imageswap(),
+    };
     let dir = dir.to_str().unwrap();
-    let mut command = imageswap();
     command
         .arg("serve")
         .args(args.iter().map(|arg| arg.replace("{dir}", dir)));

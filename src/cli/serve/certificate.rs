@@ -167,7 +167,10 @@ impl<S: Store> Replica<S> {
         let is_unreadable = |brought: &Brought| *brought.is_unreadable.borrow();
         let is_bad = matches!(choice, Choice::Bad(_));
         let is_refused = is_bad || self.brought.as_ref().is_some_and(is_unreadable);
-        self.metrics.refused.set(i64::from(is_refused));
+        // One that comes too late says nothing of what is there.
+        if !matches!(choice, Choice::TooOld) {
+            self.metrics.refused.set(i64::from(is_refused));
+        }
         let mut rest = Rest::News;
         match choice {
             Choice::Publish(pair) => {
