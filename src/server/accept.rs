@@ -37,6 +37,13 @@ const LAST_LOOK: Duration = Duration::from_millis(1);
 /// How many connections may wait for a place: with a moment for each, three thousand silent ones a second.
 pub const MOST_WAITING: usize = 512;
 
+/// How much the kernel may keep of what comes for one that waits, in bytes; it takes twice as much for its own
+/// account. It counts as ours from when it was accepted: 64 MiB on a port, if each sends what it can.
+const WAITING_BUFFER: usize = 8 << 10;
+
+/// The same once it has a place: the size is the kernel's no more. A window must bear two of loopback's segments.
+const WAITED_BUFFER: usize = 128 << 10;
+
 /// How often to look for a place for those that wait: one that is answered makes room as well as one that leaves,
 /// and says nothing.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
@@ -87,22 +94,23 @@ impl<S: Answers> Endpoint<S> {
     fn take_in(&self, stream: TcpStream, peer: IpAddr, room: &mut WaitingRoom<TcpStream>) {
         self.metrics.accepted.inc();
         let peer = peer.to_canonical();
+        // Behind others it has its turn.
+        if room.is_empty()
+            && let Some(place) = self.connections.try_enter(peer, Duration::ZERO)
+        {
+            return self.start(stream, place);
+        }
+        set_receive_buffer(&stream, WAITING_BUFFER);
         let since = Instant::now();
         let waiting = Waiting {
             stream,
             peer,
             since,
         };
-        let is_first = room.is_empty();
         if room.enter(waiting, self.newcomers()).is_some() {
             self.metrics.closed.with_label_values(&["evicted"]).inc();
         }
-        // Behind others it has its turn.
-        if is_first {
-            self.seat(room);
-        } else {
-            self.count(room);
-        }
+        self.count(room);
     }
 
     fn has_room(&self, room: &WaitingRoom<TcpStream>) -> bool {
@@ -126,6 +134,7 @@ impl<S: Answers> Endpoint<S> {
                 break;
             };
             *seated.entry(next.peer).or_default() += 1;
+            set_receive_buffer(&next.stream, WAITED_BUFFER);
             self.start(next.stream, place);
         }
         self.count(room);
@@ -226,6 +235,11 @@ fn has_spoken(stream: &TcpStream) -> bool {
     // Else a task that has asked of many is told of none.
     let peeked = tokio::task::unconstrained(stream.peek(&mut byte));
     matches!(peeked.now_or_never(), Some(Ok(1..)))
+}
+
+fn set_receive_buffer(stream: &TcpStream, size: usize) {
+    // What it does not take is the kernel's usual.
+    let _ = rustix::net::sockopt::set_socket_recv_buffer_size(stream, size);
 }
 
 /// A tenth more or less, so that connections made together do not end together.
