@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use rustix::io::Errno;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_rustls::TlsAcceptor;
@@ -34,11 +35,11 @@ const SAY_AGAIN: Duration = Duration::from_secs(30);
 /// How long the last look into the kernel's queue takes.
 const LAST_LOOK: Duration = Duration::from_millis(1);
 
-/// How many connections may wait for a place: with a moment for each, three thousand silent ones a second.
+/// How many connections may wait for a place: with a moment for each, three thousand silent ones a second, if that is all that come.
 pub const MOST_WAITING: usize = 512;
 
 /// How much the kernel may keep of what comes for one that waits, in bytes; it takes twice as much for its own
-/// account. It counts as ours from when it was accepted: 64 MiB on a port, if each sends what it can.
+/// account. It counts as ours from when it was accepted, and would be 64 MiB on a port if each sent what it can.
 const WAITING_BUFFER: usize = 8 << 10;
 
 /// The same once it has a place: the size is the kernel's no more. A window must bear two of loopback's segments.
@@ -101,12 +102,7 @@ impl<S: Answers> Endpoint<S> {
             return self.start(stream, place);
         }
         set_receive_buffer(&stream, WAITING_BUFFER);
-        let since = Instant::now();
-        let waiting = Waiting {
-            stream,
-            peer,
-            since,
-        };
+        let waiting = Waiting::new(stream, peer, Instant::now());
         if room.enter(waiting, self.newcomers()).is_some() {
             self.metrics.closed.with_label_values(&["evicted"]).inc();
         }
@@ -158,10 +154,13 @@ impl<S: Answers> Endpoint<S> {
                 if sparingly.may() {
                     tracing::warn!(%error, "can't accept a connection; closing another and trying again");
                 }
-                // Too many open files, most likely. Who has no place goes first, and its file with it.
-                if room.put_one_out(self.newcomers()).is_some() {
+                // Who has no place goes first, and its file with it.
+                let is_files = error.raw_os_error() == Some(Errno::MFILE.raw_os_error());
+                if is_files && room.put_one_out(self.newcomers()).is_some() {
                     self.metrics.closed.with_label_values(&["evicted"]).inc();
-                    return self.seat(room);
+                    self.seat(room);
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                    return;
                 }
                 self.connections.evict_one();
                 tokio::time::sleep(BACK_OFF).await;

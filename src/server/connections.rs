@@ -2,7 +2,7 @@
 //!
 //! Those that were never answered anything may take half of the places: beyond that the oldest of
 //! them goes, those first that said nothing at all, but each has a moment to say something, and who has said
-//! something goes only if its address has at least half as many as the one with the most. Else one
+//! something goes within its first second only if its address has at least half as many as the one with the most. Else one
 //! goes whose peer has kept us waiting in the middle of something, else the one that has been idle
 //! longest, and it is one of the address that has the most; one whose request is being answered never. So ten
 //! thousand silent peers displace each other, and a stranger who asks as kube-apiserver does displaces himself,
@@ -172,7 +172,7 @@ impl Open {
     }
 
     /// Of those that are slow to say what they want, one of an address that has at least half as many as the one
-    /// with the most; or who says nothing at all.
+    /// with the most; or who says nothing at all; or who has been slow for long.
     fn most_dispensable_newcomer(&self, now: Instant) -> Option<u64> {
         let counts = self.newcomers();
         let (_, most) = most(&counts)?;
@@ -185,6 +185,7 @@ impl Open {
                 (true, true) if age >= MOMENT => 0,
                 (_, true) if age >= LONGER_MOMENT => 1,
                 (true, false) if age >= LONGER_MOMENT => 2,
+                (false, false) if age >= LATE => 3,
                 _ => return None,
             };
             // The one that has taken longest over it, whatever it does now.

@@ -4,11 +4,14 @@
 //! before a probe of the kubelet and a review. Here the address is next that has the fewest newcomers among those
 //! with a place; of several such, one that has said something before one that has not, and in turn. How many
 //! wait counts for nothing: a hundred of kube-apiserver's may come at once, and whoever keeps few waiting, but
-//! always some, would be before them for ever. If there are too many, one goes of the address that has the most,
-//! here and there; but each has a moment to say something, and while all have it, no more are let in.
+//! always some, would be before them for ever. If there are too many, one goes of an address that has at least
+//! half as many as the one with the most, here and there: one that has said nothing, but each has a moment for it,
+//! or the last of those that have, if they are most. While most of them have their moment, no more are let in.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -41,6 +44,26 @@ pub(super) struct Waiting<T> {
     pub(super) stream: T,
     pub(super) peer: IpAddr,
     pub(super) since: Instant,
+    /// Whether it is known to have said something: it can't take that back.
+    has_spoken: AtomicBool,
+}
+
+impl<T> Waiting<T> {
+    /// One that waits from now on.
+    pub(super) fn new(stream: T, peer: IpAddr, since: Instant) -> Self {
+        Self {
+            stream,
+            peer,
+            since,
+            has_spoken: AtomicBool::new(false),
+        }
+    }
+
+    fn has_spoken(&self, ask: fn(&T) -> bool) -> bool {
+        let has_spoken = self.has_spoken.load(Ordering::Relaxed) || ask(&self.stream);
+        self.has_spoken.store(has_spoken, Ordering::Relaxed);
+        has_spoken
+    }
 }
 
 impl<T> WaitingRoom<T> {
@@ -95,17 +118,13 @@ impl<T> WaitingRoom<T> {
         &mut self,
         newcomers: impl Fn(IpAddr) -> usize,
     ) -> Option<Waiting<T>> {
-        let (peer, _) = self.crowds(newcomers).into_iter().next()?;
-        let line = self.lines.get(&peer)?;
-        let silent = line
-            .all
-            .iter()
-            .position(|one| !(self.has_spoken)(&one.stream));
-        self.leave(peer, silent.unwrap_or(line.all.len() - 1))
+        let (peer, line) = self.crowds(newcomers).into_iter().next()?;
+        let number = self.first_silent(line).unwrap_or(line.all.len() - 1);
+        self.leave(peer, number)
     }
 
-    /// Of the crowd, who has been silent for longest, or if none is silent the last: the others are nearer to a
-    /// place. `None` if it has its moment still.
+    /// Of the crowds, who has been silent for longest; or if none has been for its moment, and most of one have
+    /// spoken, its last that has: the others are nearer to a place. Else `None`, for that moment.
     fn most_dispensable(
         &self,
         now: Instant,
@@ -113,22 +132,31 @@ impl<T> WaitingRoom<T> {
     ) -> Option<(IpAddr, usize)> {
         let crowds = self.crowds(newcomers);
         let silent = crowds.iter().filter_map(|(peer, line)| {
-            let mut all = line.all.iter();
-            let number = all.position(|one| !(self.has_spoken)(&one.stream))?;
+            let number = self.first_silent(line)?;
             Some((line.all.get(number)?.since, *peer, number))
         });
-        match silent.min() {
-            Some((since, peer, number)) => {
-                let had_its_moment = now.saturating_duration_since(since) >= self.moment;
-                had_its_moment.then_some((peer, number))
-            }
-            None => crowds
-                .first()
-                .map(|(peer, line)| (*peer, line.all.len() - 1)),
-        }
+        let late = silent
+            .min()
+            .filter(|(since, ..)| now.saturating_duration_since(*since) >= self.moment);
+        let last = || {
+            crowds.iter().find_map(|(peer, line)| {
+                let has_spoken = |one: &&Waiting<T>| one.has_spoken(self.has_spoken);
+                let spoken = line.all.iter().filter(has_spoken).count();
+                let last = line.all.iter().rposition(|one| has_spoken(&one));
+                last.filter(|_| spoken * 2 > line.all.len())
+                    .map(|number| (*peer, number))
+            })
+        };
+        late.map(|(_, peer, number)| (peer, number)).or_else(last)
     }
 
-    /// The addresses with the most connections, those with a place among them.
+    fn first_silent(&self, line: &Line<T>) -> Option<usize> {
+        let is_silent = |one: &Waiting<T>| !one.has_spoken(self.has_spoken);
+        line.all.iter().position(is_silent)
+    }
+
+    /// The addresses that have at least half as many connections as the one with the most, those with a place
+    /// among them; that one first.
     fn crowds(&self, newcomers: impl Fn(IpAddr) -> usize) -> Vec<(IpAddr, &Line<T>)> {
         let count = |peer, line: &Line<T>| newcomers(peer) + line.all.len();
         let counted = self.lines.iter();
@@ -136,13 +164,14 @@ impl<T> WaitingRoom<T> {
             .map(|(peer, line)| (count(*peer, line), *peer, line))
             .collect();
         let most = counted.iter().map(|(count, ..)| *count).max();
-        counted.retain(|(count, ..)| Some(*count) == most);
+        counted.retain(|(count, ..)| most.is_some_and(|most| count * 2 >= most));
+        counted.sort_unstable_by_key(|(count, peer, _)| (Reverse(*count), *peer));
         let crowds = counted.into_iter().map(|(_, peer, line)| (peer, line));
         crowds.collect()
     }
 
-    /// Takes out who is next, if there is a place for it, with that place. Where a place is for those alone that
-    /// have waited for some time, it is for who has waited longest of those whose turn it may be.
+    /// Takes out who is next, if there is a place for it, with that place; if there is none, who has waited longest,
+    /// for whom there may be one.
     pub(super) fn next<P>(
         &mut self,
         newcomers: impl Fn(IpAddr) -> usize,
@@ -151,13 +180,12 @@ impl<T> WaitingRoom<T> {
         let lines = self.first_lines(newcomers);
         let spoken = |(peer, line): &(IpAddr, &Line<T>)| {
             let mut all = line.all.iter();
-            Some((*peer, all.position(|one| (self.has_spoken)(&one.stream))?))
+            Some((*peer, all.position(|one| one.has_spoken(self.has_spoken))?))
         };
         let first = lines.iter().find_map(spoken);
         let first = first.or_else(|| Some((lines.first()?.0, 0)));
-        let oldest = lines
-            .iter()
-            .min_by_key(|(_, line)| line.all.front().map(|one| one.since));
+        let oldest = self.lines.iter();
+        let oldest = oldest.min_by_key(|(_, line)| line.all.front().map(|one| one.since));
         let oldest = oldest.map(|(peer, _)| (*peer, 0));
         let try_one = |(peer, number)| {
             let one = self.lines.get(&peer)?.all.get(number)?;
@@ -221,12 +249,7 @@ mod tests {
     }
 
     fn waiting(stream: Stream, peer: u8, since: Instant) -> Waiting<Stream> {
-        let peer = address(peer);
-        Waiting {
-            stream,
-            peer,
-            since,
-        }
+        Waiting::new(stream, address(peer), since)
     }
 
     fn nobody(_: IpAddr) -> usize {
@@ -314,11 +337,11 @@ mod tests {
         let place = |one: &Waiting<Stream>| (one.since < later(3)).then_some(());
         assert_eq!(room.next(nobody, place).unwrap().0.stream.0, 1);
         assert!(room.next(nobody, place).is_none());
-        // Not if its address has newcomers enough.
+        // Also where its address is not the next.
         let one = waiting((3, true), 1, start);
         assert!(room.enter(one, nobody).is_none());
         let newcomers = |peer| usize::from(peer == address(1));
-        assert!(room.next(newcomers, place).is_none());
+        assert_eq!(room.next(newcomers, place).unwrap().0.stream.0, 3);
     }
 
     #[test]
@@ -332,9 +355,11 @@ mod tests {
             (3, false, 1, 1, true, None),
             (4, false, 2, 1, true, None),
             (5, true, 1, 1, true, Some(1)),
-            (6, true, 1, 1, false, None),
+            // One that is young and silent keeps no others out.
+            (6, true, 1, 1, true, Some(5)),
             (7, true, 1, 2, true, Some(3)),
             (8, false, 2, 2, true, Some(7)),
+            (9, true, 1, 2, true, Some(4)),
         ] {
             let now = start + Duration::from_secs(seconds);
             assert_eq!(room.has_room(now, nobody), has_room, "{number}");
@@ -343,19 +368,22 @@ mod tests {
                 assert_eq!(left.map(|one| one.stream.0), gone, "{number}");
             }
         }
-        // Of as many, who is silent goes; where none is, whose last came.
+        // Who has few goes for nobody, though silent for long: 2, 6, 9 and 8 are there.
         let now = start + Duration::from_secs(9);
-        let left = room.enter(waiting((9, true), 3, now), nobody).unwrap();
-        assert_eq!(left.stream.0, 4);
-        // Those with a place count.
-        let newcomers = |peer| 2 * usize::from(peer == address(1));
+        let newcomers = |peer| 4 * usize::from(peer == address(1));
         let left = room.enter(waiting((10, true), 3, now), newcomers).unwrap();
-        assert_eq!(left.stream.0, 5);
-        assert_eq!(room.put_one_out(newcomers).unwrap().stream.0, 2);
+        assert_eq!(left.stream.0, 9);
+        let left = room.enter(waiting((11, true), 3, now), nobody).unwrap();
+        assert_eq!(left.stream.0, 8);
+        // Where most have their moment, who has spoken does not go for that.
+        let mut young = self::room(3);
+        enter(&mut young, &[(1, false, 1), (2, false, 1), (3, true, 1)]);
+        assert!(!young.has_room(Instant::now(), nobody));
+        assert_eq!(room.put_one_out(newcomers).unwrap().stream.0, 6);
         assert_eq!(room.len(), 3);
         let mut rest = drained(&mut room);
         rest.sort_unstable();
-        assert_eq!(rest, [8, 9, 10]);
+        assert_eq!(rest, [2, 10, 11]);
         assert!(room.put_one_out(nobody).is_none());
     }
 }

@@ -299,6 +299,17 @@ async fn ten_thousand_silent_peers_displace_each_other_and_not_the_real_ones() {
 /// behind all of them, and the container be restarted.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_crowds_the_admin_port_keeps_no_probe_from_its_answer() {
+    crowded(0).await;
+}
+
+/// Those that begin a request have a longer moment than the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn nor_does_a_crowd_of_which_half_begins_a_request() {
+    crowded(4).await;
+}
+
+/// Of eight connections so many begin a request.
+async fn crowded(speaking: usize) {
     let limit = getrlimit(Resource::Nofile);
     let current = limit.maximum;
     setrlimit(Resource::Nofile, Rlimit { current, ..limit }).unwrap();
@@ -312,12 +323,15 @@ async fn who_crowds_the_admin_port_keeps_no_probe_from_its_answer() {
         let mut tick = tokio::time::interval(Duration::from_millis(10));
         loop {
             tick.tick().await;
-            for _ in 0..8 {
+            for number in 0..8 {
                 let socket = TcpSocket::new_v4().unwrap();
                 socket.bind((there, 0).into()).unwrap();
                 let connected = socket.connect(address);
                 // What the kernel does not take is no use.
-                if let Ok(Ok(stream)) = timeout(Duration::from_millis(50), connected).await {
+                if let Ok(Ok(mut stream)) = timeout(Duration::from_millis(50), connected).await {
+                    if number < speaking {
+                        let _ = stream.write_all(b"GET /").await;
+                    }
                     open.push(stream);
                     count.fetch_add(1, Ordering::Relaxed);
                 }
@@ -325,7 +339,7 @@ async fn who_crowds_the_admin_port_keeps_no_probe_from_its_answer() {
         }
     });
     let (started, mut longest) = (Instant::now(), Duration::ZERO);
-    while started.elapsed() < Duration::from_secs(6) {
+    while started.elapsed() < Duration::from_secs(9) {
         let asked = Instant::now();
         let answer = timeout(Duration::from_secs(2), async {
             Client::plain(address).await.get("/readyz").await
@@ -339,7 +353,7 @@ async fn who_crowds_the_admin_port_keeps_no_probe_from_its_answer() {
     }
     crowd.abort();
     let opened = opened.load(Ordering::Relaxed);
-    eprintln!("{opened} silent connections beside it; the longest answer took {longest:?}");
+    eprintln!("{opened} connections beside it; the longest answer took {longest:?}");
     assert!(opened > 2_500, "{opened}: no crowd");
 }
 
