@@ -424,13 +424,17 @@ mod tests {
             path: temp.path().to_owned(),
         };
         open(&dir, NOW).unwrap();
-        let key = dir.path.join("tls.key");
-        fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+        // One is staged, as in a rotation.
+        dir.write_file("next.key", "rubbish", 0o600).unwrap();
+        let keys = ["tls.key", "next.key"].map(|name| dir.path.join(name));
+        for key in &keys {
+            fs::set_permissions(key, fs::Permissions::from_mode(0o644)).unwrap();
+        }
         assert!(matches!(open(&dir, NOW).unwrap().1, Origin::Found));
-        assert_eq!(
-            fs::metadata(&key).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
+        for key in keys {
+            let mode = fs::metadata(key).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
     }
 
     #[test]

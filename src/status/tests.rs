@@ -78,6 +78,19 @@ fn found(facts: &Facts) -> Vec<&'static str> {
         .collect()
 }
 
+/// The Lease is dated by the clock of its holder's node.
+#[test]
+fn who_leads_by_its_own_account_is_shown_though_its_lease_has_ended() {
+    let mut facts = healthy(&pair(365));
+    facts.lease.as_mut().unwrap().until = Some(NOW);
+    assert!(report(&facts).leader.is_none());
+    let page = facts.replicas[1].page.as_mut().unwrap();
+    (page.leads, page.step) = (true, Some("trust".to_owned()));
+    let leader = report(&facts).leader.unwrap();
+    assert_eq!(leader.holder, facts.replicas[1].pod);
+    assert_eq!(leader.step.as_deref(), Some("trust"));
+}
+
 #[test]
 fn a_healthy_installation_has_no_findings_and_is_shown_whole() {
     let pem = pair(365);

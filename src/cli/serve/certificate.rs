@@ -505,6 +505,15 @@ mod tests {
             assert_eq!(count("ok"), reloads, "{age:?}");
         }
         assert!(metrics.not_after.with_label_values(&["leaf"]).get() > 0);
+        // What is seen too late says nothing of what is there.
+        for (age, seen) in [
+            (std::time::Duration::ZERO, seen("10", &rubbish, &one.ca)),
+            (FRESH + FRESH, seen("11", &one, &one.ca)),
+        ] {
+            sender.send_replace(look(seen, age));
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            assert_eq!(metrics.refused.get(), 1, "{age:?}");
+        }
         assert!(!task.is_finished());
     }
 }
