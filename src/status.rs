@@ -502,12 +502,10 @@ fn leader(facts: &Facts) -> Option<Leader> {
     let lease = facts.lease.as_ref();
     let held = lease.filter(|lease| lease.is_held(facts.now));
     let holder = held.and_then(|lease| lease.holder.as_deref());
-    let is_holder = |replica: &&Replica| holder.is_some_and(|holder| holder.contains(&replica.pod));
-    let mut replicas = facts.replicas.iter();
     // Of the Lease we see the clock of the holder's node; of the replica, what it does.
-    let replica = match facts.leading() {
-        Some(leading) if holder.is_none() => Some(leading),
-        _ => replicas.find(is_holder),
+    let replica = match holder {
+        Some(holder) => facts.replicas.iter().find(|it| holder.contains(&it.pod)),
+        None => facts.leading(),
     };
     let holder = holder.or(replica.map(|replica| replica.pod.as_str()))?;
     let page = replica.and_then(|replica| replica.page.as_ref().ok());

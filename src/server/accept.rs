@@ -24,7 +24,7 @@ use super::tls::ServingCert;
 use super::waiting::{Waiting, WaitingRoom};
 use super::{Answers, Endpoint};
 use crate::telemetry::logs::Sparingly;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, set_count};
 
 /// After an error that is the machine's and not a peer's, such as too many open files.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -35,7 +35,8 @@ const SAY_AGAIN: Duration = Duration::from_secs(30);
 /// How long the last look into the kernel's queue takes.
 const LAST_LOOK: Duration = Duration::from_millis(1);
 
-/// How many connections may wait for a place: with a moment for each, three thousand silent ones a second, if that is all that come.
+/// How many connections may wait for a place: with a moment for each, three thousand a second, where all are
+/// silent.
 pub const MOST_WAITING: usize = 512;
 
 /// How much the kernel may keep of what comes for one that waits, in bytes; it takes twice as much for its own
@@ -137,8 +138,7 @@ impl<S: Answers> Endpoint<S> {
     }
 
     fn count(&self, room: &WaitingRoom<TcpStream>) {
-        let waiting = i64::try_from(room.len()).unwrap_or(i64::MAX);
-        self.metrics.connections_waiting.set(waiting);
+        set_count(&self.metrics.connections_waiting, room.len());
     }
 
     async fn back_off(

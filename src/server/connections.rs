@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::activity::{Activity, LATE, State};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, set_count};
 
 /// A newcomer's moment to say something: its task may be waiting for a busy machine. With half of a
 /// thousand places it lets in three thousand silent peers a second; more wait.
@@ -69,11 +69,11 @@ impl Connections {
         let peer = peer.to_canonical();
         let mut open = self.open();
         if open.by_number.len() >= self.0.max && open.evict(self.0.max).is_none() {
-            let crowd = (waited >= MOMENT).then(|| open.newcomers_crowd(peer));
-            let oldest = crowd
-                .flatten()
-                .and_then(|crowd| open.oldest_newcomer(crowd));
-            open.call_off(oldest?)?;
+            if waited < MOMENT {
+                return None;
+            }
+            let oldest = open.oldest_of_newcomers_crowd(peer)?;
+            open.call_off(oldest)?;
         }
         let number = open.next;
         open.next += 1;
@@ -137,8 +137,7 @@ impl Connections {
     }
 
     fn count(&self, open: &Open) {
-        let open = i64::try_from(open.by_number.len()).unwrap_or(i64::MAX);
-        self.0.metrics.connections.set(open);
+        set_count(&self.0.metrics.connections, open.by_number.len());
     }
 }
 
@@ -204,17 +203,13 @@ impl Open {
         counts(self.by_number.values().filter(|a| a.is_newcomer()))
     }
 
-    /// The address with the most newcomers, if it has more than twice as many as this one would have.
-    fn newcomers_crowd(&self, peer: IpAddr) -> Option<IpAddr> {
+    /// The oldest newcomer of the address with the most, if it has more than twice as many as this one would have.
+    fn oldest_of_newcomers_crowd(&self, peer: IpAddr) -> Option<u64> {
         let counts = self.newcomers();
         let ours = counts.get(&peer).copied().unwrap_or_default() + 1;
         let (crowd, _) = most(&counts).filter(|(_, count)| *count > 2 * ours)?;
-        Some(crowd)
-    }
-
-    fn oldest_newcomer(&self, peer: IpAddr) -> Option<u64> {
         let all = self.by_number.iter();
-        let theirs = all.filter(|(_, a)| a.peer() == peer && a.is_newcomer());
+        let theirs = all.filter(|(_, a)| a.peer() == crowd && a.is_newcomer());
         theirs
             .min_by_key(|(_, a)| a.born())
             .map(|(number, _)| *number)

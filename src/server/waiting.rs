@@ -21,7 +21,8 @@ use tokio::time::Instant;
 pub(super) struct WaitingRoom<T> {
     most: usize,
     moment: Duration,
-    has_spoken: fn(&T) -> bool,
+    /// Whether its peer has said anything.
+    ask: fn(&T) -> bool,
     /// None of them is empty.
     lines: HashMap<IpAddr, Line<T>>,
     len: usize,
@@ -58,21 +59,15 @@ impl<T> Waiting<T> {
             has_spoken: AtomicBool::new(false),
         }
     }
-
-    fn has_spoken(&self, ask: fn(&T) -> bool) -> bool {
-        let has_spoken = self.has_spoken.load(Ordering::Relaxed) || ask(&self.stream);
-        self.has_spoken.store(has_spoken, Ordering::Relaxed);
-        has_spoken
-    }
 }
 
 impl<T> WaitingRoom<T> {
     /// Room for so many streams, of each of which can be told whether its peer has said anything.
-    pub(super) fn new(most: usize, moment: Duration, has_spoken: fn(&T) -> bool) -> Self {
+    pub(super) fn new(most: usize, moment: Duration, ask: fn(&T) -> bool) -> Self {
         Self {
             most,
             moment,
-            has_spoken,
+            ask,
             lines: HashMap::new(),
             len: 0,
             turns: 0,
@@ -140,9 +135,8 @@ impl<T> WaitingRoom<T> {
             .filter(|(since, ..)| now.saturating_duration_since(*since) >= self.moment);
         let last = || {
             crowds.iter().find_map(|(peer, line)| {
-                let has_spoken = |one: &&Waiting<T>| one.has_spoken(self.has_spoken);
-                let spoken = line.all.iter().filter(has_spoken).count();
-                let last = line.all.iter().rposition(|one| has_spoken(&one));
+                let spoken = line.all.iter().filter(|one| self.has_spoken(one)).count();
+                let last = line.all.iter().rposition(|one| self.has_spoken(one));
                 last.filter(|_| spoken * 2 > line.all.len())
                     .map(|number| (*peer, number))
             })
@@ -151,8 +145,13 @@ impl<T> WaitingRoom<T> {
     }
 
     fn first_silent(&self, line: &Line<T>) -> Option<usize> {
-        let is_silent = |one: &Waiting<T>| !one.has_spoken(self.has_spoken);
-        line.all.iter().position(is_silent)
+        line.all.iter().position(|one| !self.has_spoken(one))
+    }
+
+    fn has_spoken(&self, one: &Waiting<T>) -> bool {
+        let has_spoken = one.has_spoken.load(Ordering::Relaxed) || (self.ask)(&one.stream);
+        one.has_spoken.store(has_spoken, Ordering::Relaxed);
+        has_spoken
     }
 
     /// The addresses that have at least half as many connections as the one with the most, those with a place
@@ -180,7 +179,7 @@ impl<T> WaitingRoom<T> {
         let lines = self.first_lines(newcomers);
         let spoken = |(peer, line): &(IpAddr, &Line<T>)| {
             let mut all = line.all.iter();
-            Some((*peer, all.position(|one| one.has_spoken(self.has_spoken))?))
+            Some((*peer, all.position(|one| self.has_spoken(one))?))
         };
         let first = lines.iter().find_map(spoken);
         let first = first.or_else(|| Some((lines.first()?.0, 0)));

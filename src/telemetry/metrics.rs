@@ -323,6 +323,11 @@ impl Deref for Metrics {
     }
 }
 
+/// Shows how many there are of something.
+pub fn set_count(gauge: &IntGauge, count: usize) {
+    gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+}
+
 /// In whole seconds.
 fn since_1970() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);

@@ -99,9 +99,14 @@ pub async fn connect_tls_from(
     ca: &Path,
 ) -> Result<TlsStream<TcpStream>, Error> {
     let config = config(ca, rustls::DEFAULT_VERSIONS, None)?;
+    shake_hands(config, "localhost", connect_from(from, address).await?).await
+}
+
+/// From one of this machine's addresses.
+pub async fn connect_from(from: Ipv4Addr, address: SocketAddr) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.bind((from, 0).into())?;
-    shake_hands(config, "localhost", socket.connect(address).await?).await
+    socket.connect(address).await
 }
 
 /// A TLS connection on which to say whatever one wants.

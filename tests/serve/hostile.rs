@@ -12,18 +12,26 @@ use rustix::net::sockopt::set_socket_recv_buffer_size;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::client::{
-    Client, connect_tls, connect_tls_from, metric, must_be_farewell, review, review_of, tls,
+    Client, connect_from, connect_tls, connect_tls_from, metric, must_be_farewell, review,
+    review_of, tls,
 };
 use crate::process::Serve;
 
 /// The longest that any of these peers may keep a connection: the head's ten seconds, twice, and
 /// the tick with which it is looked for.
 const CUT_OFF: Duration = Duration::from_secs(25);
+
+/// As many as the machine lets us have, and how many that is.
+fn raise_open_files() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let current = limit.maximum;
+    setrlimit(Resource::Nofile, Rlimit { current, ..limit }).unwrap();
+    current
+}
 
 fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
@@ -257,11 +265,9 @@ fn client_hello_1_1() -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_silent_peers_displace_each_other_and_not_the_real_ones() {
-    let limit = getrlimit(Resource::Nofile);
-    let current = limit.maximum;
-    setrlimit(Resource::Nofile, Rlimit { current, ..limit }).unwrap();
+    let files = raise_open_files();
     assert!(
-        current.is_none_or(|files| files > 11_000),
+        files.is_none_or(|files| files > 11_000),
         "this test needs 11,000 open files"
     );
 
@@ -310,9 +316,7 @@ async fn nor_does_a_crowd_of_which_half_begins_a_request() {
 
 /// Of eight connections so many begin a request.
 async fn crowded(speaking: usize) {
-    let limit = getrlimit(Resource::Nofile);
-    let current = limit.maximum;
-    setrlimit(Resource::Nofile, Rlimit { current, ..limit }).unwrap();
+    raise_open_files();
     let serve = Serve::start(&[]);
     let address = serve.admin;
     let opened = Arc::new(AtomicUsize::new(0));
@@ -324,9 +328,7 @@ async fn crowded(speaking: usize) {
         loop {
             tick.tick().await;
             for number in 0..8 {
-                let socket = TcpSocket::new_v4().unwrap();
-                socket.bind((there, 0).into()).unwrap();
-                let connected = socket.connect(address);
+                let connected = connect_from(there, address);
                 // What the kernel does not take is no use.
                 if let Ok(Ok(mut stream)) = timeout(Duration::from_millis(50), connected).await {
                     if number < speaking {
@@ -364,9 +366,7 @@ async fn who_keeps_few_waiting_does_not_starve_who_has_many() {
     // The places of the admin port, and a few more.
     const HELD: usize = 128 + 30;
     const BURST: usize = 60;
-    let limit = getrlimit(Resource::Nofile);
-    let current = limit.maximum;
-    setrlimit(Resource::Nofile, Rlimit { current, ..limit }).unwrap();
+    raise_open_files();
     let serve = Serve::start(&[]);
     let address = serve.admin;
     let opened = Arc::new(AtomicUsize::new(0));
@@ -377,10 +377,8 @@ async fn who_keeps_few_waiting_does_not_starve_who_has_many() {
                 // Else they all have their moment together, and all end it together.
                 tokio::time::sleep(Duration::from_millis(3 * number as u64)).await;
                 loop {
-                    let socket = TcpSocket::new_v4().unwrap();
                     let there = Ipv4Addr::new(127, 0, 0, 2);
-                    socket.bind((there, 0).into()).unwrap();
-                    if let Ok(mut stream) = socket.connect(address).await {
+                    if let Ok(mut stream) = connect_from(there, address).await {
                         opened.fetch_add(1, Ordering::Relaxed);
                         let _ = stream.write_all(b"GET /").await;
                         let _ = stream.read(&mut [0; 1]).await;

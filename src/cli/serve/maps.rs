@@ -12,7 +12,7 @@ use crate::cli::args::{Mode, example};
 use crate::cluster::place::Place;
 use crate::maps::{Diagnostic, Maps, Rules, Severity};
 use crate::maps_file::{Follower, Loaded};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, set_count};
 use crate::telemetry::notices::{Notices, Reason};
 use crate::text::{counted, shortened};
 
@@ -127,12 +127,11 @@ fn refused(metrics: &Metrics) {
 
 /// Counts and logs what is loaded.
 fn publish(loaded: Loaded, metrics: &Metrics, notices: &Notices) -> Rules {
-    let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     let (rules, errors) = (loaded.maps.len(), loaded.errors());
     metrics.maps_loads.with_label_values(&["ok"]).inc();
     metrics.maps_refused.set(0);
-    metrics.maps_rules.set(count(rules));
-    metrics.maps_lines_in_error.set(count(errors));
+    set_count(&metrics.maps_rules, rules);
+    set_count(&metrics.maps_lines_in_error, errors);
     metrics
         .maps_loaded
         .set(OffsetDateTime::now_utc().unix_timestamp());
