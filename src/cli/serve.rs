@@ -243,7 +243,7 @@ async fn drain(
             if finished {
                 info!("all reviews are answered");
             } else {
-                warn!("reviews were still under way after {request_timeout:?}");
+                warn!("requests, or what may be ones, were still under way after {request_timeout:?}");
             }
             ExitCode::SUCCESS
         }

@@ -9,7 +9,6 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use rustix::io::Errno;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_rustls::TlsAcceptor;
@@ -18,7 +17,7 @@ use tokio_rustls::server::TlsStream;
 use super::activity::State;
 use super::clients;
 use super::connection::{self, Terms};
-use super::connections::{MOMENT, Place};
+use super::connections::{MOMENT, Newcomers, Place};
 use super::lifecycle::Phase;
 use super::tls::ServingCert;
 use super::waiting::{Waiting, WaitingRoom};
@@ -114,8 +113,8 @@ impl<S: Answers> Endpoint<S> {
         room.has_room(Instant::now(), self.newcomers())
     }
 
-    /// How many newcomers with a place an address has; counted when it is asked first.
-    fn newcomers(&self) -> impl Fn(IpAddr) -> usize {
+    /// The newcomers with a place that an address has; counted when it is asked first.
+    fn newcomers(&self) -> impl Fn(IpAddr) -> Newcomers {
         let counted = LazyCell::new(|| self.connections.newcomers());
         move |peer| counted.get(&peer).copied().unwrap_or_default()
     }
@@ -126,7 +125,8 @@ impl<S: Answers> Endpoint<S> {
             |next: &Waiting<TcpStream>| self.connections.try_enter(next.peer, next.since.elapsed());
         let (before, mut seated) = (self.newcomers(), HashMap::<_, usize>::new());
         loop {
-            let newcomers = |peer| before(peer) + seated.get(&peer).copied().unwrap_or_default();
+            let newcomers =
+                |peer| before(peer).all + seated.get(&peer).copied().unwrap_or_default();
             let Some((next, place)) = room.next(newcomers, place) else {
                 break;
             };
@@ -154,9 +154,8 @@ impl<S: Answers> Endpoint<S> {
                 if sparingly.may() {
                     tracing::warn!(%error, "can't accept a connection; closing another and trying again");
                 }
-                // Who has no place goes first, and its file with it.
-                let is_files = error.raw_os_error() == Some(Errno::MFILE.raw_os_error());
-                if is_files && room.put_one_out(self.newcomers()).is_some() {
+                // Who has no place goes first, and its file and memory with it.
+                if room.put_one_out(self.newcomers()).is_some() {
                     self.metrics.closed.with_label_values(&["evicted"]).inc();
                     self.seat(room);
                     tokio::time::sleep(LOOK_AGAIN).await;
@@ -182,12 +181,15 @@ impl<S: Answers> Endpoint<S> {
         tokio::spawn(async move {
             let reason = match tls {
                 // In a box, as is its stream: the task would have room for both as long as it lives.
-                Some(cert) => match Box::pin(shake_hands(stream, &place, &cert, &terms, &metrics))
-                    .await
-                {
-                    Ok(stream) => connection::serve(stream, place.activity.clone(), terms).await,
-                    Err(reason) => reason,
-                },
+                Some(cert) => {
+                    match Box::pin(shake_hands(stream, &place, &cert, &terms, &metrics)).await {
+                        Ok(stream) => {
+                            place.activity.enter(State::Fresh);
+                            connection::serve(stream, place.activity.clone(), terms).await
+                        }
+                        Err(reason) => reason,
+                    }
+                }
                 None => connection::serve(stream, place.activity.clone(), terms).await,
             };
             metrics.closed.with_label_values(&[reason]).inc();
@@ -221,7 +223,7 @@ async fn shake_hands<S>(
             Err(_) => ("late", Err("no_tls")),
         },
         () = place.activity.evicted() => ("evicted", Err("evicted")),
-        // All that were young are done by then.
+        // Those that were young had two seconds, see `any_busy`.
         () = terms.lifecycle.reached(Phase::Stopping) => ("late", Err("no_tls")),
     };
     metrics.handshakes.with_label_values(&[result]).inc();

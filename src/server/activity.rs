@@ -16,7 +16,7 @@ use super::budget::{Share, Watch};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum State {
-    /// Nothing has come at all.
+    /// Nothing has come at all. In a connection without TLS it is the first request that does.
     Silent,
     /// In the TLS handshake.
     Handshake,
@@ -140,7 +140,7 @@ impl Activity {
 
     /// Whether it is between requests, or before the first.
     pub(super) fn awaits_request(&self) -> bool {
-        matches!(self.state(), State::Fresh | State::Idle)
+        matches!(self.state(), State::Silent | State::Fresh | State::Idle)
     }
 
     /// Whether it waits for more to come in. Not if it is about to close.

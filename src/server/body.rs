@@ -153,7 +153,7 @@ impl BodyReader {
         if size > self.max {
             // Who asked first has sent nothing yet.
             if !waits_for_us {
-                discard(body).await;
+                discard_by(body, deadline).await;
             }
             return Err(Refusal::TooLarge(self.max));
         }
@@ -198,14 +198,14 @@ impl BodyReader {
             if had + data.len() > self.max {
                 // Nobody needs to wait for what is thrown away.
                 drop((share, whole));
-                discard(body).await;
+                discard_by(body, deadline).await;
                 return Err(Refusal::TooLarge(self.max));
             }
             if had + data.len() > SMALL && share.is_none() {
                 match timeout_at(shed, self.budget.share(size, peer)).await {
                     Ok(got) => share = got,
                     Err(_) => {
-                        discard(body).await;
+                        discard_by(body, deadline).await;
                         return Err(Refusal::NoMemory);
                     }
                 }
@@ -279,9 +279,14 @@ impl Haste {
 
 /// Reads and throws away, so that the peer reads our answer in place of an error of its own. Bounded
 /// in size and time.
-pub(super) async fn discard(mut body: Body) {
+pub(super) async fn discard(body: Body) {
+    discard_by(body, Instant::now() + PATIENCE).await;
+}
+
+/// The same, where nobody hears an answer that comes after the deadline.
+async fn discard_by(mut body: Body, deadline: Instant) {
     let mut left = DISCARDED;
-    let until = Instant::now() + PATIENCE;
+    let until = deadline.min(Instant::now() + PATIENCE);
     while let Ok(Some(Ok(frame))) = timeout_at(until, body.frame()).await {
         let length = frame.data_ref().map_or(0, Bytes::len);
         match left.checked_sub(length) {

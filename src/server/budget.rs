@@ -18,7 +18,7 @@ use super::refusal::Refusal;
 pub(super) const SMALL: usize = 16 << 10;
 
 /// The kinds of large, each up to so many bytes and with so many quarters of the budget. Most reviews that
-/// are large at all are of the first; no Pod of Kubernetes is of the last.
+/// are large at all are of the first; hardly any Pod is of the last.
 const KINDS: [(usize, usize); 3] = [(64 << 10, 1), (1 << 20, 1), (usize::MAX, 2)];
 
 /// The budget is counted in this many bytes.

@@ -61,7 +61,6 @@ where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Answers,
 {
-    activity.enter(State::Fresh);
     let terms = Arc::new(terms);
     let (answering, agreed) = (activity.clone(), terms.clone());
     let service = service_fn(move |request| answer(request, answering.clone(), agreed.clone()));

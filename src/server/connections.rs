@@ -43,6 +43,15 @@ struct Open {
     by_number: HashMap<u64, Arc<Activity>>,
 }
 
+/// The connections of an address that have a place and were never answered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Newcomers {
+    /// Those that have been there for their moment. Of a peer that asks as kube-apiserver does there are hardly any,
+    /// however many it begins at once.
+    pub(super) slow: usize,
+    pub(super) all: usize,
+}
+
 /// A place in the table, given back when dropped.
 #[derive(Debug)]
 pub(super) struct Place {
@@ -119,9 +128,18 @@ impl Connections {
         self.open().by_number.values().any(busy)
     }
 
-    /// How many of each address were never answered, nor are being.
-    pub(super) fn newcomers(&self) -> HashMap<IpAddr, usize> {
-        self.open().newcomers()
+    /// Those of each address that were never answered, nor are being.
+    pub(super) fn newcomers(&self) -> HashMap<IpAddr, Newcomers> {
+        let open = self.open();
+        let now = Instant::now();
+        let mut counts = HashMap::<_, Newcomers>::new();
+        for activity in open.by_number.values().filter(|a| a.is_newcomer()) {
+            let of = counts.entry(activity.peer()).or_default();
+            let age = now.saturating_duration_since(activity.born());
+            of.all += 1;
+            of.slow += usize::from(age >= MOMENT);
+        }
+        counts
     }
 
     /// Closes the most dispensable connection, for what it takes from the machine.
@@ -179,12 +197,15 @@ impl Open {
         let all = self.by_number.iter().filter(|(_, a)| a.is_newcomer());
         let ranked = all.filter_map(|(number, activity)| {
             let age = now.saturating_duration_since(activity.born());
-            let is_silent = activity.state() == State::Silent;
-            let rank = match (is_crowd(activity.peer()), is_silent) {
-                (true, true) if age >= MOMENT => 0,
-                (_, true) if age >= LONGER_MOMENT => 1,
-                (true, false) if age >= LONGER_MOMENT => 2,
-                (false, false) if age >= LATE => 3,
+            let is_crowd = is_crowd(activity.peer());
+            let rank = match activity.state() {
+                State::Silent if is_crowd && age >= MOMENT => 0,
+                State::Silent if age >= LONGER_MOMENT => 1,
+                // How long it may take is the business of who reads it, and it may be we who let it wait.
+                State::Body if age >= LATE => 3,
+                State::Silent | State::Body => return None,
+                _ if is_crowd && age >= LONGER_MOMENT => 2,
+                _ if age >= LATE => 3,
                 _ => return None,
             };
             // The one that has taken longest over it, whatever it does now.
@@ -228,7 +249,8 @@ fn dispensability(activity: &Activity, now: Instant) -> Option<(u8, Instant)> {
         State::Answering => return None,
         _ if activity.is_newcomer() && age < moment => return None,
         State::Idle => 1,
-        _ if now.saturating_duration_since(since) > LATE => 0,
+        // See above.
+        _ if state != State::Body && now.saturating_duration_since(since) > LATE => 0,
         _ if activity.is_newcomer() => 2,
         _ => 3,
     };
@@ -399,11 +421,27 @@ mod tests {
         assert_eq!(gone(&connections, there), (false, expected));
     }
 
+    /// Its review may be waiting for us.
+    #[tokio::test(start_paused = true)]
+    async fn who_is_idle_goes_before_whose_body_comes_slowly() {
+        let connections = Connections::new(4, Metrics::new().unwrap());
+        let mut places = Vec::new();
+        for state in [State::Body, State::Answering, State::Idle] {
+            places.push(enter(&connections, state, true).await);
+        }
+        places.push(enter(&connections, State::Body, false).await);
+        tokio::time::advance(2 * LATE).await;
+        for expected in [vec![2], vec![2, 3], vec![0, 2, 3]] {
+            places.push(enter(&connections, State::Answering, true).await);
+            assert_eq!(evicted(&connections, &places), expected);
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn who_is_late_goes_before_who_is_idle_and_who_is_answered_stays() {
         let connections = Connections::new(4, Metrics::new().unwrap());
         let mut places = Vec::new();
-        for state in [State::Idle, State::Answering, State::Body, State::Idle] {
+        for state in [State::Idle, State::Answering, State::Head, State::Idle] {
             places.push(enter(&connections, state, true).await);
         }
         tokio::time::advance(LATE).await;

@@ -5,8 +5,9 @@
 //! with a place; of several such, one that has said something before one that has not, and in turn. How many
 //! wait counts for nothing: a hundred of kube-apiserver's may come at once, and whoever keeps few waiting, but
 //! always some, would be before them for ever. If there are too many, one goes of an address that has at least
-//! half as many as the one with the most, here and there: one that has said nothing, but each has a moment for it,
-//! or the last of those that have, if they are most. While most of them have their moment, no more are let in.
+//! half as many as the one with the most, here and there: one that has said nothing, but each has a moment for it. Else one of another address that
+//! was silent for as long; or, if most of all have said something, the last of the address with the most newcomers
+//! that have kept a place for long. While most have their moment, no more are let in.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
@@ -15,6 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use super::connections::Newcomers;
 
 /// See the module's description.
 #[derive(Debug)]
@@ -82,8 +85,8 @@ impl<T> WaitingRoom<T> {
         self.len
     }
 
-    /// Whether one more may come. `newcomers` tells how many of an address have a place and were never answered.
-    pub(super) fn has_room(&self, now: Instant, newcomers: impl Fn(IpAddr) -> usize) -> bool {
+    /// Whether one more may come. `newcomers` tells which of an address have a place and were never answered.
+    pub(super) fn has_room(&self, now: Instant, newcomers: impl Fn(IpAddr) -> Newcomers) -> bool {
         self.len < self.most || self.most_dispensable(now, newcomers).is_some()
     }
 
@@ -91,7 +94,7 @@ impl<T> WaitingRoom<T> {
     pub(super) fn enter(
         &mut self,
         one: Waiting<T>,
-        newcomers: impl Fn(IpAddr) -> usize,
+        newcomers: impl Fn(IpAddr) -> Newcomers,
     ) -> Option<Waiting<T>> {
         let is_full = self.len >= self.most;
         let gone = is_full
@@ -111,37 +114,51 @@ impl<T> WaitingRoom<T> {
     /// Puts one out, for what it takes from the machine, though it may have its moment.
     pub(super) fn put_one_out(
         &mut self,
-        newcomers: impl Fn(IpAddr) -> usize,
+        newcomers: impl Fn(IpAddr) -> Newcomers,
     ) -> Option<Waiting<T>> {
         let (peer, line) = self.crowds(newcomers).into_iter().next()?;
         let number = self.first_silent(line).unwrap_or(line.all.len() - 1);
         self.leave(peer, number)
     }
 
-    /// Of the crowds, who has been silent for longest; or if none has been for its moment, and most of one have
-    /// spoken, its last that has: the others are nearer to a place. Else `None`, for that moment.
+    /// Of the crowds, who has been silent for longest, or of the others, if it has been for its moment. Else, if most
+    /// have spoken, the last that has of the address whose newcomers keep their places longest: the others are nearer
+    /// to a place. Else `None`, for that moment. How many wait does not decide the latter: kube-apiserver's are many
+    /// at once where strangers come from a hundred addresses.
     fn most_dispensable(
         &self,
         now: Instant,
-        newcomers: impl Fn(IpAddr) -> usize,
+        newcomers: impl Fn(IpAddr) -> Newcomers,
     ) -> Option<(IpAddr, usize)> {
-        let crowds = self.crowds(newcomers);
-        let silent = crowds.iter().filter_map(|(peer, line)| {
-            let number = self.first_silent(line)?;
-            Some((line.all.get(number)?.since, *peer, number))
-        });
-        let late = silent
-            .min()
-            .filter(|(since, ..)| now.saturating_duration_since(*since) >= self.moment);
-        let last = || {
-            crowds.iter().find_map(|(peer, line)| {
-                let spoken = line.all.iter().filter(|one| self.has_spoken(one)).count();
-                let last = line.all.iter().rposition(|one| self.has_spoken(one));
-                last.filter(|_| spoken * 2 > line.all.len())
-                    .map(|number| (*peer, number))
-            })
+        let late = |lines: &[(IpAddr, &Line<T>)]| {
+            let silent = lines.iter().filter_map(|(peer, line)| {
+                let number = self.first_silent(line)?;
+                Some((line.all.get(number)?.since, *peer, number))
+            });
+            let (since, peer, number) = silent.min()?;
+            let silence = now.saturating_duration_since(since);
+            (silence >= self.moment).then_some((peer, number))
         };
-        late.map(|(_, peer, number)| (peer, number)).or_else(last)
+        let last = || {
+            let all = self.lines.values().flat_map(|line| &line.all);
+            let spoken = all.filter(|one| self.has_spoken(one)).count();
+            if spoken * 2 <= self.len {
+                return None;
+            }
+            let lasts = self.lines.iter().filter_map(|(peer, line)| {
+                let last = line.all.iter().rposition(|one| self.has_spoken(one))?;
+                Some((newcomers(*peer), *peer, last))
+            });
+            lasts.max().map(|(_, peer, last)| (peer, last))
+        };
+        late(&self.crowds(&newcomers))
+            .or_else(|| late(&self.all_lines()))
+            .or_else(last)
+    }
+
+    fn all_lines(&self) -> Vec<(IpAddr, &Line<T>)> {
+        let lines = self.lines.iter();
+        lines.map(|(peer, line)| (*peer, line)).collect()
     }
 
     fn first_silent(&self, line: &Line<T>) -> Option<usize> {
@@ -156,8 +173,8 @@ impl<T> WaitingRoom<T> {
 
     /// The addresses that have at least half as many connections as the one with the most, those with a place
     /// among them; that one first.
-    fn crowds(&self, newcomers: impl Fn(IpAddr) -> usize) -> Vec<(IpAddr, &Line<T>)> {
-        let count = |peer, line: &Line<T>| newcomers(peer) + line.all.len();
+    fn crowds(&self, newcomers: impl Fn(IpAddr) -> Newcomers) -> Vec<(IpAddr, &Line<T>)> {
+        let count = |peer, line: &Line<T>| newcomers(peer).all + line.all.len();
         let counted = self.lines.iter();
         let mut counted: Vec<_> = counted
             .map(|(peer, line)| (count(*peer, line), *peer, line))
@@ -170,7 +187,7 @@ impl<T> WaitingRoom<T> {
     }
 
     /// Takes out who is next, if there is a place for it, with that place; if there is none, who has waited longest,
-    /// for whom there may be one.
+    /// for whom there may be one. `newcomers` tells how many of an address have a place.
     pub(super) fn next<P>(
         &mut self,
         newcomers: impl Fn(IpAddr) -> usize,
@@ -202,11 +219,7 @@ impl<T> WaitingRoom<T> {
 
     /// Those of the addresses with the fewest newcomers, in turn.
     fn first_lines(&self, newcomers: impl Fn(IpAddr) -> usize) -> Vec<(IpAddr, &Line<T>)> {
-        let mut lines: Vec<_> = self
-            .lines
-            .iter()
-            .map(|(peer, line)| (*peer, line))
-            .collect();
+        let mut lines = self.all_lines();
         // Else nobody need be counted, as is usual.
         if lines.len() > 1 {
             let counts = lines.iter().map(|(peer, _)| newcomers(*peer));
@@ -251,7 +264,11 @@ mod tests {
         Waiting::new(stream, address(peer), since)
     }
 
-    fn nobody(_: IpAddr) -> usize {
+    fn nobody(_: IpAddr) -> Newcomers {
+        Newcomers::default()
+    }
+
+    fn nobody_seated(_: IpAddr) -> usize {
         0
     }
 
@@ -303,7 +320,7 @@ mod tests {
         enter(&mut room, &[(100, true, 2), (101, true, 2)]);
         let mut order = Vec::new();
         for number in 102..122 {
-            let (next, ()) = room.next(nobody, |_| Some(())).unwrap();
+            let (next, ()) = room.next(nobody_seated, |_| Some(())).unwrap();
             order.push(next.stream.0);
             if next.peer == address(2) {
                 enter(&mut room, &[(number, true, 2)]);
@@ -316,7 +333,7 @@ mod tests {
         enter(&mut room, &many);
         enter(&mut room, &[(100, true, 2)]);
         for _ in 0..20 {
-            let (next, ()) = room.next(nobody, |_| Some(())).unwrap();
+            let (next, ()) = room.next(nobody_seated, |_| Some(())).unwrap();
             if next.peer == address(2) {
                 enter(&mut room, &[(100, true, 2)]);
             }
@@ -334,8 +351,8 @@ mod tests {
             assert!(room.enter(one, nobody).is_none());
         }
         let place = |one: &Waiting<Stream>| (one.since < later(3)).then_some(());
-        assert_eq!(room.next(nobody, place).unwrap().0.stream.0, 1);
-        assert!(room.next(nobody, place).is_none());
+        assert_eq!(room.next(nobody_seated, place).unwrap().0.stream.0, 1);
+        assert!(room.next(nobody_seated, place).is_none());
         // Also where its address is not the next.
         let one = waiting((3, true), 1, start);
         assert!(room.enter(one, nobody).is_none());
@@ -354,11 +371,12 @@ mod tests {
             (3, false, 1, 1, true, None),
             (4, false, 2, 1, true, None),
             (5, true, 1, 1, true, Some(1)),
-            // One that is young and silent keeps no others out.
-            (6, true, 1, 1, true, Some(5)),
-            (7, true, 1, 2, true, Some(3)),
+            // Half have their moment.
+            (6, true, 1, 1, false, None),
+            (6, true, 1, 2, true, Some(3)),
+            // Now it keeps no others out.
+            (7, true, 1, 2, true, Some(4)),
             (8, false, 2, 2, true, Some(7)),
-            (9, true, 1, 2, true, Some(4)),
         ] {
             let now = start + Duration::from_secs(seconds);
             assert_eq!(room.has_room(now, nobody), has_room, "{number}");
@@ -367,22 +385,59 @@ mod tests {
                 assert_eq!(left.map(|one| one.stream.0), gone, "{number}");
             }
         }
-        // Who has few goes for nobody, though silent for long: 2, 6, 9 and 8 are there.
-        let now = start + Duration::from_secs(9);
-        let newcomers = |peer| 4 * usize::from(peer == address(1));
-        let left = room.enter(waiting((10, true), 3, now), newcomers).unwrap();
-        assert_eq!(left.stream.0, 9);
-        let left = room.enter(waiting((11, true), 3, now), nobody).unwrap();
-        assert_eq!(left.stream.0, 8);
-        // Where most have their moment, who has spoken does not go for that.
-        let mut young = self::room(3);
-        enter(&mut young, &[(1, false, 1), (2, false, 1), (3, true, 1)]);
-        assert!(!young.has_room(Instant::now(), nobody));
-        assert_eq!(room.put_one_out(newcomers).unwrap().stream.0, 6);
+        // 2, 5, 6 and 8 are there.
+        assert_eq!(room.put_one_out(nobody).unwrap().stream.0, 6);
         assert_eq!(room.len(), 3);
         let mut rest = drained(&mut room);
         rest.sort_unstable();
-        assert_eq!(rest, [2, 10, 11]);
+        assert_eq!(rest, [2, 5, 8]);
         assert!(room.put_one_out(nobody).is_none());
+    }
+
+    /// kube-apiserver's come all at once; of strangers at many addresses each has fewer.
+    #[test]
+    fn who_has_many_waiting_does_not_go_for_those_who_are_slow() {
+        let mut silent = room(8);
+        let start = Instant::now();
+        let late = start + MOMENT;
+        enter(
+            &mut silent,
+            &[
+                (1, true, 1),
+                (2, true, 1),
+                (3, true, 1),
+                (4, true, 1),
+                (5, true, 1),
+            ],
+        );
+        for peer in 2..5 {
+            let one = waiting((u32::from(peer) * 10, false), peer, start);
+            assert!(silent.enter(one, nobody).is_none());
+        }
+        for gone in [20, 30, 40] {
+            let one = waiting((gone + 1, true), 9, late);
+            assert_eq!(silent.enter(one, nobody).unwrap().stream.0, gone);
+        }
+        // All have spoken. Who keeps places goes, and of who keeps as many the one that has more.
+        let newcomers = |slow: u8| {
+            move |peer| Newcomers {
+                slow: usize::from(peer == address(slow)),
+                all: 2 * usize::from(peer == address(1)),
+            }
+        };
+        let one = waiting((50, true), 9, late);
+        assert_eq!(silent.enter(one, newcomers(9)).unwrap().stream.0, 41);
+        let one = waiting((51, true), 9, late);
+        assert_eq!(silent.enter(one, newcomers(8)).unwrap().stream.0, 5);
+    }
+
+    #[test]
+    fn where_most_have_their_moment_who_has_spoken_does_not_go_for_that() {
+        let mut young = room(4);
+        enter(
+            &mut young,
+            &[(1, false, 1), (2, false, 1), (3, true, 1), (4, true, 2)],
+        );
+        assert!(!young.has_room(Instant::now(), nobody));
     }
 }

@@ -403,6 +403,61 @@ async fn who_keeps_few_waiting_does_not_starve_who_has_many() {
     assert_eq!(answered, BURST);
 }
 
+/// A hundred addresses of which each has few, and one that opens many at once, as kube-apiserver does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_is_not_cut_off_for_silent_peers_of_many_addresses() {
+    const ADDRESSES: u8 = 100;
+    /// Of each. Together they are more than the admin port's places and those that wait.
+    const HELD: usize = 8;
+    const BURST: usize = 60;
+    raise_open_files();
+    let serve = Serve::start(&[]);
+    let address = serve.admin;
+    let opened = Arc::new(AtomicUsize::new(0));
+    let mut crowd = JoinSet::new();
+    for (number, last) in (1..=ADDRESSES)
+        .cycle()
+        .take(usize::from(ADDRESSES) * HELD)
+        .enumerate()
+    {
+        let opened = opened.clone();
+        let there = Ipv4Addr::new(127, 0, 1, last);
+        crowd.spawn(async move {
+            tokio::time::sleep(Duration::from_millis(number as u64)).await;
+            loop {
+                if let Ok(mut stream) = connect_from(there, address).await {
+                    opened.fetch_add(1, Ordering::Relaxed);
+                    let _ = stream.read(&mut [0; 1]).await;
+                }
+            }
+        });
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let started = Instant::now();
+    let asked = (0..BURST).map(|_| async move {
+        let answer = async {
+            let mut stream = tokio::net::TcpStream::connect(address).await?;
+            stream
+                .write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+                .await?;
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await.map(|_| answer)
+        };
+        let answer = timeout(Duration::from_secs(4), answer).await;
+        matches!(answer, Ok(Ok(answer)) if answer.ends_with(b"ok\n"))
+    });
+    let answered = asked.collect::<JoinSet<_>>().join_all().await;
+    let answered = answered.iter().filter(|is_so| **is_so).count();
+    let (took, opened) = (started.elapsed(), opened.load(Ordering::Relaxed));
+    crowd.abort_all();
+    eprintln!("{answered} of {BURST} answered within {took:?} beside {opened} connections");
+    assert!(
+        opened > 2 * usize::from(ADDRESSES) * HELD,
+        "{opened}: no crowd"
+    );
+    assert_eq!(answered, BURST);
+}
+
 /// Who asks as kube-apiserver does, on more connections than there are places, and begins each next request
 /// before the last one's place is wanted.
 #[tokio::test(flavor = "multi_thread")]
