@@ -112,7 +112,10 @@ pub enum Error {
         line: usize,
     },
     /// By an alias an image is also in an object that must stay as it is.
-    #[error("line {line}: this image is shared with an object that is not to be rewritten")]
+    #[error(
+        "line {line}: this image is shared by an alias with an object that is not to be rewritten: write it out in \
+         one of the two"
+    )]
     Shared {
         /// The line of the image.
         line: usize,

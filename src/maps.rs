@@ -94,7 +94,7 @@ pub enum Unreadable {
     #[error("it is larger than {} MiB", MAX_BYTES >> 20)]
     TooLarge,
     /// More than a tenth of its bytes are control characters or no UTF-8.
-    #[error("it is a binary file, and no UTF-8 text")]
+    #[error("it is a binary file, and no UTF-8 text (save one of UTF-16 as UTF-8)")]
     Binary,
 }
 

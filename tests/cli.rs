@@ -429,6 +429,7 @@ fn every_finding() {
         ("default::https://a.io", "value-never-valid"),
         ("default::harbor", "value-no-registry"),
         ("default::a.io\nb.io::harbor/proxy-", "value-no-registry"),
+        ("default::\n[REPLACE]a.io/b/*::", "value-no-registry"),
         ("default::a.io\n[EXACT]a::", "value-never-valid"),
         ("default::a.io\n[REPLACE]a*::b.io/c-", "value-never-valid"),
         ("docker.io::a.io", "no-default"),
@@ -452,7 +453,10 @@ fn every_finding() {
         ("default::\na.io::a.io/m", "feeds"),
         ("default::b.io\n[EXACT]b.io/x::c.io/x", "feeds"),
         ("default::b.io\n[REPLACE]*b.io/x*::c.io", "feeds"),
-        ("default::b.io\n[REPLACE]a.io/*::", "feeds"),
+        (
+            "default::b.io\n[REPLACE]a.io/*::",
+            "value-no-registry, feeds",
+        ),
     ] {
         let path = file(dir.path(), "maps", text);
         let found = json_lines(&imageswap(&["check", "-o", "json", &path], b""));
@@ -460,7 +464,7 @@ fn every_finding() {
             .iter()
             .map(|found| found["code"].as_str().unwrap())
             .collect();
-        assert_eq!(codes, [code], "{text}");
+        assert_eq!(codes.join(", "), code, "{text}");
     }
     for good in [
         "default::a.io\ndocker.io::b.io/m-\n[::1]:5000::c.io\n[EXACT][::1]/a::d.io/a\n",
@@ -956,6 +960,42 @@ fn check_reads_standard_input() {
     let output = imageswap(&["check", "-"], b"\0\0");
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("standard input"), "{output:?}");
+}
+
+/// Where no line is a rule because all are in error, that is all there is to say.
+#[test]
+fn errors_are_not_hidden_behind_a_warning_that_there_is_no_rule() {
+    let output = imageswap(&["check", "-"], b"# comment\n\nrubbish\n");
+    let text = stdout(&output);
+    assert!(
+        text.contains("--> -:3:1") && !text.contains("no-rule"),
+        "{text}"
+    );
+}
+
+/// kubectl reads an image out of each of these, and `rewrite` does not.
+#[test]
+fn what_is_no_plain_text_in_the_place_of_an_image_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let maps = file(dir.path(), "maps", MAPS);
+    for (image, is_told) in [
+        ("!str \"nginx\"", true),
+        ("!!binary bmdpbng=", true),
+        ("{{ image }}", true),
+        ("!!null nginx", false),
+        ("~", false),
+        ("", false),
+    ] {
+        let text = format!("apiVersion: v1\nkind: Pod\nspec:\n  containers:\n  - image: {image}\n");
+        let output = imageswap(&["rewrite", "--maps", &maps, "-"], text.as_bytes());
+        assert_eq!(stdout(&output), text);
+        let note = "standard input:5: what stands where an image should is no plain text";
+        assert_eq!(
+            stderr(&output).contains(note),
+            is_told,
+            "{image:?}: {output:?}"
+        );
+    }
 }
 
 /// What is longer than any image is none, and takes no memory.

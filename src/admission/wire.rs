@@ -106,7 +106,10 @@ impl BadReview {
 
 /// `O` is an object.
 #[derive(Deserialize)]
-#[serde(bound(deserialize = "O: Deserialize<'de>"))]
+#[serde(
+    bound(deserialize = "O: Deserialize<'de>"),
+    expecting = "an AdmissionReview"
+)]
 pub(super) struct RawReview<'a, O> {
     #[serde(borrow)]
     pub(super) kind: Option<Text<'a>>,

@@ -14,7 +14,8 @@ use crate::text::visible;
 /// Show what becomes of images, and by which rule
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-    Prints the result, the rule and its line, and the rules that were tried before it.")]
+    Prints the result, the rule and its line, and the rules that were tried before it. Exits with 0 whatever \
+    becomes of the images, and with 2 if the rules can't be read.")]
 pub(super) struct Args {
     /// The images; `-` reads them from standard input, one a line
     #[arg(required = true, value_name = "IMAGE")]

@@ -123,8 +123,8 @@ fn rewrite(path: &Path, rules: &Rules, disable_label: &str) -> anyhow::Result<Do
         .with_context(|| format!("can't rewrite {name}"))?;
     for line in &after.odd {
         terminal::hint(&format!(
-            "{name}:{line}: what stands where an image should is no text, and stays as it is (a template must be \
-             rendered before)"
+            "{name}:{line}: what stands where an image should is no plain text, and stays as it is (a template must be \
+             rendered, and a tag such as !!binary resolved, before)"
         ));
     }
     for Ambiguous {

@@ -251,10 +251,7 @@ impl<'t> Surveyor<'t> {
                     entry,
                     node,
                 });
-            } else if matches!(
-                self.tree.node(self.tree.target(node)).value,
-                Value::Map(_) | Value::List(_)
-            ) {
+            } else if !self.tree.is_null(node) {
                 self.survey.odd.push(node);
             }
         }

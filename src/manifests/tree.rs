@@ -111,13 +111,25 @@ impl Tree {
         let Value::Text(text, style) = &node.value else {
             return None;
         };
-        let null = match (style, node.tag.as_deref()) {
-            (Style::Plain, None) => matches!(&**text, "" | "~" | "null" | "Null" | "NULL"),
-            (Style::Plain, Some("!" | "tag:yaml.org,2002:str")) => text.is_empty(),
-            (_, None | Some("!" | "tag:yaml.org,2002:str")) => false,
-            _ => true,
-        };
-        (!null).then_some(text)
+        let is_tagged = !matches!(
+            node.tag.as_deref(),
+            None | Some("!" | "tag:yaml.org,2002:str")
+        );
+        let is_empty = *style == Style::Plain && text.is_empty();
+        (!is_tagged && !is_empty && !self.is_null(id)).then_some(text)
+    }
+
+    /// Whether it says that nothing is there.
+    pub(super) fn is_null(&self, id: Id) -> bool {
+        let node = self.node(self.target(id));
+        match (&node.value, node.tag.as_deref()) {
+            (Value::Text(text, Style::Plain), None) => {
+                matches!(&**text, "" | "~" | "null" | "Null" | "NULL")
+            }
+            (Value::Text(..), Some("tag:yaml.org,2002:null")) => true,
+            (Value::Other(text), _) => &**text == "null",
+            _ => false,
+        }
     }
 
     /// Adds a node to the list or map `parent`, or as the top of a document. A map's `key` says

@@ -107,19 +107,34 @@ fn value(maps: &Maps, id: RuleId) -> Option<Diagnostic> {
         Kind::Exact => format!("the result is no image reference: {error}"),
         _ => format!("no result of this rule is an image reference: {error}"),
     };
-    Some(
-        Diagnostic::warning("value-never-valid", place, message).help(format!(
-            "an image would become {:?}",
-            shortened(&sample, SHOWN)
-        )),
-    )
+    let help = match (maps.book.kind(id)?, maps.book.value(id)) {
+        (Kind::Exact, "") => format!(
+            "to leave this image alone, write [EXACT]{key}::{key}",
+            key = shortened(maps.book.key(id), SHOWN)
+        ),
+        _ => format!("an image would become {:?}", shortened(&sample, SHOWN)),
+    };
+    Some(Diagnostic::warning("value-never-valid", place, message).help(help))
 }
 
 /// A value that names no registry: what is behind it is then looked for on Docker Hub, where anybody may have
 /// that name.
 fn no_registry(maps: &Maps, id: RuleId) -> Option<Diagnostic> {
-    if maps.book.kind(id)? == Kind::Exact {
+    let kind = maps.book.kind(id)?;
+    if kind == Kind::Exact {
         return None;
+    }
+    // An empty value exempts a registry, and not what a pattern matches.
+    if kind == Kind::Replace && maps.book.value(id).is_empty() {
+        let place = maps.book.key_place(id, "docker.io is meant");
+        let message =
+            "an empty value leaves of an image its last component, which is pulled from Docker Hub";
+        return Some(
+            Diagnostic::warning("value-no-registry", place, message).help(
+                "a [REPLACE] line exempts no image: to keep images where they are, name their registry and path as \
+                 VALUE",
+            ),
+        );
     }
     let sample = sample_results(maps, id).into_iter().flatten().next()?;
     if Reference::parse(&sample).ok()?.registry().is_some() {
@@ -168,7 +183,8 @@ fn no_default(maps: &Maps) -> Option<Diagnostic> {
         return None;
     }
     let Some(last) = maps.book.ids().last() else {
-        return Some(no_rule());
+        // Where lines are in error, it is they that are missing.
+        return (maps.skipped() == 0).then(no_rule);
     };
     let place = maps.book.key_place(last, "");
     Some(

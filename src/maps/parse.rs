@@ -160,7 +160,7 @@ impl<'a> Reader<'a> {
                     "no-separator",
                     text.len() - text.trim_start().len()..text.len(),
                     "there is no \"::\" in the line",
-                    "write KEY::VALUE; KEY:: alone means: do not swap",
+                    "write KEY::VALUE; REGISTRY:: alone means: do not swap",
                 ));
             }
             (_, [.., last]) => {
