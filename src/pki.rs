@@ -299,6 +299,51 @@ mod tests {
         }
     }
 
+    /// As Go has it, which refuses what it does not know where that is critical, and negative serial numbers.
+    #[test]
+    fn a_ca_that_go_does_not_take_is_not_believed() {
+        use base64::prelude::{BASE64_STANDARD, Engine as _};
+        use rcgen::{BasicConstraints, CertificateParams, CustomExtension, IsCa, SerialNumber};
+        let params = || {
+            let mut params = CertificateParams::new(names()).unwrap();
+            (params.not_before, params.not_after) = (NOW, NOW + YEAR);
+            params
+        };
+        let of_netscape = [2, 16, 840, 1, 113_730, 1, 13];
+        let policies = [2, 5, 29, 32];
+        for (oid, is_critical, serial, is_believed) in [
+            (of_netscape.as_slice(), false, 0x7f, true),
+            (&of_netscape, true, 0x7f, false),
+            (&policies, true, 0x7f, true),
+            (&[2, 5, 29, 36], true, 0x7f, false),
+            (&[2, 5, 29, 36], false, 0x7f, true),
+            (&policies, true, 0xff, false),
+        ] {
+            let mut ca = params();
+            ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+            ca.serial_number = Some(SerialNumber::from(vec![0x7f, 0x17]));
+            let mut extension = CustomExtension::from_oid_content(oid, vec![0x30, 0]);
+            extension.set_criticality(is_critical);
+            ca.custom_extensions.push(extension);
+            let mut pem = issued(params(), ca);
+            // rcgen makes no negative ones. Nobody looks at the signature of a root.
+            let mut der = CertificateDer::from_pem_slice(pem.ca.as_bytes())
+                .unwrap()
+                .to_vec();
+            let number = [2, 2, 0x7f, 0x17];
+            let at = der.windows(4).position(|bytes| bytes == number).unwrap();
+            der[at + 2] = serial;
+            let text = BASE64_STANDARD.encode(der);
+            pem.ca = format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
+            let judged = judge(&pem, &names(), NOW);
+            assert_eq!(
+                judged.is_ok(),
+                is_believed,
+                "{oid:?} {is_critical} {serial}"
+            );
+        }
+    }
+
     #[test]
     fn an_intermediate_that_ends_ends_the_way_to_the_ca_unless_there_is_another() {
         use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};

@@ -12,12 +12,10 @@ use time::OffsetDateTime;
 
 pub use self::rotation::{Rotation, rotation};
 use crate::pki::{Bundle, Served};
+use crate::rotation::plan::overdue;
 use crate::rotation::source::Source;
 use crate::rotation::state::Observed;
 use crate::text::{counted, rfc3339};
-
-/// A leaf that ends within this time should have been renewed long ago.
-const SOON: time::Duration = time::Duration::days(30);
 
 /// What was seen of an installation.
 #[derive(Debug)]
@@ -301,7 +299,6 @@ fn from_files(facts: &Facts, findings: &mut Vec<Finding>) -> Option<Served> {
     Some(leaf.clone())
 }
 
-/// With so much of its life left, everybody would have renewed it.
 fn ends_found(
     facts: &Facts,
     leaf: &Served,
@@ -313,7 +310,7 @@ fn ends_found(
         return;
     };
     let not_after = not_after.min(ca_not_after);
-    if not_after - facts.now < SOON.min(life / 6) {
+    if not_after - facts.now < overdue(life) {
         finding(
             findings,
             ("certificate-ends", Warning),

@@ -21,7 +21,8 @@ use crate::telemetry::metrics::Metrics;
     Looks at the Secret, the webhook configuration, the leader's Lease, and every replica: the \
     certificate that it serves, as a handshake shows it, and its map file.\n\n\
     It runs in a Pod of the installation, or with a kubeconfig (KUBECONFIG or ~/.kube/config) \
-    whose user may read these objects and forward ports. Exits with 1 if something is wrong.")]
+    whose user may read these objects and forward ports. Exits with 1 if something is wrong, \
+    and with 2 if it can't look.")]
 pub(super) struct Args {
     /// Look at the cluster before an installation: what would be in its way. Nothing is changed
     #[arg(long, value_parser = flag, env = "IMAGESWAP_STATUS_PRE")]

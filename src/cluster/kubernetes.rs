@@ -286,13 +286,18 @@ struct Refused {
 impl Refused {
     fn new(object: &str, error: &kube::Error) -> Self {
         let (code, text) = match error {
-            kube::Error::Api(status) if status.code == 403 => (
-                403,
-                format!(
-                    "{object}: the Role does not allow it; apply deploy/ anew: {}",
-                    status.message
-                ),
-            ),
+            // A quota, a policy or a namespace that ends say 403, too.
+            kube::Error::Api(status)
+                if status.code == 403 && status.message.contains(" cannot ") =>
+            {
+                (
+                    403,
+                    format!(
+                        "{object}: the Role does not allow it; apply deploy/ anew: {}",
+                        status.message
+                    ),
+                )
+            }
             kube::Error::Api(status) => (status.code, format!("{object}: {}", status.message)),
             other => (0, format!("{object}: {}", chain(other))),
         };

@@ -102,7 +102,6 @@ impl StateDir {
         life: Duration,
         now: OffsetDateTime,
     ) -> Result<Loaded, Error> {
-        self.make()?;
         let _turn = self.turn()?;
         let origin = match self.read()? {
             None => Origin::Minted,
@@ -163,8 +162,9 @@ impl StateDir {
             .map_err(|source| io_error("make the directory", &self.path, source))
     }
 
-    /// The right to read and write the pair, until the file is dropped.
+    /// The right to read and write the pair, until the file is dropped. Somebody may have removed the directory.
     fn turn(&self) -> Result<File, Error> {
+        self.make()?;
         let path = self.path.join(".lock");
         let failed = |source| io_error("lock", &path, source);
         let file = File::create(&path).map_err(failed)?;

@@ -8,6 +8,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use time::{Duration, OffsetDateTime};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+use x509_parser::oid_registry::Oid;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Name, X509Version};
 
 #[cfg(test)]
@@ -319,13 +320,26 @@ pub(super) fn dates(certificate: &CertificateDer<'_>) -> Option<Dates> {
     })
 }
 
-/// Whether Go takes it for a CA of servers (`CheckSignatureFrom` and `checkChainForKeyUsage` in crypto/x509): of
-/// version 3 it must say so; if it says what its key is for, to sign certificates must be among that, and if
-/// what its leaves are for, to be a server.
+/// What may be marked critical in a CA, below 2.5.29: what Go 1.23 and earlier handle (`processExtensions` in
+/// crypto/x509). Later ones handle some of policies, too; a CA that only they take is none for all.
+const HANDLED: [u64; 9] = [14, 15, 17, 19, 30, 31, 32, 35, 37];
+
+/// Whether Go takes it for a CA of servers (`CheckSignatureFrom`, `checkChainForKeyUsage` and `isValid` in
+/// crypto/x509): of version 3 it must say so; if it says what its key is for, to sign certificates must be
+/// among that, and if what its leaves are for, to be a server; nothing that Go does not know may be critical,
+/// and the serial number not negative.
 pub(super) fn may_sign(ca: &CertificateDer<'_>) -> bool {
     let Ok((_, ca)) = X509Certificate::from_der(ca) else {
         return false;
     };
+    let is_negative = ca
+        .raw_serial()
+        .first()
+        .is_some_and(|first| first & 0x80 != 0);
+    let mut critical = ca.extensions().iter().filter(|one| one.critical);
+    if is_negative || critical.any(|one| !is_handled(&one.oid)) {
+        return false;
+    }
     let (Ok(constraints), Ok(usage), Ok(extended)) = (
         ca.basic_constraints(),
         ca.key_usage(),
@@ -339,6 +353,11 @@ pub(super) fn may_sign(ca: &CertificateDer<'_>) -> bool {
         None => ca.version() != X509Version::V3,
     };
     is_ca && is_for_servers && usage.is_none_or(|usage| usage.value.key_cert_sign())
+}
+
+fn is_handled(extension: &Oid<'_>) -> bool {
+    let numbers: Option<Vec<u64>> = extension.iter().map(Iterator::collect);
+    matches!(numbers.as_deref(), Some([2, 5, 29, last]) if HANDLED.contains(last))
 }
 
 /// No certificate ended before 1970.

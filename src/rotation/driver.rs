@@ -113,11 +113,19 @@ impl<S: Store> Driver<S> {
     pub async fn run(&self, changed: &Notify) {
         let sparingly = Sparingly::new(SAY_AGAIN);
         let mut memory = self.memory();
-        let (mut pause, mut pace) = (Duration::ZERO, Pace::new(Instant::now()));
+        let mut pace = Pace::new(Instant::now());
+        // A conflict after many failures is the first one, and the other way round.
+        let (mut conflict, mut failure) = (Duration::ZERO, Duration::ZERO);
         loop {
-            match self.step(&mut memory).await {
+            let done = self.step(&mut memory).await;
+            if !matches!(done, Err(Failure::Conflict(_))) {
+                conflict = Duration::ZERO;
+            }
+            if !matches!(done, Err(Failure::Failed(_))) {
+                failure = Duration::ZERO;
+            }
+            match done {
                 Ok(None) => {
-                    pause = Duration::ZERO;
                     let wait = pace.wrote(Instant::now());
                     if !wait.is_zero() {
                         if sparingly.may() {
@@ -127,26 +135,25 @@ impl<S: Store> Driver<S> {
                     }
                 }
                 Ok(Some(wait)) => {
-                    pause = Duration::ZERO;
                     // Never at once: a clock that jumps must not make this spin.
                     let wait = wait.clamp(AFTER_FAILURE, LOOK);
                     let _ = timeout(wait, changed.notified()).await;
                 }
                 Err(Failure::Conflict(why)) => {
-                    pause = longer(pause, AFTER_CONFLICT);
-                    if pause < AFTER_FAILURE {
+                    conflict = longer(conflict, AFTER_CONFLICT);
+                    if conflict < AFTER_FAILURE {
                         debug!(why, "somebody else was first; looking again");
                     } else if sparingly.may() {
                         warn!(why, "a step conflicts again and again; looking again");
                     }
-                    tokio::time::sleep(pause).await;
+                    tokio::time::sleep(conflict).await;
                 }
                 Err(Failure::Failed(why)) => {
                     if sparingly.may() {
                         warn!(why, "rotation can't go on; trying again");
                     }
-                    pause = longer(pause, AFTER_FAILURE);
-                    let _ = timeout(pause, changed.notified()).await;
+                    failure = longer(failure, AFTER_FAILURE);
+                    let _ = timeout(failure, changed.notified()).await;
                 }
             }
         }
@@ -176,10 +183,10 @@ impl<S: Store> Driver<S> {
         let name = step.name();
         let write = match step {
             Step::Wait { until, needs } => {
-                let configuration = observed.configuration.as_ref();
-                memory
-                    .repairs
-                    .saw(configuration.map(|found| found.version.as_str()));
+                match &observed.configuration {
+                    Some(found) => memory.repairs.saw_right(&found.version, &found.hooks),
+                    None => memory.repairs.saw_none(),
+                }
                 memory.say(needs, &reason);
                 return Ok(Some(
                     Duration::try_from(until - now.wall).unwrap_or_default(),
@@ -317,17 +324,17 @@ impl<S: Store> Driver<S> {
         match write {
             Write::Bundles { version, hooks } if name == "trust" => {
                 let secret = secret.unwrap_or_default();
-                if memory.repairs.wrote(now.steady, version, secret) {
+                if memory.repairs.wrote(now.steady, (version, hooks), secret) {
                     self.tell_repair(hooks, reason);
                 }
             }
             // After a change of the Secret, the caBundles will have to change.
             Write::Create(_) | Write::Change { .. } => {
-                memory.repairs.saw(None);
+                memory.repairs.saw_none();
                 self.tell(name, write, reason);
             }
-            Write::Bundles { version, .. } => {
-                memory.repairs.saw(Some(version));
+            Write::Bundles { version, hooks } => {
+                memory.repairs.saw_right(version, hooks);
                 self.tell(name, write, reason);
             }
         }

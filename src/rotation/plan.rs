@@ -66,6 +66,12 @@ use crate::text::rfc3339;
 pub const SETTLED: Steady = FRESH.saturating_add(Steady::from_secs(1));
 const _: () = assert!(SETTLED.as_secs() > FRESH.as_secs());
 
+/// With less than this left, a certificate that was made for so long should have been renewed, unless the policy
+/// renews it later still. The leader renews what somebody else put into the Secret with a tenth left.
+pub fn overdue(life: Duration) -> Duration {
+    Duration::days(30).min(life / 12)
+}
+
 /// For how long every endpoint must have been seen serving the leaf that needs it no more, before a CA
 /// goes from a caBundle: a replica that the cluster has forgotten drains for so long, and does not hear
 /// of another leaf meanwhile.

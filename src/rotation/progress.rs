@@ -67,7 +67,6 @@ mod tests {
                 }),
                 secret: Some(Secret {
                     version: String::new(),
-                    kind: String::new(),
                     chain: None,
                     key: None,
                     ca: Some(secret.as_bytes().to_vec()),

@@ -4,7 +4,10 @@
 //! another tool, and a race of writes helps nobody: the pauses grow. They stay short: while a
 //! caBundle is wrong, calls fail.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
+
+use super::state::Hook;
 
 /// The pause before the second repair; doubled with each that follows soon.
 const FIRST: Duration = Duration::from_secs(1);
@@ -22,17 +25,23 @@ pub(super) struct Repairs {
     right: Option<String>,
     /// The version of the Secret by which the caBundles were written last.
     by: Option<String>,
+    /// The webhooks whose caBundle was right then. What another one has is no work of ours undone.
+    hooks: BTreeSet<String>,
     last: Option<Duration>,
     pause: Duration,
 }
 
 impl Repairs {
-    /// The caBundles of this version are as they should be; or will have to change, or are gone.
-    pub(super) fn saw(&mut self, right: Option<&str>) {
-        if right.is_none() {
-            self.by = None;
-        }
-        self.right = right.map(str::to_owned);
+    /// The caBundles of these webhooks are as they should be, in this version.
+    pub(super) fn saw_right(&mut self, version: &str, hooks: &[Hook]) {
+        self.right = Some(version.to_owned());
+        self.hooks = hooks.iter().map(|hook| hook.name.clone()).collect();
+    }
+
+    /// They will have to change, or are gone.
+    pub(super) fn saw_none(&mut self) {
+        (self.right, self.by) = (None, None);
+        self.hooks.clear();
     }
 
     /// How long to wait before the caBundles are written.
@@ -41,14 +50,24 @@ impl Repairs {
         next.checked_sub(at).filter(|left| !left.is_zero())
     }
 
-    /// The caBundles were written, as they were wrong in this version, by what is in this version of
-    /// the Secret. Tells whether somebody else had made them so: they were right in an earlier one, or
+    /// The caBundles of these webhooks were written, as they were wrong in this version, by what is in this version
+    /// of the Secret. Tells whether somebody else had made them so: they were right in an earlier one, or
     /// have been written by the same Secret before, by somebody quicker than a look. In the same one
     /// it was the Secret that changed.
-    pub(super) fn wrote(&mut self, at: Duration, version: &str, secret: &str) -> bool {
+    pub(super) fn wrote(
+        &mut self,
+        at: Duration,
+        (version, hooks): (&str, &[Hook]),
+        secret: &str,
+    ) -> bool {
+        let mut names = hooks.iter().map(|hook| &hook.name);
+        let is_known = names.any(|name| self.hooks.contains(name));
+        let names = hooks.iter().map(|hook| hook.name.clone());
+        self.hooks.extend(names);
         let was_right = self.right.take().is_some_and(|right| right != version);
         let before = self.by.replace(secret.to_owned());
-        if !was_right && before.as_deref() != Some(secret) {
+        let is_undone = was_right || before.as_deref() == Some(secret);
+        if !is_undone || !is_known {
             return false;
         }
         let is_calm = self.last.is_none_or(|last| at.saturating_sub(last) > CALM);
@@ -65,43 +84,67 @@ impl Repairs {
 mod tests {
     use super::*;
 
+    fn hook(name: &str) -> Hook {
+        Hook {
+            index: 0,
+            name: name.to_owned(),
+            bundle: Vec::new(),
+            manager: None,
+        }
+    }
+
     #[test]
     fn pauses_grow_while_somebody_fights_and_end_with_the_fight() {
         let (mut repairs, mut at) = (Repairs::default(), Duration::ZERO);
+        let hooks = [hook("pods")];
         // To publish is no repair, and makes none wait.
-        assert!(!repairs.wrote(at, "1", "a"));
+        assert!(!repairs.wrote(at, ("1", &hooks), "a"));
         // Nor is it, where nobody touched the caBundle.
-        repairs.saw(Some("1"));
-        assert!(!repairs.wrote(at, "1", "b"));
+        repairs.saw_right("1", &hooks);
+        assert!(!repairs.wrote(at, ("1", &hooks), "b"));
         let mut pauses = Vec::new();
         for _ in 0..9 {
             let pause = repairs.wait(at).unwrap_or_default();
             pauses.push(pause.as_secs());
             at += pause;
-            repairs.saw(Some("1"));
-            assert!(repairs.wrote(at, "2", "c"));
+            repairs.saw_right("1", &hooks);
+            assert!(repairs.wrote(at, ("2", &hooks), "c"));
         }
         assert_eq!(pauses, [0, 1, 2, 4, 5, 5, 5, 5, 5]);
         at += CALM + CALM;
         assert_eq!(repairs.wait(at), None);
-        repairs.saw(Some("1"));
-        assert!(repairs.wrote(at, "2", "c"));
+        repairs.saw_right("1", &hooks);
+        assert!(repairs.wrote(at, ("2", &hooks), "c"));
         assert_eq!(repairs.wait(at), Some(FIRST));
     }
 
     #[test]
     fn who_is_quicker_than_a_look_is_met_with_patience_too() {
         let mut repairs = Repairs::default();
-        assert!(!repairs.wrote(Duration::ZERO, "1", "a"));
+        let hooks = [hook("pods")];
+        assert!(!repairs.wrote(Duration::ZERO, ("1", &hooks), "a"));
         // Never seen to be right, and written by the same Secret again.
         for version in ["2", "3"] {
-            assert!(repairs.wrote(Duration::ZERO, version, "a"));
+            assert!(repairs.wrote(Duration::ZERO, (version, &hooks), "a"));
         }
         assert_eq!(repairs.wait(Duration::ZERO), Some(2 * FIRST));
         // The Secret changed.
-        assert!(!repairs.wrote(Duration::ZERO, "4", "b"));
+        assert!(!repairs.wrote(Duration::ZERO, ("4", &hooks), "b"));
         // All of it was deleted, and applied anew.
-        repairs.saw(None);
-        assert!(!repairs.wrote(Duration::ZERO, "5", "b"));
+        repairs.saw_none();
+        assert!(!repairs.wrote(Duration::ZERO, ("5", &hooks), "b"));
+    }
+
+    #[test]
+    fn a_webhook_that_is_new_was_overwritten_by_nobody() {
+        let mut repairs = Repairs::default();
+        let (old, new) = ([hook("pods")], [hook("jobs")]);
+        assert!(!repairs.wrote(Duration::ZERO, ("1", &old), "a"));
+        repairs.saw_right("2", &old);
+        assert!(!repairs.wrote(Duration::ZERO, ("3", &new), "a"));
+        assert_eq!(repairs.wait(Duration::ZERO), None);
+        // And then it is no longer new.
+        repairs.saw_right("4", &[hook("pods"), hook("jobs")]);
+        assert!(repairs.wrote(Duration::ZERO, ("5", &new), "a"));
     }
 }

@@ -28,7 +28,7 @@ impl Source {
     /// What to do about a pair that can't be served.
     pub fn help_if_bad(self) -> &'static str {
         match self {
-            Self::Minted => "the leader replaces it",
+            Self::Minted => "the leader replaces it if need be",
             Self::Annotated => {
                 "correct tls.crt and tls.key in imageswap-tls, and rootca.pem in imageswap-tls-ca, \
                  or take the annotation away"

@@ -52,8 +52,6 @@ pub struct Hook {
 pub struct Secret {
     /// Its `resourceVersion`.
     pub version: String,
-    /// Its `type`, which can't be changed.
-    pub kind: String,
     /// `tls.crt`
     pub chain: Option<Vec<u8>>,
     /// `tls.key`
@@ -85,7 +83,6 @@ impl Secret {
         let part = |text: &str| Some(text.as_bytes().to_vec());
         Self {
             version: version.to_owned(),
-            kind: "kubernetes.io/tls".to_owned(),
             chain: part(&pem.chain),
             key: part(&pem.key),
             ca: part(&pem.ca),

@@ -296,7 +296,6 @@ fn each_state_has_its_step() {
         ..good.clone()
     };
     let upstream = Secret {
-        kind: "Opaque".to_owned(),
         chain: None,
         key: None,
         ca: None,
@@ -491,6 +490,17 @@ fn no_ca_goes_that_an_endpoint_may_need() {
         let Plan { step, reason } = plan_by(policy, &seen, Some(good), endpoints, passed);
         assert_eq!(step.name(), name, "{reason}");
     }
+    // Nor is there a caBundle that keeps it while the configuration is deleted and made anew.
+    let gone = Observed {
+        configuration: None,
+        ..seen
+    };
+    for (passed, name) in [(5, "wait"), (6, "prune")] {
+        let passed = (NOW, true, Steady::from_secs(passed));
+        let endpoints = std::slice::from_ref(&ours);
+        let Plan { step, reason } = plan_after(&gone, Some(good), endpoints, passed);
+        assert_eq!(step.name(), name, "{reason}");
+    }
     // A CA counts as ended when it surely is.
     let soon = mint(&[HOST.to_owned()], Duration::days(9), NOW).unwrap();
     let wide = [bundle(&[good, &soon])];
@@ -606,6 +616,31 @@ fn a_staged_pair_takes_the_place_of_one_that_is_broken_once_it_is_believed() {
         let seen = observed(Some(broken.clone()), Some(&[bundle(&live)]));
         let plan = plan_after(&seen, None, &[], (NOW, true, Steady::ZERO));
         assert_eq!(plan.step.name(), name, "{}", plan.reason);
+    }
+}
+
+/// A backup that was taken in the middle of a rotation holds a pair that has ended, and one older than what is
+/// served since.
+#[test]
+fn what_was_staged_before_the_pair_that_is_served_does_not_take_its_place() {
+    let [_, _, ended, _] = pairs();
+    let [older, served, newer] = [-2, -1, 0].map(|days| {
+        let names = ["imageswap".to_owned(), HOST.to_owned()];
+        mint(&names, YEAR, NOW + Duration::days(days)).unwrap()
+    });
+    for (next, is_cleared) in [(&older, true), (&newer, false)] {
+        let backup = Secret {
+            ca: Some(bundle(&[ended, next])),
+            next_chain: Some(next.chain.clone().into_bytes()),
+            next_key: Some(next.key.clone().into_bytes()),
+            ..secret(ended)
+        };
+        let seen = observed(Some(backup), Some(&[bundle(&[&served])]));
+        let plan = plan_after(&seen, Some(&served), &[], (NOW, true, Steady::ZERO));
+        let Step::Restore(Write::Change { change, .. }) = plan.step else {
+            panic!("{:?}", plan.step);
+        };
+        assert_eq!(matches!(change.next, Some(Next::Clear)), is_cleared);
     }
 }
 
@@ -1214,20 +1249,9 @@ fn part(of: fn(&Pem) -> &str) -> impl Strategy<Value = Option<Vec<u8>>> {
 }
 
 fn any_secret() -> impl Strategy<Value = Option<Secret>> {
-    let parts = (
-        part(|p| &p.chain),
-        part(|p| &p.key),
-        part(|p| &p.ca),
-        any::<bool>(),
-    );
-    let pieced = parts.prop_map(|(chain, key, ca, is_tls)| Secret {
+    let parts = (part(|p| &p.chain), part(|p| &p.key), part(|p| &p.ca));
+    let pieced = parts.prop_map(|(chain, key, ca)| Secret {
         version: "1".to_owned(),
-        kind: if is_tls {
-            "kubernetes.io/tls"
-        } else {
-            "Opaque"
-        }
-        .to_owned(),
         chain,
         key,
         ca,

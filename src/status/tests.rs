@@ -282,19 +282,19 @@ fn each_thing_that_is_wrong_is_named() {
         // One of a day, from the day before to the hour.
         (Box::new(|facts| *facts = healthy(&day)), &[], true),
         (
-            Box::new(|facts| *facts = healthy_at(&day, NOW + Duration::hours(19))),
+            Box::new(|facts| *facts = healthy_at(&day, NOW + Duration::hours(21))),
             &[],
             true,
         ),
         (
-            Box::new(|facts| *facts = healthy_at(&day, NOW + Duration::hours(21))),
+            Box::new(|facts| *facts = healthy_at(&day, NOW + Duration::hours(23))),
             &["certificate-ends"],
             false,
         ),
         // It is renewed with half of its life left, as one of a year is.
         (Box::new(|facts| *facts = healthy(&short)), &[], true),
         (
-            Box::new(|facts| *facts = healthy_at(&short, NOW + Duration::days(17))),
+            Box::new(|facts| *facts = healthy_at(&short, NOW + Duration::days(19))),
             &["certificate-ends"],
             false,
         ),

@@ -165,7 +165,6 @@ impl Kind {
     fn secret(&self, parts: &[Vec<u8>], read: u64) -> Secret {
         Secret {
             version: format!("files-{read}"),
-            kind: String::new(),
             chain: parts.first().cloned(),
             key: parts.get(1).cloned(),
             ca: parts.get(2).cloned(),

@@ -32,7 +32,6 @@ pub(super) fn state_of(secret: Secret, ca: Option<Secret>) -> state::Secret {
     state::Secret {
         // Nothing is written on the ground of it, but a change of either is a change.
         version: format!("{}+{both}", version(&secret)),
-        kind: secret.type_.clone().unwrap_or_default(),
         chain,
         key,
         ca: CAS

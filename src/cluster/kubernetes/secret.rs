@@ -158,7 +158,6 @@ fn state_of(secret: Secret) -> state::Secret {
         request: annotations.remove(ROTATE),
         answered: annotations.remove(ROTATED),
         version: secret.metadata.resource_version.unwrap_or_default(),
-        kind: secret.type_.unwrap_or_default(),
         source: Source::Minted,
     }
 }

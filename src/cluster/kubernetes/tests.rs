@@ -231,6 +231,31 @@ async fn a_configuration_that_changed_or_is_gone_is_not_patched() {
     assert_eq!(api.object(CONFIGURATION), None);
 }
 
+/// A quota that is used up is no fault of the Role's.
+#[test]
+fn of_what_is_forbidden_only_what_the_role_does_not_allow_is_its_fault() {
+    for (said, is_the_roles) in [
+        (
+            r#"secrets "imageswap-tls" is forbidden: User "a" cannot get resource "secrets""#,
+            true,
+        ),
+        (
+            r#"secrets "imageswap-tls" is forbidden: exceeded quota: few, requested: secrets=1"#,
+            false,
+        ),
+    ] {
+        let status = kube::core::Status::failure(said, "Forbidden").with_code(403);
+        let refused = Refused::new("Secret", &kube::Error::Api(status.boxed()));
+        assert_eq!(
+            refused.text.contains("the Role"),
+            is_the_roles,
+            "{}",
+            refused.text
+        );
+        assert!(refused.text.contains(said) && refused.code == 403);
+    }
+}
+
 #[tokio::test]
 async fn an_api_that_hangs_or_forbids_is_an_error_in_time_that_says_so() {
     let api = Api::start().await;

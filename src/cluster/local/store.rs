@@ -144,7 +144,6 @@ fn secret(dir: &StateDir) -> Result<Option<Secret>, Error> {
         bytes.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned())
     };
     let secret = Secret {
-        kind: String::new(),
         chain: part("tls.crt")?,
         key: part("tls.key")?,
         ca: part("ca.crt")?,
@@ -180,6 +179,9 @@ fn apply(dir: &StateDir, write: &Write) -> Result<(), Failure> {
     let _turn = dir.turn()?;
     let found = secret(dir)?;
     let is_still = |version: &String| found.as_ref().is_some_and(|now| now.version == *version);
+    if !matches!(write, Write::Bundles { .. }) {
+        dir.refuse_foreign()?;
+    }
     match write {
         Write::Create(_) if found.is_some() => Err(conflict()),
         Write::Create(pem) => Ok(dir.write(pem)?),
@@ -331,6 +333,40 @@ mod tests {
         let current = secret.version.clone();
         store.apply(&write(current)).await.unwrap();
         assert_eq!(found(&store).await.pem().ca, two.ca);
+    }
+
+    #[tokio::test]
+    async fn what_somebody_else_puts_there_is_left_where_it_is() {
+        let temp = tempfile::tempdir().unwrap();
+        let (store, one, two) = (store(&temp), pair(), pair());
+        store.apply(&Write::Create(one.clone())).await.unwrap();
+        let theirs = rcgen::generate_simple_self_signed(names()).unwrap();
+        let chain = theirs.cert.pem();
+        std::fs::write(temp.path().join("tls.crt"), &chain).unwrap();
+        let pair = KeyPem {
+            chain: two.chain,
+            key: two.key,
+        };
+        let restore = Change {
+            pair: Some(pair),
+            ..Change::default()
+        };
+        let refused = change(&store, restore).await;
+        let Err(Failure::Failed(why)) = refused else {
+            panic!("{refused:?}");
+        };
+        assert!(why.contains("none that ImageSwap made"), "{why}");
+        assert_eq!(found(&store).await.pem().chain, chain);
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_was_removed_is_made_anew() {
+        let temp = tempfile::tempdir().unwrap();
+        let (store, one) = (store(&temp), pair());
+        std::fs::remove_dir(temp.path()).unwrap();
+        assert!(store.observe().await.unwrap().secret.is_none());
+        store.apply(&Write::Create(one.clone())).await.unwrap();
+        assert_eq!(found(&store).await.pem().key, one.key);
     }
 
     /// The files of a promotion are written one after the other.

@@ -92,7 +92,6 @@ mod tests {
             }),
             secret: Some(Secret {
                 version: "1".to_owned(),
-                kind: String::new(),
                 chain: part(&pem.chain),
                 key: part(&pem.key),
                 ca: part(&pem.ca).filter(|ca| !ca.is_empty()),

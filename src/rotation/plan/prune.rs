@@ -31,13 +31,9 @@ pub(super) fn plan(eyes: &Eyes<'_>, secret: &Secret, pair: &Pair) -> Option<Plan
         reason,
     };
     if let Some(write) = in_secret(secret, &ca, &removable) {
-        // Where we write the caBundles, they keep what goes from here until they are pruned, too. Else whoever
-        // copies `ca.crt` into them takes it away at once.
-        let wait = if eyes.policy.writes_bundles {
-            None
-        } else {
-            wait
-        };
+        // caBundles that we write keep what goes from here until they are pruned, too. Else whoever copies `ca.crt`
+        // into them takes it away at once, and so do we where they are made anew.
+        let wait = wait.filter(|_| configuration.is_none());
         return Some(wait.unwrap_or_else(|| prune(write)));
     }
     let write = in_hooks(configuration?, &removable)?;

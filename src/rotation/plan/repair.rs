@@ -1,14 +1,14 @@
 //! The Secret is missing, or what it holds can't be served.
 
 use super::{Eyes, KEPT, Plan, Step, trust};
-use crate::pki::{self, Bundle, Flaw, KeyPem, Pem};
+use crate::pki::{self, Bundle, Flaw, KeyPem, Pair, Pem};
 use crate::rotation::state::Secret;
 use crate::rotation::write::{Change, Next, Write};
 
 /// There is no Secret.
 pub(super) fn missing(eyes: &Eyes<'_>) -> Plan {
     let live = eyes.observed.live_bundle();
-    if let Some((served, needed)) = served(eyes) {
+    if let Some((served, _, needed)) = served(eyes) {
         let ca = needed.and(&eyes.kept(live, KEPT)).pem();
         let pem = Pem {
             ca,
@@ -32,10 +32,11 @@ pub(super) fn unusable(eyes: &Eyes<'_>, secret: &Secret, flaw: &Flaw) -> Plan {
     let version = secret.version.clone();
     let believed = secret.bundle().and(&eyes.observed.live_bundle());
     let reason = format!("the Secret can't be served: {flaw}");
-    if let Some((served, needed)) = served(eyes) {
+    if let Some((served, pair, needed)) = served(eyes) {
         let change = Change {
             pair: Some(pair_of(served)),
             ca: Some(needed.and(&eyes.kept(believed, KEPT)).pem()),
+            next: is_older(eyes, secret, &pair).then_some(Next::Clear),
             ..Change::default()
         };
         return Plan {
@@ -73,10 +74,16 @@ pub(super) fn promotion(secret: &Secret) -> Write {
 }
 
 /// The pair that this replica serves and the CAs it needs, if it can be served on.
-fn served<'a>(eyes: &Eyes<'a>) -> Option<(&'a Pem, Bundle)> {
+fn served<'a>(eyes: &Eyes<'a>) -> Option<(&'a Pem, Pair, Bundle)> {
     let (pem, pair) = eyes.served()?;
     let needed = pair.needs(&Bundle::read(pem.ca.as_bytes()), eyes.now);
-    Some((pem, needed))
+    Some((pem, pair, needed))
+}
+
+/// Whether what is staged was made before this pair: a backup was taken in the middle of a rotation, and put back.
+fn is_older(eyes: &Eyes<'_>, secret: &Secret, pair: &Pair) -> bool {
+    let next = pki::judge(&secret.next_pem(), &eyes.policy.required, eyes.now);
+    next.is_ok_and(|next| next.not_before < pair.not_before)
 }
 
 fn pair_of(pem: &Pem) -> KeyPem {

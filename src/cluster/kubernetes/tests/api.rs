@@ -369,7 +369,10 @@ fn refuse(code: u16, call: &str) -> Response {
         "status": "Failure",
         "code": code,
         "reason": if code == 404 { "NotFound" } else { "" },
-        "message": format!("refused: {call}"),
+        "message": match code {
+            403 => format!("refused: User \"imageswap\" cannot {call}"),
+            _ => format!("refused: {call}"),
+        },
     });
     // Over several lines, as kube-apiserver does.
     let text = serde_json::to_string_pretty(&status).unwrap();
