@@ -46,7 +46,7 @@ pub(super) fn show(pair: &Pair, metrics: &Metrics) {
 
 /// What is served.
 #[derive(Debug, Clone)]
-pub(super) struct Served {
+pub(super) struct Serving {
     pub(super) cert: ServingCert,
     pub(super) pair: Pair,
 }
@@ -59,7 +59,7 @@ pub(super) struct Replica<S> {
     pub(super) required: Vec<String>,
     /// The pair that somebody brings, judged: it is served as any other, once it is believed by all
     /// who call, but also if they can't be seen.
-    pub(super) brought: Option<Brought>,
+    pub(super) brought: Option<BroughtPair>,
     pub(super) trust_delay: Duration,
     /// Whether the caBundles are ours to write.
     pub(super) writes_bundles: bool,
@@ -68,7 +68,7 @@ pub(super) struct Replica<S> {
     pub(super) seen: watch::Receiver<Seen>,
     /// What asks for another look.
     pub(super) again: Arc<Notify>,
-    pub(super) serving: watch::Sender<Option<Served>>,
+    pub(super) serving: watch::Sender<Option<Serving>>,
     /// The pair that is served, as it can be written back.
     pub(super) kept: watch::Sender<Option<Pem>>,
     /// What was seen so far.
@@ -80,7 +80,7 @@ pub(super) struct Replica<S> {
 
 /// A pair that somebody brings, to begin with.
 #[derive(Debug)]
-pub(super) struct Brought {
+pub(super) struct BroughtPair {
     pub(super) pair: Pair,
     /// Whether the files can't be read now. What was read before stays in use.
     pub(super) is_unreadable: watch::Receiver<bool>,
@@ -111,10 +111,10 @@ impl<S: Store> Replica<S> {
         }
         let mut others = None;
         let waiting = Sparingly::new(WAITING);
-        let mut look_at = None;
+        let mut again_at = None;
         loop {
             let soon = Instant::now() + WAITING;
-            let next = timeout_at(look_at.map_or(soon, |at| soon.min(at)), seen.changed()).await;
+            let next = timeout_at(again_at.map_or(soon, |at| soon.min(at)), seen.changed()).await;
             if matches!(next, Ok(Err(_))) {
                 // Nobody looks any more: the process ends.
                 std::future::pending::<()>().await;
@@ -135,10 +135,10 @@ impl<S: Store> Replica<S> {
                         Ok(()) = seen.changed() => seen.mark_changed(),
                     }
                 }
-                look_at = rest.pause().map(|rest| Instant::now() + rest);
-            } else if look_at.is_some_and(|at| at <= Instant::now()) {
+                again_at = rest.pause().map(|rest| Instant::now() + rest);
+            } else if again_at.is_some_and(|at| at <= Instant::now()) {
                 self.again.notify_one();
-                look_at = None;
+                again_at = None;
             }
             if self.serving.borrow().is_none() && waiting.may() {
                 info!(
@@ -164,7 +164,7 @@ impl<S: Store> Replica<S> {
             others,
         };
         let choice = choose(&view, pair, moment);
-        let is_unreadable = |brought: &Brought| *brought.is_unreadable.borrow();
+        let is_unreadable = |brought: &BroughtPair| *brought.is_unreadable.borrow();
         let is_bad = matches!(choice, Choice::Bad(_));
         let is_refused = is_bad || self.brought.as_ref().is_some_and(is_unreadable);
         // One that comes too late says nothing of what is there.
@@ -271,7 +271,7 @@ impl<S: Store> Replica<S> {
     fn publish(&self, pair: Pair) -> bool {
         let served = self.serving.borrow().clone();
         let published = match served {
-            Some(Served { cert, .. }) => cert.publish(&pair).map(|()| cert),
+            Some(Serving { cert, .. }) => cert.publish(&pair).map(|()| cert),
             None => ServingCert::new(&pair),
         };
         match published {
@@ -282,7 +282,7 @@ impl<S: Store> Replica<S> {
                 );
                 self.metrics.reloads.with_label_values(&["ok"]).inc();
                 show(&pair, &self.metrics);
-                self.serving.send_replace(Some(Served { cert, pair }));
+                self.serving.send_replace(Some(Serving { cert, pair }));
                 true
             }
             Err(error) => {
@@ -470,7 +470,7 @@ mod tests {
             }
             sender.send_replace(look(seen, std::time::Duration::ZERO));
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-            let serves = served.borrow().as_ref().map(|served: &Served| {
+            let serves = served.borrow().as_ref().map(|served: &Serving| {
                 [&one, &two].map(|pem| {
                     let ca = Bundle::read(pem.ca.as_bytes());
                     served.pair.is_trusted(&ca, OffsetDateTime::now_utc())

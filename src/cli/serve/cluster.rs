@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use super::args::Args;
 use super::brought::Brought;
-use super::certificate::{self, OTHERS, Replica, Served, ask};
+use super::certificate::{BroughtPair, OTHERS, Replica, Serving, ask};
 use super::tasks::supervise;
 use crate::cluster::Seen;
 use crate::cluster::claim::{Claim, while_held};
@@ -35,7 +35,7 @@ const LEADERLESS: Duration = Duration::from_secs(2);
 
 /// A cluster that is worked with.
 pub(super) struct Cluster {
-    serving: watch::Receiver<Option<Served>>,
+    serving: watch::Receiver<Option<Serving>>,
     watch: JoinHandle<Infallible>,
     rotation: JoinHandle<()>,
     rescue: JoinHandle<Infallible>,
@@ -71,7 +71,7 @@ impl Cluster {
             let pair = brought.pair.clone();
             let (files, is_unreadable) = brought.feed(metrics, &notices);
             cluster.set_files(files);
-            certificate::Brought {
+            BroughtPair {
                 pair,
                 is_unreadable,
             }
@@ -188,7 +188,7 @@ impl Cluster {
 async fn may_lead(
     store: &Kubernetes,
     clock: &Clock,
-    serving: watch::Receiver<Option<Served>>,
+    serving: watch::Receiver<Option<Serving>>,
     mut seen: watch::Receiver<Seen>,
 ) {
     let mut others = None;
@@ -210,7 +210,7 @@ async fn may_lead(
 /// work: two can only conflict.
 async fn rescue(
     driver: &Driver<Kubernetes>,
-    mut serving: watch::Receiver<Option<Served>>,
+    mut serving: watch::Receiver<Option<Serving>>,
     patience: Duration,
 ) -> Infallible {
     let served = timeout(patience, serving.wait_for(Option::is_some))

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use super::args::Args;
-use super::certificate::{Replica, Served, show};
+use super::certificate::{Replica, Serving, show};
 use super::tasks::supervise;
 use crate::cluster::local::store::LocalStore;
 use crate::cluster::local::{Loaded, Origin, StateDir};
@@ -33,7 +33,7 @@ pub(super) fn start(args: &Args, dir: &StateDir, metrics: &Metrics) -> anyhow::R
     let cert = ServingCert::new(&pair)?;
 
     let (seen_sender, seen) = watch::channel(None);
-    let first = Served {
+    let first = Serving {
         cert: cert.clone(),
         pair,
     };
