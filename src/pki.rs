@@ -344,6 +344,49 @@ mod tests {
         }
     }
 
+    /// As Go counts, and webpki does not for an anchor.
+    #[test]
+    fn no_more_stand_between_a_ca_and_a_leaf_than_it_says() {
+        use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, Issuer, KeyPair};
+        let params = |name: &str| {
+            let mut params = CertificateParams::new(names()).unwrap();
+            let name = (rcgen::DnType::CommonName, name);
+            params.distinguished_name.push(name.0, name.1);
+            (params.not_before, params.not_after) = (NOW, NOW + YEAR);
+            params
+        };
+        let ca = |name, constraints| {
+            let mut params = params(name);
+            params.is_ca = IsCa::Ca(constraints);
+            params
+        };
+        let any = BasicConstraints::Unconstrained;
+        let middle_key = KeyPair::generate().unwrap();
+        let issuer = Issuer::new(ca("middle", any.clone()), &middle_key);
+        let key = KeyPair::generate().unwrap();
+        let leaf = params("leaf").signed_by(&key, &issuer).unwrap().pem();
+        for (constraints, is_believed) in [
+            (any, true),
+            (BasicConstraints::Constrained(1), true),
+            (BasicConstraints::Constrained(0), false),
+        ] {
+            let root = ca("root", constraints.clone());
+            let root = CertifiedIssuer::self_signed(root, KeyPair::generate().unwrap()).unwrap();
+            let middle = ca("middle", BasicConstraints::Unconstrained);
+            let middle = middle.signed_by(&middle_key, &root).unwrap().pem();
+            let pem = Pem {
+                chain: leaf.clone() + &middle,
+                key: key.serialize_pem(),
+                ca: root.pem(),
+            };
+            let judged = judge(&pem, &names(), NOW);
+            assert_eq!(judged.is_ok(), is_believed, "{constraints:?}: {judged:?}");
+            // Nobody goes further than to what is believed itself.
+            let pem = Pem { ca: middle, ..pem };
+            assert!(judge(&pem, &names(), NOW).is_ok());
+        }
+    }
+
     #[test]
     fn an_intermediate_that_ends_ends_the_way_to_the_ca_unless_there_is_another() {
         use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};

@@ -12,7 +12,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use time::OffsetDateTime;
 
-use super::judge::{Dates, dates, is_minted_ca, may_sign};
+use super::judge::{Dates, dates, is_minted_ca, reach};
 
 /// Bytes that make a line of 64 columns of base64 (RFC 7468, section 2).
 const LINE: usize = 48;
@@ -29,7 +29,7 @@ pub struct Bundle {
 pub(super) struct Ca {
     pub(super) der: CertificateDer<'static>,
     pub(super) dates: Dates,
-    pub(super) may_sign: bool,
+    reach: Option<usize>,
 }
 
 impl Bundle {
@@ -169,16 +169,18 @@ impl Ca {
     fn read(der: CertificateDer<'static>) -> Option<Self> {
         Some(Self {
             dates: dates(&der)?,
-            may_sign: may_sign(&der),
+            reach: reach(&der),
             der,
         })
     }
 
-    /// Whether kube-apiserver (Go) ends a chain with it, which looks at more than webpki does of an anchor. A
-    /// leaf that is believed itself needs to sign nothing.
-    pub(super) fn is_anchor_of(&self, leaf: &CertificateDer<'_>, now: OffsetDateTime) -> bool {
-        let has_begun = self.dates.not_before <= now;
-        has_begun && now < self.dates.not_after && (self.may_sign || self.der == *leaf)
+    /// How many certificates may stand between it and this leaf, if kube-apiserver (Go) ends a chain with it, which
+    /// looks at more than webpki does of an anchor. A leaf that is believed itself needs to sign nothing.
+    pub(super) fn reach_to(&self, leaf: &CertificateDer<'_>, now: OffsetDateTime) -> Option<usize> {
+        let is_valid = self.dates.not_before <= now && now < self.dates.not_after;
+        let is_itself = self.der == *leaf;
+        let reach = self.reach.or(is_itself.then_some(0));
+        reach.filter(|_| is_valid)
     }
 }
 

@@ -7,7 +7,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use time::{Duration, OffsetDateTime};
-use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+use webpki::{EndEntityCert, KeyUsage, VerifiedPath, anchor_from_trusted_cert};
 use x509_parser::oid_registry::Oid;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Name, X509Version};
 
@@ -236,15 +236,26 @@ pub(super) fn verify(
     now: OffsetDateTime,
 ) -> Result<(), webpki::Error> {
     let entity = EndEntityCert::try_from(leaf)?;
-    let intermediates = intermediates.iter().filter(|one| may_sign(one));
+    let intermediates = intermediates.iter().filter(|one| reach(one).is_some());
     let intermediates: Vec<_> = intermediates
         .map(|one| CertificateDer::from(&**one))
         .collect();
     let cas = bundle.cas().iter();
-    let anchors: Vec<_> = cas
-        .filter(|ca| ca.is_anchor_of(leaf, now))
-        .filter_map(|ca| anchor_from_trusted_cert(&ca.der).ok())
-        .collect();
+    let (anchors, reaches): (Vec<_>, Vec<_>) = cas
+        .filter_map(|ca| {
+            let reach = ca.reach_to(leaf, now)?;
+            Some((anchor_from_trusted_cert(&ca.der).ok()?, reach))
+        })
+        .unzip();
+    // webpki takes an anchor for no certificate, with no bound of its own.
+    let is_in_reach = |path: &VerifiedPath<'_>| {
+        let between = path.intermediate_certificates().count();
+        let mut all = anchors.iter().zip(&reaches);
+        let is_so = all.any(|(anchor, reach)| anchor == path.anchor() && between <= *reach);
+        is_so
+            .then_some(())
+            .ok_or(webpki::Error::PathLenConstraintViolated)
+    };
     let (time, usage) = (unix_time(now), KeyUsage::server_auth());
     #[cfg(test)]
     let algorithms = memo::algorithms();
@@ -258,7 +269,7 @@ pub(super) fn verify(
             time,
             usage,
             None,
-            None,
+            Some(&is_in_reach),
         )
         .map(|_| ())
 }
@@ -324,35 +335,35 @@ pub(super) fn dates(certificate: &CertificateDer<'_>) -> Option<Dates> {
 /// crypto/x509). Later ones handle some of policies, too; a CA that only they take is none for all.
 const HANDLED: [u64; 9] = [14, 15, 17, 19, 30, 31, 32, 35, 37];
 
-/// Whether Go takes it for a CA of servers (`CheckSignatureFrom`, `checkChainForKeyUsage` and `isValid` in
+/// How many certificates may stand between a CA and a leaf, if Go takes it for a CA of servers (`CheckSignatureFrom`, `checkChainForKeyUsage` and `isValid` in
 /// crypto/x509): of version 3 it must say so; if it says what its key is for, to sign certificates must be
 /// among that, and if what its leaves are for, to be a server; nothing that Go does not know may be critical,
 /// and the serial number not negative.
-pub(super) fn may_sign(ca: &CertificateDer<'_>) -> bool {
-    let Ok((_, ca)) = X509Certificate::from_der(ca) else {
-        return false;
-    };
+pub(super) fn reach(ca: &CertificateDer<'_>) -> Option<usize> {
+    let (_, ca) = X509Certificate::from_der(ca).ok()?;
     let is_negative = ca
         .raw_serial()
         .first()
         .is_some_and(|first| first & 0x80 != 0);
     let mut critical = ca.extensions().iter().filter(|one| one.critical);
     if is_negative || critical.any(|one| !is_handled(&one.oid)) {
-        return false;
+        return None;
     }
-    let (Ok(constraints), Ok(usage), Ok(extended)) = (
-        ca.basic_constraints(),
-        ca.key_usage(),
-        ca.extended_key_usage(),
-    ) else {
-        return false;
-    };
-    let is_for_servers = extended.is_none_or(|usage| usage.value.any || usage.value.server_auth);
+    let constraints = ca.basic_constraints().ok()?.map(|found| found.value);
+    let usage = ca.key_usage().ok()?.map(|found| found.value);
+    let extended = ca.extended_key_usage().ok()?.map(|found| found.value);
     let is_ca = match constraints {
-        Some(constraints) => constraints.value.ca,
+        Some(constraints) => constraints.ca,
         None => ca.version() != X509Version::V3,
     };
-    is_ca && is_for_servers && usage.is_none_or(|usage| usage.value.key_cert_sign())
+    let may_sign = is_ca
+        && usage.is_none_or(|usage| usage.key_cert_sign())
+        && extended.is_none_or(|usage| usage.any || usage.server_auth);
+    let most = constraints.and_then(|constraints| constraints.path_len_constraint);
+    let most = most.map_or(usize::MAX, |most| {
+        usize::try_from(most).unwrap_or(usize::MAX)
+    });
+    may_sign.then_some(most)
 }
 
 fn is_handled(extension: &Oid<'_>) -> bool {
