@@ -24,7 +24,7 @@ use crate::text::sha256;
 
 pub use self::alone::judge_alone;
 pub use self::bundle::Bundle;
-pub use self::judge::{Flaw, is_foreign, judge};
+pub use self::judge::{Flaw, is_foreign, is_key_of, judge};
 pub use self::mint::{MintError, mint};
 #[cfg(test)]
 pub(crate) use self::mint::{by_way_of_another, two_ways};
@@ -315,8 +315,8 @@ mod tests {
             (of_netscape.as_slice(), false, 0x7f, true),
             (&of_netscape, true, 0x7f, false),
             (&policies, true, 0x7f, true),
-            (&[2, 5, 29, 36], true, 0x7f, false),
-            (&[2, 5, 29, 36], false, 0x7f, true),
+            (&[2, 5, 29, 9], true, 0x7f, false),
+            (&[2, 5, 29, 9], false, 0x7f, true),
             (&policies, true, 0xff, false),
         ] {
             let mut ca = params();
@@ -362,7 +362,7 @@ mod tests {
         };
         let any = BasicConstraints::Unconstrained;
         let middle_key = KeyPair::generate().unwrap();
-        let issuer = Issuer::new(ca("middle", any.clone()), &middle_key);
+        let issuer = Issuer::new(ca("middle", any), &middle_key);
         let key = KeyPair::generate().unwrap();
         let leaf = params("leaf").signed_by(&key, &issuer).unwrap().pem();
         for (constraints, is_believed) in [
@@ -370,7 +370,7 @@ mod tests {
             (BasicConstraints::Constrained(1), true),
             (BasicConstraints::Constrained(0), false),
         ] {
-            let root = ca("root", constraints.clone());
+            let root = ca("root", constraints);
             let root = CertifiedIssuer::self_signed(root, KeyPair::generate().unwrap()).unwrap();
             let middle = ca("middle", BasicConstraints::Unconstrained);
             let middle = middle.signed_by(&middle_key, &root).unwrap().pem();

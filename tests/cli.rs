@@ -973,7 +973,7 @@ fn errors_are_not_hidden_behind_a_warning_that_there_is_no_rule() {
     );
 }
 
-/// kubectl reads an image out of each of these, and `rewrite` does not.
+/// kubectl reads an image out of the first two, and `rewrite` does not.
 #[test]
 fn what_is_no_plain_text_in_the_place_of_an_image_is_told() {
     let dir = tempfile::tempdir().unwrap();

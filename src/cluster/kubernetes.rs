@@ -288,7 +288,7 @@ impl Refused {
         let (code, text) = match error {
             // A quota, a policy or a namespace that ends say 403, too.
             kube::Error::Api(status)
-                if status.code == 403 && status.message.contains(" cannot ") =>
+                if status.code == 403 && status.message.contains("forbidden: User ") =>
             {
                 (
                     403,

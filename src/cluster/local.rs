@@ -242,8 +242,36 @@ impl StateDir {
 
     /// What is to be served.
     fn write_pair(&self, chain: &str, key: &str) -> Result<(), Error> {
+        self.keep_theirs()?;
         self.write_file("tls.crt", chain, 0o644)?;
         self.write_file("tls.key", key, 0o600)
+    }
+
+    /// Moves what somebody else put there, while we run, to where nobody takes it away: a leaf by another issuer, or
+    /// a key that is not the leaf's. Either may be nowhere else. (A promotion that was broken off leaves such a key,
+    /// too, which is ours and of no use.)
+    fn keep_theirs(&self) -> Result<(), Error> {
+        let text = |name: &str| {
+            let found = self.read_file(name)?;
+            Ok::<_, Error>(found.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+        };
+        let (chain, key) = (text("tls.crt")?.unwrap_or_default(), text("tls.key")?);
+        let is_foreign = pki::is_foreign(&chain);
+        let is_odd = key.is_some_and(|key| is_foreign || !pki::is_key_of(&key, &chain));
+        for (name, to, is_theirs) in [
+            ("tls.crt", "theirs.crt", is_foreign),
+            ("tls.key", "theirs.key", is_odd),
+        ] {
+            if is_theirs {
+                let (from, to) = (self.path.join(name), self.path.join(to));
+                fs::rename(&from, &to).map_err(|source| io_error("move aside", &from, source))?;
+                tracing::warn!(
+                    from = %from.display(), to = %to.display(),
+                    "what is not of ImageSwap's making was moved aside; --tls-cert and --tls-key serve it"
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Written beside and renamed, so that nobody reads half a file.

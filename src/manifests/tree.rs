@@ -108,15 +108,14 @@ impl Tree {
     /// not: only its inventor knows what it makes of the text.
     pub(super) fn string(&self, id: Id) -> Option<&str> {
         let node = self.node(self.target(id));
-        let Value::Text(text, style) = &node.value else {
+        let Value::Text(text, _) = &node.value else {
             return None;
         };
         let is_tagged = !matches!(
             node.tag.as_deref(),
             None | Some("!" | "tag:yaml.org,2002:str")
         );
-        let is_empty = *style == Style::Plain && text.is_empty();
-        (!is_tagged && !is_empty && !self.is_null(id)).then_some(text)
+        (!is_tagged && !self.is_null(id)).then_some(text)
     }
 
     /// Whether it says that nothing is there.
@@ -125,6 +124,9 @@ impl Tree {
         match (&node.value, node.tag.as_deref()) {
             (Value::Text(text, Style::Plain), None) => {
                 matches!(&**text, "" | "~" | "null" | "Null" | "NULL")
+            }
+            (Value::Text(text, Style::Plain), Some("!" | "tag:yaml.org,2002:str")) => {
+                text.is_empty()
             }
             (Value::Text(..), Some("tag:yaml.org,2002:null")) => true,
             (Value::Other(text), _) => &**text == "null",

@@ -280,6 +280,12 @@ fn certificates(pem: &str) -> Option<Vec<CertificateDer<'static>>> {
     all.ok().filter(|all| !all.is_empty())
 }
 
+/// Whether this is the key of that chain's leaf, as far as both can be read.
+pub fn is_key_of(key: &str, chain: &str) -> bool {
+    let pair = read(chain, key, &Bundle::default());
+    pair.is_ok_and(|pair| pair.certified.keys_match().is_ok())
+}
+
 /// Whether the leaf of a chain can be read and was minted by somebody else.
 pub fn is_foreign(chain: &str) -> bool {
     let chain = certificates(chain).unwrap_or_default();
@@ -331,9 +337,9 @@ pub(super) fn dates(certificate: &CertificateDer<'_>) -> Option<Dates> {
     })
 }
 
-/// What may be marked critical in a CA, below 2.5.29: what Go 1.23 and earlier handle (`processExtensions` in
-/// crypto/x509). Later ones handle some of policies, too; a CA that only they take is none for all.
-const HANDLED: [u64; 9] = [14, 15, 17, 19, 30, 31, 32, 35, 37];
+/// What may be marked critical in a CA, below 2.5.29 (`processExtensions` in crypto/x509, Go 1.24 and later, of which
+/// every kube-apiserver is that is maintained).
+const HANDLED: [u64; 10] = [15, 17, 19, 30, 31, 32, 33, 36, 37, 54];
 
 /// How many certificates may stand between a CA and a leaf, if Go takes it for a CA of servers (`CheckSignatureFrom`, `checkChainForKeyUsage` and `isValid` in
 /// crypto/x509): of version 3 it must say so; if it says what its key is for, to sign certificates must be

@@ -114,7 +114,7 @@ impl<S: Store> Driver<S> {
         let sparingly = Sparingly::new(SAY_AGAIN);
         let mut memory = self.memory();
         let mut pace = Pace::new(Instant::now());
-        // A conflict after many failures is the first one, and the other way round.
+        // A conflict after many failures is the first one: whoever was faster has changed something.
         let (mut conflict, mut failure) = (Duration::ZERO, Duration::ZERO);
         loop {
             let done = self.step(&mut memory).await;
@@ -324,8 +324,9 @@ impl<S: Store> Driver<S> {
         match write {
             Write::Bundles { version, hooks } if name == "trust" => {
                 let secret = secret.unwrap_or_default();
-                if memory.repairs.wrote(now.steady, (version, hooks), secret) {
-                    self.tell_repair(hooks, reason);
+                let undone = memory.repairs.wrote(now.steady, (version, hooks), secret);
+                if !undone.is_empty() {
+                    self.tell_repair(&undone, reason);
                 }
             }
             // After a change of the Secret, the caBundles will have to change.
@@ -334,14 +335,14 @@ impl<S: Store> Driver<S> {
                 self.tell(name, write, reason);
             }
             Write::Bundles { version, hooks } => {
-                memory.repairs.saw_right(version, hooks);
+                memory.repairs.pruned(version, hooks);
                 self.tell(name, write, reason);
             }
         }
     }
 
     /// Tells who overwrote the caBundles, as far as that is known.
-    fn tell_repair(&self, hooks: &[Hook], reason: &str) {
+    fn tell_repair(&self, hooks: &[&Hook], reason: &str) {
         let manager = hooks.iter().find_map(|hook| hook.manager.as_deref());
         self.metrics.repaired(manager);
         let note = format!("{reason}, though it did: somebody overwrote it; written again");

@@ -32,10 +32,16 @@ pub(super) struct Repairs {
 }
 
 impl Repairs {
-    /// The caBundles of these webhooks are as they should be, in this version.
+    /// The caBundles of all webhooks, which are these, are as they should be in this version.
     pub(super) fn saw_right(&mut self, version: &str, hooks: &[Hook]) {
+        self.hooks.clear();
+        self.pruned(version, hooks);
+    }
+
+    /// Those of these webhooks hold no more than they should, from this version on.
+    pub(super) fn pruned(&mut self, version: &str, hooks: &[Hook]) {
         self.right = Some(version.to_owned());
-        self.hooks = hooks.iter().map(|hook| hook.name.clone()).collect();
+        self.hooks.extend(names(hooks));
     }
 
     /// They will have to change, or are gone.
@@ -51,24 +57,23 @@ impl Repairs {
     }
 
     /// The caBundles of these webhooks were written, as they were wrong in this version, by what is in this version
-    /// of the Secret. Tells whether somebody else had made them so: they were right in an earlier one, or
+    /// of the Secret. Returns those that somebody else had made so: they were right in an earlier one, or
     /// have been written by the same Secret before, by somebody quicker than a look. In the same one
     /// it was the Secret that changed.
-    pub(super) fn wrote(
+    pub(super) fn wrote<'h>(
         &mut self,
         at: Duration,
-        (version, hooks): (&str, &[Hook]),
+        (version, hooks): (&str, &'h [Hook]),
         secret: &str,
-    ) -> bool {
-        let mut names = hooks.iter().map(|hook| &hook.name);
-        let is_known = names.any(|name| self.hooks.contains(name));
-        let names = hooks.iter().map(|hook| hook.name.clone());
-        self.hooks.extend(names);
+    ) -> Vec<&'h Hook> {
+        let known = hooks.iter().filter(|hook| self.hooks.contains(&hook.name));
+        let known: Vec<_> = known.collect();
+        self.hooks.extend(names(hooks));
         let was_right = self.right.take().is_some_and(|right| right != version);
         let before = self.by.replace(secret.to_owned());
         let is_undone = was_right || before.as_deref() == Some(secret);
-        if !is_undone || !is_known {
-            return false;
+        if !is_undone || known.is_empty() {
+            return Vec::new();
         }
         let is_calm = self.last.is_none_or(|last| at.saturating_sub(last) > CALM);
         self.pause = match is_calm {
@@ -76,8 +81,12 @@ impl Repairs {
             false => (self.pause * 2).clamp(FIRST, LONGEST),
         };
         self.last = Some(at);
-        true
+        known
     }
+}
+
+fn names(hooks: &[Hook]) -> impl Iterator<Item = String> {
+    hooks.iter().map(|hook| hook.name.clone())
 }
 
 #[cfg(test)]
@@ -98,23 +107,23 @@ mod tests {
         let (mut repairs, mut at) = (Repairs::default(), Duration::ZERO);
         let hooks = [hook("pods")];
         // To publish is no repair, and makes none wait.
-        assert!(!repairs.wrote(at, ("1", &hooks), "a"));
+        assert!(repairs.wrote(at, ("1", &hooks), "a").is_empty());
         // Nor is it, where nobody touched the caBundle.
         repairs.saw_right("1", &hooks);
-        assert!(!repairs.wrote(at, ("1", &hooks), "b"));
+        assert!(repairs.wrote(at, ("1", &hooks), "b").is_empty());
         let mut pauses = Vec::new();
         for _ in 0..9 {
             let pause = repairs.wait(at).unwrap_or_default();
             pauses.push(pause.as_secs());
             at += pause;
             repairs.saw_right("1", &hooks);
-            assert!(repairs.wrote(at, ("2", &hooks), "c"));
+            assert!(!repairs.wrote(at, ("2", &hooks), "c").is_empty());
         }
         assert_eq!(pauses, [0, 1, 2, 4, 5, 5, 5, 5, 5]);
         at += CALM + CALM;
         assert_eq!(repairs.wait(at), None);
         repairs.saw_right("1", &hooks);
-        assert!(repairs.wrote(at, ("2", &hooks), "c"));
+        assert!(!repairs.wrote(at, ("2", &hooks), "c").is_empty());
         assert_eq!(repairs.wait(at), Some(FIRST));
     }
 
@@ -122,29 +131,38 @@ mod tests {
     fn who_is_quicker_than_a_look_is_met_with_patience_too() {
         let mut repairs = Repairs::default();
         let hooks = [hook("pods")];
-        assert!(!repairs.wrote(Duration::ZERO, ("1", &hooks), "a"));
+        assert!(repairs.wrote(Duration::ZERO, ("1", &hooks), "a").is_empty());
         // Never seen to be right, and written by the same Secret again.
         for version in ["2", "3"] {
-            assert!(repairs.wrote(Duration::ZERO, (version, &hooks), "a"));
+            assert!(
+                !repairs
+                    .wrote(Duration::ZERO, (version, &hooks), "a")
+                    .is_empty()
+            );
         }
         assert_eq!(repairs.wait(Duration::ZERO), Some(2 * FIRST));
         // The Secret changed.
-        assert!(!repairs.wrote(Duration::ZERO, ("4", &hooks), "b"));
+        assert!(repairs.wrote(Duration::ZERO, ("4", &hooks), "b").is_empty());
         // All of it was deleted, and applied anew.
         repairs.saw_none();
-        assert!(!repairs.wrote(Duration::ZERO, ("5", &hooks), "b"));
+        assert!(repairs.wrote(Duration::ZERO, ("5", &hooks), "b").is_empty());
     }
 
     #[test]
     fn a_webhook_that_is_new_was_overwritten_by_nobody() {
         let mut repairs = Repairs::default();
         let (old, new) = ([hook("pods")], [hook("jobs")]);
-        assert!(!repairs.wrote(Duration::ZERO, ("1", &old), "a"));
+        assert!(repairs.wrote(Duration::ZERO, ("1", &old), "a").is_empty());
         repairs.saw_right("2", &old);
-        assert!(!repairs.wrote(Duration::ZERO, ("3", &new), "a"));
+        assert!(repairs.wrote(Duration::ZERO, ("3", &new), "a").is_empty());
         assert_eq!(repairs.wait(Duration::ZERO), None);
         // And then it is no longer new.
         repairs.saw_right("4", &[hook("pods"), hook("jobs")]);
-        assert!(repairs.wrote(Duration::ZERO, ("5", &new), "a"));
+        assert!(!repairs.wrote(Duration::ZERO, ("5", &new), "a").is_empty());
+        // Beside one that was overwritten, it was not.
+        let both = [hook("pods"), hook("cronjobs")];
+        let undone = repairs.wrote(Duration::ZERO, ("6", &both), "a");
+        assert_eq!(undone.len(), 1);
+        assert_eq!(undone[0].name, "pods");
     }
 }

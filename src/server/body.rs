@@ -289,6 +289,9 @@ async fn discard_by(mut body: Body, deadline: Instant) {
     let until = deadline.min(Instant::now() + PATIENCE);
     while let Ok(Some(Ok(frame))) = timeout_at(until, body.frame()).await {
         let length = frame.data_ref().map_or(0, Bytes::len);
+        if Instant::now() >= until {
+            return;
+        }
         match left.checked_sub(length) {
             Some(rest) => left = rest,
             None => return,

@@ -2,8 +2,9 @@
 //!
 //! Those that were never answered anything may take half of the places: beyond that the oldest of
 //! them goes, those first that said nothing at all, but each has a moment to say something, and who has said
-//! something goes within its first second only if its address has at least half as many as the one with the most. Else one
-//! goes whose peer has kept us waiting in the middle of something, else the one that has been idle
+//! something goes within its first second only if its address has at least half as many as the one with the most, and
+//! if it is no body that comes: that may be waiting for us. Else one
+//! goes whose peer has kept us waiting in the middle of anything else, else the one that has been idle
 //! longest, and it is one of the address that has the most; one whose request is being answered never. So ten
 //! thousand silent peers displace each other, and a stranger who asks as kube-apiserver does displaces himself,
 //! and neither kube-apiserver's connections nor a new one of its. Where all newcomers have their moment still,
@@ -46,8 +47,9 @@ struct Open {
 /// The connections of an address that have a place and were never answered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Newcomers {
-    /// Those that have been there for their moment. Of a peer that asks as kube-apiserver does there are hardly any,
-    /// however many it begins at once.
+    /// Those that have been there for their moment, and may have kept us waiting since. Of a peer that asks as
+    /// kube-apiserver does there are hardly any, however many it begins at once; what Go dials and then has no use
+    /// for is through its handshake.
     pub(super) slow: usize,
     pub(super) all: usize,
 }
@@ -137,7 +139,7 @@ impl Connections {
             let of = counts.entry(activity.peer()).or_default();
             let age = now.saturating_duration_since(activity.born());
             of.all += 1;
-            of.slow += usize::from(age >= MOMENT);
+            of.slow += usize::from(age >= MOMENT && activity.state() != State::Fresh);
         }
         counts
     }

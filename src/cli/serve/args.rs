@@ -14,7 +14,7 @@ use crate::cli::names::NameArgs;
 use crate::cluster::kubernetes::identity;
 use crate::cluster::local::StateDir;
 use crate::cluster::place::{self, Place, Surroundings, Wish, place};
-use crate::rotation::plan::{Policy, SETTLED, oldest, overdue, shown};
+use crate::rotation::plan::{Policy, SETTLED, oldest, shown};
 use crate::server::{Limits, Patience};
 use crate::telemetry::logs;
 
@@ -309,11 +309,11 @@ impl Args {
                 "--cert-renew-before is more than half of --cert-lifetime: half of it is what counts"
             );
         }
-        if renew_before < overdue(life) {
+        if self.cert_renew_before.is_some() && renew_before < time::Duration::days(30) {
             warn!(
                 cert_renew_before = %renew_before,
-                "--cert-renew-before is short: `imageswap status` and the alerts say that a certificate should \
-                 have been renewed before it is due"
+                "--cert-renew-before is less than 30 days: ImageSwapCertificateEndsIn30Days fires before a \
+                 certificate is due, and `imageswap status` may warn of it, too"
             );
         }
         if self.trust_delay < SHORT_DELAY {

@@ -179,9 +179,6 @@ fn apply(dir: &StateDir, write: &Write) -> Result<(), Failure> {
     let _turn = dir.turn()?;
     let found = secret(dir)?;
     let is_still = |version: &String| found.as_ref().is_some_and(|now| now.version == *version);
-    if !matches!(write, Write::Bundles { .. }) {
-        dir.refuse_foreign()?;
-    }
     match write {
         Write::Create(_) if found.is_some() => Err(conflict()),
         Write::Create(pem) => Ok(dir.write(pem)?),
@@ -336,27 +333,36 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_somebody_else_puts_there_is_left_where_it_is() {
+    async fn what_somebody_else_puts_there_is_kept() {
         let temp = tempfile::tempdir().unwrap();
         let (store, one, two) = (store(&temp), pair(), pair());
         store.apply(&Write::Create(one.clone())).await.unwrap();
         let theirs = rcgen::generate_simple_self_signed(names()).unwrap();
-        let chain = theirs.cert.pem();
-        std::fs::write(temp.path().join("tls.crt"), &chain).unwrap();
-        let pair = KeyPem {
-            chain: two.chain,
-            key: two.key,
-        };
-        let restore = Change {
-            pair: Some(pair),
+        let (chain, key) = (theirs.cert.pem(), theirs.signing_key.serialize_pem());
+        let put = |name: &str, text: &str| std::fs::write(temp.path().join(name), text).unwrap();
+        let read = |name: &str| std::fs::read_to_string(temp.path().join(name)).ok();
+        let restore = || Change {
+            pair: Some(KeyPem {
+                chain: two.chain.clone(),
+                key: two.key.clone(),
+            }),
             ..Change::default()
         };
-        let refused = change(&store, restore).await;
-        let Err(Failure::Failed(why)) = refused else {
-            panic!("{refused:?}");
-        };
-        assert!(why.contains("none that ImageSwap made"), "{why}");
-        assert_eq!(found(&store).await.pem().chain, chain);
+        // One after the other, and something is written back between.
+        put("tls.crt", &chain);
+        change(&store, restore()).await.unwrap();
+        assert_eq!(found(&store).await.pem().chain, two.chain);
+        put("tls.key", &key);
+        change(&store, restore()).await.unwrap();
+        assert_eq!(found(&store).await.pem().key, two.key);
+        assert_eq!(
+            (read("theirs.crt"), read("theirs.key")),
+            (Some(chain), Some(key))
+        );
+        // What is ours is not theirs.
+        std::fs::remove_file(temp.path().join("theirs.key")).unwrap();
+        change(&store, restore()).await.unwrap();
+        assert_eq!(read("theirs.key"), None);
     }
 
     #[tokio::test]

@@ -33,7 +33,8 @@ pub(super) fn plan(eyes: &Eyes<'_>, secret: &Secret, pair: &Pair) -> Option<Plan
     if let Some(write) = in_secret(secret, &ca, &removable) {
         // caBundles that we write keep what goes from here until they are pruned, too. Else whoever copies `ca.crt`
         // into them takes it away at once, and so do we where they are made anew.
-        let wait = wait.filter(|_| configuration.is_none());
+        let keeps = configuration.is_some_and(|found| !found.hooks.is_empty());
+        let wait = wait.filter(|_| !keeps);
         return Some(wait.unwrap_or_else(|| prune(write)));
     }
     let write = in_hooks(configuration?, &removable)?;

@@ -83,7 +83,8 @@ fn served<'a>(eyes: &Eyes<'a>) -> Option<(&'a Pem, Pair, Bundle)> {
 /// Whether what is staged was made before this pair: a backup was taken in the middle of a rotation, and put back.
 fn is_older(eyes: &Eyes<'_>, secret: &Secret, pair: &Pair) -> bool {
     let next = pki::judge(&secret.next_pem(), &eyes.policy.required, eyes.now);
-    next.is_ok_and(|next| next.not_before < pair.not_before)
+    // Those that others made begin when they say so.
+    next.is_ok_and(|next| next.is_minted && pair.is_minted && next.not_before < pair.not_before)
 }
 
 fn pair_of(pem: &Pem) -> KeyPem {

@@ -370,7 +370,7 @@ fn refuse(code: u16, call: &str) -> Response {
         "code": code,
         "reason": if code == 404 { "NotFound" } else { "" },
         "message": match code {
-            403 => format!("refused: User \"imageswap\" cannot {call}"),
+            403 => format!("refused: forbidden: User \"imageswap\" cannot {call}"),
             _ => format!("refused: {call}"),
         },
     });
