@@ -1,6 +1,6 @@
 //! Takes a cluster down when whoever runs it ends, however that comes about.
 //!
-//! A child in a session of its own reads a pipe that only its parent holds open. When the pipe
+//! A child in a process group of its own reads a pipe that only its parent holds open. When the pipe
 //! ends, by Control-C, a panic or `kill -9`, the child takes the cluster down. After a signal the
 //! parent stops what it was doing and stays until that is done, so that the prompt comes back when
 //! all is gone.

@@ -322,8 +322,8 @@ async fn calls(plan: &Plan, kubeconfig: &Path, mut told: impl Write) -> anyhow::
                 outcome,
             }
         });
-        while let Some(Ok(call)) = running.try_join_next() {
-            tell(&mut told, &call)?;
+        while let Some(call) = running.try_join_next() {
+            tell(&mut told, &call.context("a call panicked")?)?;
         }
     }
     while let Some(call) = running.join_next().await {

@@ -1,6 +1,7 @@
 //! ImageSwap's replicas, seen from outside: who they are, who leads, what they serve; and their
 //! processes, to be killed or stopped.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -54,6 +55,42 @@ pub fn restarts(cluster: &Cluster) -> anyhow::Result<Vec<u64>> {
     let count = |pod| at(pod, "/status/containerStatuses/0/restartCount").as_u64();
     let all = pods.iter().map(count);
     Ok(all.map(Option::unwrap_or_default).collect())
+}
+
+/// The number of each replica's server, by its name. The keeper starts another one if it is killed, as for its
+/// memory where the kernel kills no container as a whole, and Kubernetes does not see it.
+///
+/// # Errors
+/// As for [`process`].
+pub fn servers(cluster: &Cluster) -> anyhow::Result<BTreeMap<String, String>> {
+    let pods = replicas(cluster)?;
+    let server = |pod| {
+        let (_, number) = process(cluster, pod, Process::Worker)?;
+        Ok((name(pod).to_owned(), number))
+    };
+    pods.iter().map(server).collect()
+}
+
+/// How often the kernel kept each container from running, since it had its share of CPU.
+///
+/// # Errors
+/// It does not say.
+pub fn throttled(cluster: &Cluster) -> anyhow::Result<BTreeMap<String, u64>> {
+    let pods = replicas(cluster)?;
+    let count = |pod| {
+        let (node, number) = process(cluster, pod, Process::First)?;
+        // As the container sees it: its own group, of the second version or the first.
+        let root = format!("/proc/{number}/root/sys/fs/cgroup");
+        let files = ["cpu.stat", "cpu/cpu.stat", "cpu,cpuacct/cpu.stat"];
+        let found = files.iter().find_map(|file| {
+            let text = run(node.command("cat").arg(format!("{root}/{file}"))).ok()?;
+            let mut lines = text.lines();
+            lines.find_map(|line| line.strip_prefix("nr_throttled ")?.parse().ok())
+        });
+        let found = found.with_context(|| format!("no nr_throttled below {root}"))?;
+        Ok((name(pod).to_owned(), found))
+    };
+    pods.iter().map(count).collect()
 }
 
 /// The Lease's holder.

@@ -85,6 +85,21 @@ pub(super) fn part(call: &Call, diary: &Diary) -> Part {
     }
 }
 
+/// Whether it was lost by what no fault of a process, a machine or a wire explains: nobody believed the
+/// certificate, or ImageSwap itself answered with an error.
+fn is_broken(call: &Call) -> bool {
+    let words = [
+        "x509",
+        "certificate",
+        "ImageSwap failed",
+        "an error on the server",
+    ];
+    match &call.outcome {
+        Outcome::Failed(why) => words.iter().any(|word| why.contains(word)),
+        Outcome::Swapped | Outcome::Unswapped(_) => false,
+    }
+}
+
 /// Whether a call was under way while what befell it was excused.
 pub(super) fn is_excused(call: &Call, excuses: &[Excuse]) -> bool {
     excuses.iter().any(|excuse| covers(excuse, call))
@@ -150,6 +165,15 @@ pub fn judge(
     let most = diary.may_lose.unwrap_or(budget.lost);
     if in_fault > most {
         verdict.fail(format!("{in_fault} lost, and {most} may be"));
+    }
+    let broken = during.iter().filter(|call| is_broken(call));
+    let broken: Vec<_> = broken.copied().collect();
+    if let Some(call) = broken.first().filter(|_| lost(&broken) > 0) {
+        verdict.fail(format!(
+            "{} lost for trust or by an answer, which no budget has, such as {:?}",
+            lost(&broken),
+            call.outcome
+        ));
     }
     let through = |call: &&Call| matches!(call.outcome, Outcome::Unswapped(_));
     let through: Vec<_> = all.iter().copied().filter(through).collect();
@@ -233,6 +257,10 @@ mod tests {
         Outcome::Failed("EOF".to_owned())
     }
 
+    fn distrusted() -> Outcome {
+        Outcome::Failed("x509: certificate signed by unknown authority".to_owned())
+    }
+
     fn unswapped() -> Outcome {
         Outcome::Unswapped("nginx".to_owned())
     }
@@ -271,6 +299,15 @@ mod tests {
                 0,
             ),
             ("before", vec![(3, failed())], two, false, 1, 0),
+            ("trust", vec![(11, distrusted())], two, false, 1, 0),
+            (
+                "trust, excused",
+                vec![(13, distrusted())],
+                Budget::NOTHING,
+                true,
+                0,
+                1,
+            ),
             ("after", vec![(20, failed())], two, false, 1, 0),
             ("excused", vec![(13, failed())], Budget::NOTHING, true, 0, 1),
             ("let through", vec![(11, unswapped())], two, false, 1, 0),

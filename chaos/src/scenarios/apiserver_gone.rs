@@ -1,5 +1,5 @@
-//! kube-apiserver goes, and comes back. What is asked for while nobody answers is lost, whatever
-//! ImageSwap does; from the first answer on nothing may be.
+//! kube-apiserver goes, and comes back. What is asked for from the signal until it says that it is ready is lost,
+//! whatever ImageSwap does; before that and from then on nothing may be.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const APISERVER: &str = "kube-apiserver";
 /// Its own shutdown takes a minute: it waits for watches to end.
 const GRACE: Duration = Duration::from_secs(5);
 
-const BUDGET: Budget = Budget::nothing_but("0 while kube-apiserver answers");
+const BUDGET: Budget = Budget::nothing_but("0, but from the signal until kube-apiserver is ready");
 
 pub(super) const RESTARTED: Scenario = Scenario {
     budget: BUDGET,

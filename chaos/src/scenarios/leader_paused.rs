@@ -22,7 +22,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     budget: Budget::CONNECTIONS,
     ..Scenario::new(
         "leader-paused",
-        "SIGSTOP of the leader's server for 25 s in the middle of a rotation, then SIGCONT",
+        "SIGSTOP of the leader's server in the middle of a rotation, SIGCONT 5 s after another leads",
         play,
     )
 };

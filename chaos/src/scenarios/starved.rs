@@ -11,7 +11,7 @@ use anyhow::{bail, ensure};
 use serde_json::json;
 
 use crate::load::{self, Outcome, Plan, Report};
-use crate::replicas::restarts;
+use crate::replicas::{restarts, servers, throttled};
 use crate::scenario::{Budget, Scenario, Stage};
 
 /// With what kube-apiserver adds, just below its limit of 3 MiB.
@@ -36,7 +36,16 @@ pub(super) const CPU: Scenario = Scenario::new("cpu", "a CPU limit of 50m, for 3
     stage.fault(|| {
         stage.event("limited");
         stage.with_container(&limited, || {
+            let before = throttled(stage.cluster)?;
             std::thread::sleep(stage.by_extent(Duration::from_secs(30), Duration::from_secs(5)));
+            let now = throttled(stage.cluster)?;
+            ensure!(
+                before.iter().any(|(pod, count)| now.get(pod) > Some(count)),
+                "nobody was kept waiting for CPU: {before:?} then, {now:?} now"
+            );
+            stage.note(format!(
+                "kept waiting for CPU: {before:?} times then, {now:?} now"
+            ));
             Ok(())
         })
     })
@@ -52,6 +61,7 @@ fn large_at_once(stage: &Stage<'_>) -> anyhow::Result<()> {
         ..Plan::new(&stage.namespace)
     };
     stage.event(format!("{count} large Pods"));
+    let before = servers(stage.cluster)?;
     let (calls, cpu) = stage.with_cpu(|| load::start(stage.cluster, &plan)?.wait_for_all())?;
     stage.event("all are answered");
     stage.note(format!("large ones: {}", Report::of(&calls)));
@@ -59,6 +69,11 @@ fn large_at_once(stage: &Stage<'_>) -> anyhow::Result<()> {
     ensure!(
         restarts.iter().all(|count| *count == 0),
         "containers were restarted: {restarts:?}"
+    );
+    let now = servers(stage.cluster)?;
+    ensure!(
+        now == before,
+        "servers were killed: {before:?} then, {now:?} now"
     );
     let outcomes = || calls.iter().map(|call| &call.outcome);
     let given_up = outcomes().filter(|outcome| is_given_up(outcome)).count();
