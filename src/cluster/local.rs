@@ -242,22 +242,23 @@ impl StateDir {
 
     /// What is to be served.
     fn write_pair(&self, chain: &str, key: &str) -> Result<(), Error> {
-        self.keep_theirs()?;
+        self.keep_theirs(key)?;
         self.write_file("tls.crt", chain, 0o644)?;
         self.write_file("tls.key", key, 0o600)
     }
 
     /// Moves what somebody else put there, while we run, to where nobody takes it away: a leaf by another issuer, or
-    /// a key that is not the leaf's. Either may be nowhere else. (A promotion that was broken off leaves such a key,
-    /// too, which is ours and of no use.)
-    fn keep_theirs(&self) -> Result<(), Error> {
+    /// a key that is neither the leaf's nor the one that is to be written. Either may be nowhere else. (A promotion
+    /// that was broken off leaves such a key, too, which is ours and of no use.)
+    fn keep_theirs(&self, ours: &str) -> Result<(), Error> {
         let text = |name: &str| {
             let found = self.read_file(name)?;
             Ok::<_, Error>(found.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
         };
         let (chain, key) = (text("tls.crt")?.unwrap_or_default(), text("tls.key")?);
         let is_foreign = pki::is_foreign(&chain);
-        let is_odd = key.is_some_and(|key| is_foreign || !pki::is_key_of(&key, &chain));
+        let is_odd = |key: String| key != ours && (is_foreign || !pki::is_key_of(&key, &chain));
+        let is_odd = key.is_some_and(is_odd);
         for (name, to, is_theirs) in [
             ("tls.crt", "theirs.crt", is_foreign),
             ("tls.key", "theirs.key", is_odd),

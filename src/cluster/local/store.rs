@@ -360,7 +360,10 @@ mod tests {
             (Some(chain), Some(key))
         );
         // What is ours is not theirs.
-        std::fs::remove_file(temp.path().join("theirs.key")).unwrap();
+        let remove = |name: &str| std::fs::remove_file(temp.path().join(name)).unwrap();
+        remove("theirs.key");
+        change(&store, restore()).await.unwrap();
+        remove("tls.crt");
         change(&store, restore()).await.unwrap();
         assert_eq!(read("theirs.key"), None);
     }
