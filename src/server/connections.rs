@@ -1,14 +1,23 @@
 //! The open connections, and who has to go when there are too many.
 //!
-//! Those that were never answered anything may take half of the places: beyond that the oldest of
-//! them goes, those first that said nothing at all, but each has a moment to say something, and who has said
-//! something goes within its first second only if its address has at least half as many as the one with the most, and
-//! if it is no body that comes: that may be waiting for us. Else one
-//! goes whose peer has kept us waiting in the middle of anything else, else the one that has been idle
-//! longest, and it is one of the address that has the most; one whose request is being answered never. So ten
-//! thousand silent peers displace each other, and a stranger who asks as kube-apiserver does displaces himself,
-//! and neither kube-apiserver's connections nor a new one of its. Where all newcomers have their moment still,
-//! whoever has waited for one takes the place of an address that has many more of them.
+//! Newcomers, which were never answered anything, may take half of the places. Beyond that one of them goes, the
+//! oldest of the first kind that there is:
+//! - who has said nothing for its moment, of an address with at least half as many as the one with the most;
+//! - who has said nothing for longer;
+//! - who is slow to say what it wants, of such an address;
+//! - who has been slow for a second, or whose body has, which may be waiting for us.
+//!
+//! Where all have their moment still, whoever has waited for a place takes that of an address that has more than
+//! twice as many.
+//!
+//! Otherwise one goes of the address that has the most connections, never one whose request is being answered:
+//! - whose peer has kept us waiting in the middle of something other than a body;
+//! - who has been idle longest;
+//! - a newcomer that has had its moment;
+//! - any other.
+//!
+//! So ten thousand silent peers displace each other, and a stranger who asks as kube-apiserver does displaces
+//! himself, and neither kube-apiserver's connections nor a new one of its.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -251,7 +260,7 @@ fn dispensability(activity: &Activity, now: Instant) -> Option<(u8, Instant)> {
         State::Answering => return None,
         _ if activity.is_newcomer() && age < moment => return None,
         State::Idle => 1,
-        // See above.
+        // A body may be waiting for us.
         _ if state != State::Body && now.saturating_duration_since(since) > LATE => 0,
         _ if activity.is_newcomer() => 2,
         _ => 3,

@@ -1,13 +1,19 @@
 //! Connections that were accepted and have no place yet.
 //!
 //! They wait here and not in the kernel's queue, where those of an address that opens hundreds a second stand
-//! before a probe of the kubelet and a review. Here the address is next that has the fewest newcomers among those
-//! with a place; of several such, one that has said something before one that has not, and in turn. How many
-//! wait counts for nothing: a hundred of kube-apiserver's may come at once, and whoever keeps few waiting, but
-//! always some, would be before them for ever. If there are too many, one goes of an address that has at least
-//! half as many as the one with the most, here and there: one that has said nothing, but each has a moment for it. Else one of another address that
-//! was silent for as long; or, if most of all have said something, the last of the address with the most newcomers
-//! that have kept a place for long. While most have their moment, no more are let in.
+//! before a probe of the kubelet and a review.
+//!
+//! Next is the address that has the fewest newcomers among those with a place; of several such, one that has said
+//! something, and in turn. How many wait counts for nothing: a hundred of kube-apiserver's may come at once, and
+//! whoever keeps few waiting, but always some, would be before them for ever.
+//!
+//! If there are too many, one goes, the first that there is:
+//! - who has said nothing for a moment, of the addresses that have at least half as many connections as the one
+//!   with the most, here and there;
+//! - who has said nothing for a moment, of any address;
+//! - if most have said something, the last that has of the address whose newcomers keep their places longest.
+//!
+//! Else most have their moment, and no more are let in until it is over.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
