@@ -225,6 +225,13 @@ mod tests {
         }
     }
 
+    /// What a certificate of [`names`] begins with that lives a year from now.
+    fn of_a_year() -> rcgen::CertificateParams {
+        let mut params = rcgen::CertificateParams::new(names()).unwrap();
+        (params.not_before, params.not_after) = (NOW, NOW + YEAR);
+        params
+    }
+
     /// A leaf like this, of a CA like that.
     fn issued(leaf: rcgen::CertificateParams, ca: rcgen::CertificateParams) -> Pem {
         use rcgen::{CertifiedIssuer, KeyPair};
@@ -279,22 +286,17 @@ mod tests {
     #[test]
     fn a_ca_that_makes_other_leaves_is_not_believed() {
         use rcgen::ExtendedKeyUsagePurpose::{Any, ClientAuth, ServerAuth};
-        use rcgen::{BasicConstraints, CertificateParams, IsCa};
-        let params = || {
-            let mut params = CertificateParams::new(names()).unwrap();
-            (params.not_before, params.not_after) = (NOW, NOW + YEAR);
-            params
-        };
+        use rcgen::{BasicConstraints, IsCa};
         for (uses, is_believed) in [
             (vec![], true),
             (vec![Any], true),
             (vec![ClientAuth, ServerAuth], true),
             (vec![ClientAuth], false),
         ] {
-            let mut ca = params();
+            let mut ca = of_a_year();
             ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
             ca.extended_key_usages = uses.clone();
-            let pem = issued(params(), ca);
+            let pem = issued(of_a_year(), ca);
             assert_eq!(judge(&pem, &names(), NOW).is_ok(), is_believed, "{uses:?}");
         }
     }
@@ -303,12 +305,7 @@ mod tests {
     #[test]
     fn a_ca_that_go_does_not_take_is_not_believed() {
         use base64::prelude::{BASE64_STANDARD, Engine as _};
-        use rcgen::{BasicConstraints, CertificateParams, CustomExtension, IsCa, SerialNumber};
-        let params = || {
-            let mut params = CertificateParams::new(names()).unwrap();
-            (params.not_before, params.not_after) = (NOW, NOW + YEAR);
-            params
-        };
+        use rcgen::{BasicConstraints, CustomExtension, IsCa, SerialNumber};
         let of_netscape = [2, 16, 840, 1, 113_730, 1, 13];
         let policies = [2, 5, 29, 32];
         for (oid, is_critical, serial, is_believed) in [
@@ -319,13 +316,13 @@ mod tests {
             (&[2, 5, 29, 9], false, 0x7f, true),
             (&policies, true, 0xff, false),
         ] {
-            let mut ca = params();
+            let mut ca = of_a_year();
             ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
             ca.serial_number = Some(SerialNumber::from(vec![0x7f, 0x17]));
             let mut extension = CustomExtension::from_oid_content(oid, vec![0x30, 0]);
             extension.set_criticality(is_critical);
             ca.custom_extensions.push(extension);
-            let mut pem = issued(params(), ca);
+            let mut pem = issued(of_a_year(), ca);
             // rcgen makes no negative ones. Nobody looks at the signature of a root.
             let mut der = CertificateDer::from_pem_slice(pem.ca.as_bytes())
                 .unwrap()
@@ -347,16 +344,16 @@ mod tests {
     /// As Go counts, and webpki does not for an anchor.
     #[test]
     fn no_more_stand_between_a_ca_and_a_leaf_than_it_says() {
-        use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, Issuer, KeyPair};
-        let params = |name: &str| {
-            let mut params = CertificateParams::new(names()).unwrap();
-            let name = (rcgen::DnType::CommonName, name);
-            params.distinguished_name.push(name.0, name.1);
-            (params.not_before, params.not_after) = (NOW, NOW + YEAR);
+        use rcgen::{BasicConstraints, CertifiedIssuer, IsCa, Issuer, KeyPair};
+        let named = |name: &str| {
+            let mut params = of_a_year();
+            params
+                .distinguished_name
+                .push(rcgen::DnType::CommonName, name);
             params
         };
         let ca = |name, constraints| {
-            let mut params = params(name);
+            let mut params = named(name);
             params.is_ca = IsCa::Ca(constraints);
             params
         };
@@ -364,7 +361,7 @@ mod tests {
         let middle_key = KeyPair::generate().unwrap();
         let issuer = Issuer::new(ca("middle", any), &middle_key);
         let key = KeyPair::generate().unwrap();
-        let leaf = params("leaf").signed_by(&key, &issuer).unwrap().pem();
+        let leaf = named("leaf").signed_by(&key, &issuer).unwrap().pem();
         for (constraints, is_believed) in [
             (any, true),
             (BasicConstraints::Constrained(1), true),

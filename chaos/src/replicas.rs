@@ -63,12 +63,10 @@ pub fn restarts(cluster: &Cluster) -> anyhow::Result<Vec<u64>> {
 /// # Errors
 /// As for [`process`].
 pub fn servers(cluster: &Cluster) -> anyhow::Result<BTreeMap<String, String>> {
-    let pods = replicas(cluster)?;
-    let server = |pod| {
+    of_each(cluster, |pod| {
         let (_, number) = process(cluster, pod, Process::Worker)?;
-        Ok((name(pod).to_owned(), number))
-    };
-    pods.iter().map(server).collect()
+        Ok(number)
+    })
 }
 
 /// How often the kernel kept each container from running, since it had its share of CPU.
@@ -76,8 +74,7 @@ pub fn servers(cluster: &Cluster) -> anyhow::Result<BTreeMap<String, String>> {
 /// # Errors
 /// It does not say.
 pub fn throttled(cluster: &Cluster) -> anyhow::Result<BTreeMap<String, u64>> {
-    let pods = replicas(cluster)?;
-    let count = |pod| {
+    of_each(cluster, |pod| {
         let (node, number) = process(cluster, pod, Process::First)?;
         // As the container sees it: its own group, of the second version or the first.
         let root = format!("/proc/{number}/root/sys/fs/cgroup");
@@ -87,10 +84,18 @@ pub fn throttled(cluster: &Cluster) -> anyhow::Result<BTreeMap<String, u64>> {
             let mut lines = text.lines();
             lines.find_map(|line| line.strip_prefix("nr_throttled ")?.parse().ok())
         });
-        let found = found.with_context(|| format!("no nr_throttled below {root}"))?;
-        Ok((name(pod).to_owned(), found))
-    };
-    pods.iter().map(count).collect()
+        found.with_context(|| format!("no nr_throttled below {root}"))
+    })
+}
+
+/// Something of each replica, by its name.
+fn of_each<T>(
+    cluster: &Cluster,
+    of: impl Fn(&Value) -> anyhow::Result<T>,
+) -> anyhow::Result<BTreeMap<String, T>> {
+    let pods = replicas(cluster)?;
+    let named = pods.iter().map(|pod| Ok((name(pod).to_owned(), of(pod)?)));
+    named.collect()
 }
 
 /// The Lease's holder.

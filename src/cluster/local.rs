@@ -129,8 +129,7 @@ impl StateDir {
     /// A leaf by another issuer was put there by a person, with a key that may be nowhere else.
     fn refuse_foreign(&self) -> Result<(), Error> {
         let name = "tls.crt";
-        let chain = self.read_file(name)?.unwrap_or_default();
-        match pki::is_foreign(&String::from_utf8_lossy(&chain)) {
+        match pki::is_foreign(&self.read_text(name)?.unwrap_or_default()) {
             true => Err(Error::Foreign(self.path.join(name))),
             false => Ok(()),
         }
@@ -188,14 +187,18 @@ impl StateDir {
 
     /// As [`StateDir::read`], from the files of these names.
     fn read_as(&self, [chain, key, ca]: [&str; 3]) -> Result<Option<Pem>, Error> {
-        // What is no text is no PEM, which the judge will say.
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        let read = |name: &str| Ok::<_, Error>(self.read_file(name)?.map(text));
+        let read = |name: &str| self.read_text(name);
         let parts = (read(chain)?, read(key)?, read(ca)?);
         Ok(match parts {
             (Some(chain), Some(key), Some(ca)) => Some(Pem { chain, key, ca }),
             _ => None,
         })
+    }
+
+    /// What is no text is no PEM, which the judge will say.
+    fn read_text(&self, name: &str) -> Result<Option<String>, Error> {
+        let found = self.read_file(name)?;
+        Ok(found.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
     }
 
     fn read_file(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
@@ -251,11 +254,8 @@ impl StateDir {
     /// a key that is neither the leaf's nor the one that is to be written. Either may be nowhere else. (A promotion
     /// that was broken off leaves such a key, too, which is ours and of no use.)
     fn keep_theirs(&self, ours: &str) -> Result<(), Error> {
-        let text = |name: &str| {
-            let found = self.read_file(name)?;
-            Ok::<_, Error>(found.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
-        };
-        let (chain, key) = (text("tls.crt")?.unwrap_or_default(), text("tls.key")?);
+        let chain = self.read_text("tls.crt")?.unwrap_or_default();
+        let key = self.read_text("tls.key")?;
         let is_foreign = pki::is_foreign(&chain);
         let is_odd = |key: String| key != ours && (is_foreign || !pki::is_key_of(&key, &chain));
         let is_odd = key.is_some_and(is_odd);

@@ -341,10 +341,10 @@ pub(super) fn dates(certificate: &CertificateDer<'_>) -> Option<Dates> {
 /// every kube-apiserver is that is maintained).
 const HANDLED: [u64; 10] = [15, 17, 19, 30, 31, 32, 33, 36, 37, 54];
 
-/// How many certificates may stand between a CA and a leaf, if Go takes it for a CA of servers (`CheckSignatureFrom`, `checkChainForKeyUsage` and `isValid` in
-/// crypto/x509): of version 3 it must say so; if it says what its key is for, to sign certificates must be
-/// among that, and if what its leaves are for, to be a server; nothing that Go does not know may be critical,
-/// and the serial number not negative.
+/// How many certificates may stand between a CA and a leaf, if Go takes it for a CA of servers
+/// (`CheckSignatureFrom`, `checkChainForKeyUsage` and `isValid` in crypto/x509): of version 3 it must say so; if
+/// it says what its key is for, to sign certificates must be among that, and if what its leaves are for, to be a
+/// server; nothing that Go does not know may be critical, and the serial number not negative.
 pub(super) fn reach(ca: &CertificateDer<'_>) -> Option<usize> {
     let (_, ca) = X509Certificate::from_der(ca).ok()?;
     let is_negative = ca

@@ -141,16 +141,7 @@ impl Connections {
 
     /// Those of each address that were never answered, nor are being.
     pub(super) fn newcomers(&self) -> HashMap<IpAddr, Newcomers> {
-        let open = self.open();
-        let now = Instant::now();
-        let mut counts = HashMap::<_, Newcomers>::new();
-        for activity in open.by_number.values().filter(|a| a.is_newcomer()) {
-            let of = counts.entry(activity.peer()).or_default();
-            let age = now.saturating_duration_since(activity.born());
-            of.all += 1;
-            of.slow += usize::from(age >= MOMENT && activity.state() != State::Fresh);
-        }
-        counts
+        self.open().newcomers(Instant::now())
     }
 
     /// Closes the most dispensable connection, for what it takes from the machine.
@@ -202,9 +193,9 @@ impl Open {
     /// Of those that are slow to say what they want, one of an address that has at least half as many as the one
     /// with the most; or who says nothing at all; or who has been slow for long.
     fn most_dispensable_newcomer(&self, now: Instant) -> Option<u64> {
-        let counts = self.newcomers();
-        let (_, most) = most(&counts)?;
-        let is_crowd = |peer| counts.get(&peer).is_some_and(|count| count * 2 >= most);
+        let newcomers = self.newcomers(now);
+        let most = newcomers.values().map(|of| of.all).max()?;
+        let is_crowd = |peer| newcomers.get(&peer).is_some_and(|of| of.all * 2 >= most);
         let all = self.by_number.iter().filter(|(_, a)| a.is_newcomer());
         let ranked = all.filter_map(|(number, activity)| {
             let age = now.saturating_duration_since(activity.born());
@@ -227,19 +218,30 @@ impl Open {
 
     /// The address with the most connections.
     fn crowd(&self) -> Option<IpAddr> {
-        let counts = counts(self.by_number.values());
-        most(&counts).map(|(peer, _)| peer)
+        let mut counts = HashMap::<_, usize>::new();
+        for activity in self.by_number.values() {
+            *counts.entry(activity.peer()).or_default() += 1;
+        }
+        most(counts.into_iter()).map(|(peer, _)| peer)
     }
 
-    fn newcomers(&self) -> HashMap<IpAddr, usize> {
-        counts(self.by_number.values().filter(|a| a.is_newcomer()))
+    fn newcomers(&self, now: Instant) -> HashMap<IpAddr, Newcomers> {
+        let mut newcomers = HashMap::<_, Newcomers>::new();
+        for activity in self.by_number.values().filter(|a| a.is_newcomer()) {
+            let of = newcomers.entry(activity.peer()).or_default();
+            let age = now.saturating_duration_since(activity.born());
+            of.all += 1;
+            of.slow += usize::from(age >= MOMENT && activity.state() != State::Fresh);
+        }
+        newcomers
     }
 
     /// The oldest newcomer of the address with the most, if it has more than twice as many as this one would have.
     fn oldest_of_newcomers_crowd(&self, peer: IpAddr) -> Option<u64> {
-        let counts = self.newcomers();
-        let ours = counts.get(&peer).copied().unwrap_or_default() + 1;
-        let (crowd, _) = most(&counts).filter(|(_, count)| *count > 2 * ours)?;
+        let newcomers = self.newcomers(Instant::now());
+        let ours = newcomers.get(&peer).map_or(0, |of| of.all) + 1;
+        let counts = newcomers.iter().map(|(peer, of)| (*peer, of.all));
+        let (crowd, _) = most(counts).filter(|(_, count)| *count > 2 * ours)?;
         let all = self.by_number.iter();
         let theirs = all.filter(|(_, a)| a.peer() == crowd && a.is_newcomer());
         theirs
@@ -268,18 +270,9 @@ fn dispensability(activity: &Activity, now: Instant) -> Option<(u8, Instant)> {
     Some((rank, since))
 }
 
-/// How many there are of each address.
-fn counts<'a>(all: impl Iterator<Item = &'a Arc<Activity>>) -> HashMap<IpAddr, usize> {
-    let mut counts = HashMap::new();
-    for activity in all {
-        *counts.entry(activity.peer()).or_default() += 1;
-    }
-    counts
-}
-
-fn most(counts: &HashMap<IpAddr, usize>) -> Option<(IpAddr, usize)> {
-    let all = counts.iter().map(|(peer, count)| (*peer, *count));
-    all.max_by_key(|(peer, count)| (*count, *peer))
+/// The address with the most.
+fn most(counts: impl Iterator<Item = (IpAddr, usize)>) -> Option<(IpAddr, usize)> {
+    counts.max_by_key(|(peer, count)| (*count, *peer))
 }
 
 impl Drop for Place {

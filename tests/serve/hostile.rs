@@ -359,6 +359,27 @@ async fn crowded(speaking: usize) {
     assert!(opened > 2_500, "{opened}: no crowd");
 }
 
+/// Asks so often at once whether it is ready, each on a connection of its own: how many were told within four
+/// seconds, and how long all took.
+async fn burst(address: SocketAddr, count: usize) -> (usize, Duration) {
+    let started = Instant::now();
+    let asked = (0..count).map(|_| async move {
+        let answer = async {
+            let mut stream = tokio::net::TcpStream::connect(address).await?;
+            stream
+                .write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+                .await?;
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await.map(|_| answer)
+        };
+        let answer = timeout(Duration::from_secs(4), answer).await;
+        matches!(answer, Ok(Ok(answer)) if answer.ends_with(b"\r\n\r\nok\n"))
+    });
+    let answered = asked.collect::<JoinSet<_>>().join_all().await;
+    let answered = answered.iter().filter(|is_so| **is_so).count();
+    (answered, started.elapsed())
+}
+
 /// An address that takes all places and keeps a few waiting, always, and one that has more: who has fewer waiting
 /// is not for that reason before the other.
 #[tokio::test(flavor = "multi_thread")]
@@ -388,15 +409,8 @@ async fn who_keeps_few_waiting_does_not_starve_who_has_many() {
         })
         .collect();
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let started = Instant::now();
-    let asked = (0..BURST).map(|_| async move {
-        let answer = async { Client::plain(address).await.get("/readyz").await };
-        let answer = timeout(Duration::from_secs(4), answer).await;
-        answer.is_ok_and(|answer| answer.text() == "ok\n")
-    });
-    let answered = asked.collect::<JoinSet<_>>().join_all().await;
-    let answered = answered.iter().filter(|is_so| **is_so).count();
-    let (took, opened) = (started.elapsed(), opened.load(Ordering::Relaxed));
+    let (answered, took) = burst(address, BURST).await;
+    let opened = opened.load(Ordering::Relaxed);
     crowd.abort_all();
     eprintln!("{answered} of {BURST} answered within {took:?} beside {opened} connections");
     assert!(opened > 2 * HELD, "{opened}: no crowd");
@@ -433,22 +447,8 @@ async fn a_burst_is_not_cut_off_for_silent_peers_of_many_addresses() {
         });
     }
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let started = Instant::now();
-    let asked = (0..BURST).map(|_| async move {
-        let answer = async {
-            let mut stream = tokio::net::TcpStream::connect(address).await?;
-            stream
-                .write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-                .await?;
-            let mut answer = Vec::new();
-            stream.read_to_end(&mut answer).await.map(|_| answer)
-        };
-        let answer = timeout(Duration::from_secs(4), answer).await;
-        matches!(answer, Ok(Ok(answer)) if answer.ends_with(b"ok\n"))
-    });
-    let answered = asked.collect::<JoinSet<_>>().join_all().await;
-    let answered = answered.iter().filter(|is_so| **is_so).count();
-    let (took, opened) = (started.elapsed(), opened.load(Ordering::Relaxed));
+    let (answered, took) = burst(address, BURST).await;
+    let opened = opened.load(Ordering::Relaxed);
     crowd.abort_all();
     eprintln!("{answered} of {BURST} answered within {took:?} beside {opened} connections");
     assert!(
