@@ -5,6 +5,8 @@
 
 mod alone;
 mod bundle;
+mod ca;
+mod certificate;
 mod judge;
 #[cfg(test)]
 pub(crate) mod memo;
@@ -24,7 +26,8 @@ use crate::text::sha256;
 
 pub use self::alone::judge_alone;
 pub use self::bundle::Bundle;
-pub use self::judge::{Flaw, is_foreign, is_key_of, judge};
+pub use self::certificate::is_foreign;
+pub use self::judge::{Flaw, is_key_of, judge};
 pub use self::mint::{MintError, mint};
 #[cfg(test)]
 pub(crate) use self::mint::{by_way_of_another, two_ways};

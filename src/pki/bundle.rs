@@ -12,7 +12,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use time::OffsetDateTime;
 
-use super::judge::{Dates, dates, is_minted_ca, reach};
+use super::ca::Ca;
+use super::certificate::is_minted_ca;
 
 /// Bytes that make a line of 64 columns of base64 (RFC 7468, section 2).
 const LINE: usize = 48;
@@ -22,14 +23,6 @@ const LINE: usize = 48;
 pub struct Bundle {
     cas: Vec<Arc<Ca>>,
     has_rubbish: bool,
-}
-
-/// A CA, read once.
-#[derive(PartialEq, Eq)]
-pub(super) struct Ca {
-    pub(super) der: CertificateDer<'static>,
-    pub(super) dates: Dates,
-    reach: Option<usize>,
 }
 
 impl Bundle {
@@ -162,25 +155,6 @@ impl Bundle {
         if !self.cas.contains(&ca) {
             self.cas.push(ca);
         }
-    }
-}
-
-impl Ca {
-    fn read(der: CertificateDer<'static>) -> Option<Self> {
-        Some(Self {
-            dates: dates(&der)?,
-            reach: reach(&der),
-            der,
-        })
-    }
-
-    /// How many certificates may stand between it and this leaf, if kube-apiserver (Go) ends a chain with it, which
-    /// looks at more than webpki does of an anchor. A leaf that is believed itself needs to sign nothing.
-    pub(super) fn reach_to(&self, leaf: &CertificateDer<'_>, now: OffsetDateTime) -> Option<usize> {
-        let is_valid = self.dates.not_before <= now && now < self.dates.not_after;
-        let is_itself = self.der == *leaf;
-        let reach = self.reach.or(is_itself.then_some(0));
-        reach.filter(|_| is_valid)
     }
 }
 

@@ -8,12 +8,11 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use time::{Duration, OffsetDateTime};
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath, anchor_from_trusted_cert};
-use x509_parser::oid_registry::Oid;
-use x509_parser::prelude::{FromDer, X509Certificate, X509Name, X509Version};
 
+use super::ca::reach;
+use super::certificate::{Dates, certificates, dates, is_minted};
 #[cfg(test)]
 use super::memo;
-use super::mint::{BACKDATED, CA_NAME};
 use super::{Bundle, Pair, Pem};
 use crate::text::rfc3339;
 
@@ -274,107 +273,10 @@ pub(super) fn verify(
         .map(|_| ())
 }
 
-/// `None` if one can't be read, or there is none.
-fn certificates(pem: &str) -> Option<Vec<CertificateDer<'static>>> {
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
-    all.ok().filter(|all| !all.is_empty())
-}
-
 /// Whether this is the key of that chain's leaf, as far as both can be read.
 pub fn is_key_of(key: &str, chain: &str) -> bool {
     let pair = read(chain, key, &Bundle::default());
     pair.is_ok_and(|pair| pair.certified.keys_match().is_ok())
-}
-
-/// Whether the leaf of a chain can be read and was minted by somebody else.
-pub fn is_foreign(chain: &str) -> bool {
-    let chain = certificates(chain).unwrap_or_default();
-    chain.first().is_some_and(|leaf| !is_minted(leaf))
-}
-
-/// Whether the issuer is a CA of ours.
-pub(super) fn is_minted(leaf: &CertificateDer<'_>) -> bool {
-    let parsed = X509Certificate::from_der(leaf);
-    parsed.is_ok_and(|(_, leaf)| is_ours(leaf.issuer()))
-}
-
-/// Whether it is a CA of ours.
-pub(super) fn is_minted_ca(ca: &CertificateDer<'_>) -> bool {
-    let parsed = X509Certificate::from_der(ca);
-    parsed.is_ok_and(|(_, ca)| is_ours(ca.subject()))
-}
-
-fn is_ours(name: &X509Name<'_>) -> bool {
-    let mut names = name.iter_common_name();
-    names.any(|name| name.as_str().is_ok_and(|name| name.starts_with(CA_NAME)))
-}
-
-/// When a certificate begins and ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Dates {
-    pub(super) not_before: OffsetDateTime,
-    pub(super) not_after: OffsetDateTime,
-}
-
-impl Dates {
-    /// See [`Pair::life`].
-    pub(super) fn life(self, is_minted: bool) -> Duration {
-        let life = self.not_after - self.not_before;
-        match is_minted {
-            true => life - BACKDATED,
-            false => life,
-        }
-    }
-}
-
-pub(super) fn dates(certificate: &CertificateDer<'_>) -> Option<Dates> {
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    let validity = certificate.validity();
-    let at = |seconds| OffsetDateTime::from_unix_timestamp(seconds).ok();
-    Some(Dates {
-        not_before: at(validity.not_before.timestamp())?,
-        not_after: at(validity.not_after.timestamp())?,
-    })
-}
-
-/// What may be marked critical in a CA, below 2.5.29 (`processExtensions` in crypto/x509, Go 1.24 and later, of which
-/// every kube-apiserver is that is maintained).
-const HANDLED: [u64; 10] = [15, 17, 19, 30, 31, 32, 33, 36, 37, 54];
-
-/// How many certificates may stand between a CA and a leaf, if Go takes it for a CA of servers
-/// (`CheckSignatureFrom`, `checkChainForKeyUsage` and `isValid` in crypto/x509): of version 3 it must say so; if
-/// it says what its key is for, to sign certificates must be among that, and if what its leaves are for, to be a
-/// server; nothing that Go does not know may be critical, and the serial number not negative.
-pub(super) fn reach(ca: &CertificateDer<'_>) -> Option<usize> {
-    let (_, ca) = X509Certificate::from_der(ca).ok()?;
-    let is_negative = ca
-        .raw_serial()
-        .first()
-        .is_some_and(|first| first & 0x80 != 0);
-    let mut critical = ca.extensions().iter().filter(|one| one.critical);
-    if is_negative || critical.any(|one| !is_handled(&one.oid)) {
-        return None;
-    }
-    let constraints = ca.basic_constraints().ok()?.map(|found| found.value);
-    let usage = ca.key_usage().ok()?.map(|found| found.value);
-    let extended = ca.extended_key_usage().ok()?.map(|found| found.value);
-    let is_ca = match constraints {
-        Some(constraints) => constraints.ca,
-        None => ca.version() != X509Version::V3,
-    };
-    let may_sign = is_ca
-        && usage.is_none_or(|usage| usage.key_cert_sign())
-        && extended.is_none_or(|usage| usage.any || usage.server_auth);
-    let most = constraints.and_then(|constraints| constraints.path_len_constraint);
-    let most = most.map_or(usize::MAX, |most| {
-        usize::try_from(most).unwrap_or(usize::MAX)
-    });
-    may_sign.then_some(most)
-}
-
-fn is_handled(extension: &Oid<'_>) -> bool {
-    let numbers: Option<Vec<u64>> = extension.iter().map(Iterator::collect);
-    matches!(numbers.as_deref(), Some([2, 5, 29, last]) if HANDLED.contains(last))
 }
 
 /// No certificate ended before 1970.

@@ -5,7 +5,8 @@ use time::{Duration, OffsetDateTime};
 use webpki::EndEntityCert;
 
 use super::Bundle;
-use super::judge::{dates, is_minted, verify};
+use super::certificate::{dates, is_minted};
+use super::judge::verify;
 use crate::text::sha256;
 
 /// A leaf and what stands between it and its CA; at least the leaf.
