@@ -304,11 +304,53 @@ mod tests {
         }
     }
 
+    const SERIAL: [u8; 2] = [0x7f, 0x17];
+
+    /// With another first byte of its serial number: rcgen makes no negative ones.
+    fn with_serial(pem: &str, first: u8) -> String {
+        use base64::prelude::{BASE64_STANDARD, Engine as _};
+        let mut der = CertificateDer::from_pem_slice(pem.as_bytes())
+            .unwrap()
+            .to_vec();
+        let number = [2, 2, SERIAL[0], SERIAL[1]];
+        let at = der.windows(4).position(|bytes| bytes == number).unwrap();
+        der[at + 2] = first;
+        let text = BASE64_STANDARD.encode(der);
+        format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
+    }
+
+    /// Go ends the handshake, whatever the way to a CA may be.
+    #[test]
+    fn a_leaf_or_an_intermediate_with_a_negative_serial_number_is_refused() {
+        let ca = |serial: [u8; 2]| {
+            let mut ca = of_a_year();
+            ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            ca.serial_number = Some(serial.to_vec().into());
+            ca
+        };
+        let mut leaf = of_a_year();
+        leaf.serial_number = Some(SERIAL.to_vec().into());
+        let good = issued(leaf, ca(SERIAL));
+        judge(&good, &names(), NOW).unwrap();
+        let sent = |chain: String| Pem {
+            chain,
+            ..good.clone()
+        };
+        for chain in [
+            with_serial(&good.chain, 0xff),
+            // Nobody needs it.
+            good.chain.clone() + &with_serial(&good.ca, 0xff),
+        ] {
+            let refused = judge(&sent(chain), &names(), NOW).unwrap_err().to_string();
+            assert!(refused.contains("serial number is below zero"), "{refused}");
+        }
+        judge(&sent(good.chain.clone() + &good.ca), &names(), NOW).unwrap();
+    }
+
     /// As Go has it, which refuses what it does not know where that is critical, and negative serial numbers.
     #[test]
     fn a_ca_that_go_does_not_take_is_not_believed() {
-        use base64::prelude::{BASE64_STANDARD, Engine as _};
-        use rcgen::{BasicConstraints, CustomExtension, IsCa, SerialNumber};
+        use rcgen::{BasicConstraints, CustomExtension, IsCa};
         let of_netscape = [2, 16, 840, 1, 113_730, 1, 13];
         let policies = [2, 5, 29, 32];
         for (oid, is_critical, serial, is_believed) in [
@@ -321,20 +363,13 @@ mod tests {
         ] {
             let mut ca = of_a_year();
             ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-            ca.serial_number = Some(SerialNumber::from(vec![0x7f, 0x17]));
+            ca.serial_number = Some(SERIAL.to_vec().into());
             let mut extension = CustomExtension::from_oid_content(oid, vec![0x30, 0]);
             extension.set_criticality(is_critical);
             ca.custom_extensions.push(extension);
             let mut pem = issued(of_a_year(), ca);
-            // rcgen makes no negative ones. Nobody looks at the signature of a root.
-            let mut der = CertificateDer::from_pem_slice(pem.ca.as_bytes())
-                .unwrap()
-                .to_vec();
-            let number = [2, 2, 0x7f, 0x17];
-            let at = der.windows(4).position(|bytes| bytes == number).unwrap();
-            der[at + 2] = serial;
-            let text = BASE64_STANDARD.encode(der);
-            pem.ca = format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
+            // Nobody looks at the signature of a root.
+            pem.ca = with_serial(&pem.ca, serial);
             let judged = judge(&pem, &names(), NOW);
             assert_eq!(
                 judged.is_ok(),

@@ -29,6 +29,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::Response;
 use http::Request;
+use rustix::net::sockopt;
 use tower::Service;
 
 pub use self::accept::MOST_WAITING;
@@ -44,6 +45,11 @@ const BACKLOG: i32 = 4096;
 /// How much of its answers a peer may leave unread in the kernel, in bytes; the kernel takes twice as much for
 /// its own account. What kube-apiserver is sent is a tenth of that.
 const SEND_BUFFER: usize = 32 << 10;
+
+/// How much the kernel may keep of what a peer sends and nobody has read yet, in bytes; it takes twice as much for
+/// its own account. It must bear two of loopback's segments, of 64 KiB each. The kernel's own measure grows with
+/// what was read before, to a MB and more for a peer that sends large reviews, of which many wait for memory.
+const RECEIVE_BUFFER: usize = 128 << 10;
 
 /// Bounds on what reviews may take.
 #[derive(Debug, Clone)]
@@ -131,9 +137,10 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
     // It sets SO_REUSEADDR: a restart must not wait for the last life's connections to be forgotten.
     let listener = TcpListener::bind(address)?;
-    // Inherited by each connection: the kernel's own bound is 4 MiB for a peer that reads nothing, and counts
-    // as ours.
-    rustix::net::sockopt::set_socket_send_buffer_size(&listener, SEND_BUFFER)?;
+    // Inherited by each connection. The kernel's own bounds are some MiB, and with cgroup v2 it counts them as the
+    // container's memory.
+    sockopt::set_socket_send_buffer_size(&listener, SEND_BUFFER)?;
+    sockopt::set_socket_recv_buffer_size(&listener, RECEIVE_BUFFER)?;
     // The standard library's own backlog is short.
     rustix::net::listen(&listener, BACKLOG)?;
     Ok(listener)

@@ -243,36 +243,48 @@ impl StateDir {
         self.write_pair(&pem.chain, &pem.key)
     }
 
-    /// What is to be served.
+    /// What is to be served. The key first: if that is broken off, the key that is there is known again by
+    /// [`keep_theirs`](Self::keep_theirs).
     fn write_pair(&self, chain: &str, key: &str) -> Result<(), Error> {
         self.keep_theirs(key)?;
-        self.write_file("tls.crt", chain, 0o644)?;
-        self.write_file("tls.key", key, 0o600)
+        self.write_file("tls.key", key, 0o600)?;
+        self.write_file("tls.crt", chain, 0o644)
     }
 
     /// Moves what somebody else put there, while we run, to where nobody takes it away: a leaf by another issuer, or
-    /// a key that is neither the leaf's nor the one that is to be written. Either may be nowhere else. (A promotion
-    /// that was broken off leaves such a key, too, which is ours and of no use.)
+    /// a key that is neither the leaf's nor the one that is to be written. Either may be nowhere else.
     fn keep_theirs(&self, ours: &str) -> Result<(), Error> {
         let chain = self.read_text("tls.crt")?.unwrap_or_default();
         let key = self.read_text("tls.key")?;
         let is_foreign = pki::is_foreign(&chain);
         let is_odd = |key: String| key != ours && (is_foreign || !pki::is_key_of(&key, &chain));
         let is_odd = key.is_some_and(is_odd);
-        for (name, to, is_theirs) in [
-            ("tls.crt", "theirs.crt", is_foreign),
-            ("tls.key", "theirs.key", is_odd),
-        ] {
+        for (name, extension, is_theirs) in
+            [("tls.crt", "crt", is_foreign), ("tls.key", "key", is_odd)]
+        {
             if is_theirs {
-                let (from, to) = (self.path.join(name), self.path.join(to));
+                let (from, to) = (self.path.join(name), self.free_place(extension));
                 fs::rename(&from, &to).map_err(|source| io_error("move aside", &from, source))?;
                 tracing::warn!(
                     from = %from.display(), to = %to.display(),
-                    "what is not of ImageSwap's making was moved aside; --tls-cert and --tls-key serve it"
+                    "moved aside what ImageSwap may not have made; --tls-cert and --tls-key serve it"
                 );
             }
         }
         Ok(())
+    }
+
+    /// `theirs.EXTENSION`, or with a number if that is taken: what was moved there before may be nowhere else.
+    fn free_place(&self, extension: &str) -> PathBuf {
+        let numbered = (2..).map(|number| format!("theirs-{number}.{extension}"));
+        let mut names = std::iter::once(format!("theirs.{extension}")).chain(numbered);
+        let is_free = |path: &PathBuf| fs::symlink_metadata(path).is_err();
+        let free = names
+            .by_ref()
+            .map(|name| self.path.join(name))
+            .find(is_free);
+        // There is always a next number.
+        free.unwrap_or_else(|| self.path.join("theirs"))
     }
 
     /// Written beside and renamed, so that nobody reads half a file.
@@ -402,12 +414,14 @@ mod tests {
         };
         let next = stage(&dir, NOW);
         let file = |name: &str, text: &str| dir.write_file(name, text, 0o600).unwrap();
-        // The key was still to come.
-        file("tls.crt", &next.chain);
+        // The leaf was still to come.
+        file("tls.key", &next.key);
         let (pair, origin) = open(&dir, NOW).unwrap();
         assert!(matches!(origin, Origin::Promoted), "{origin:?}");
         assert_eq!(pair.leaf(), next.leaf().unwrap());
         assert!(matches!(open(&dir, NOW).unwrap().1, Origin::Found));
+        // Nothing was taken for somebody else's.
+        assert!(!dir.path.join("theirs.key").exists());
         // What is staged may be of no use, either.
         file("tls.key", "rubbish");
         file("next.key", "rubbish");

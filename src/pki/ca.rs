@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use x509_parser::oid_registry::Oid;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
-use super::certificate::{Dates, dates};
+use super::certificate::{Dates, dates, has_negative_serial};
 
 /// What may be marked critical in a CA, below 2.5.29 (`processExtensions` in crypto/x509, Go 1.24 and later, of which
 /// every kube-apiserver is that is maintained).
@@ -44,11 +44,8 @@ impl Ca {
 /// it says what its key is for, to sign certificates must be among that, and if what its leaves are for, to be a
 /// server; nothing that Go does not know may be critical, and the serial number not negative.
 pub(super) fn reach(ca: &CertificateDer<'_>) -> Option<usize> {
+    let is_negative = has_negative_serial(ca);
     let (_, ca) = X509Certificate::from_der(ca).ok()?;
-    let is_negative = ca
-        .raw_serial()
-        .first()
-        .is_some_and(|first| first & 0x80 != 0);
     let mut critical = ca.extensions().iter().filter(|one| one.critical);
     if is_negative || critical.any(|one| !is_handled(&one.oid)) {
         return None;

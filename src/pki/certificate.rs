@@ -36,6 +36,16 @@ fn is_ours(name: &X509Name<'_>) -> bool {
     names.any(|name| name.as_str().is_ok_and(|name| name.starts_with(CA_NAME)))
 }
 
+/// Whether its serial number is below zero, which Go does not read (`parseCertificate` in crypto/x509, since 1.23).
+pub(super) fn has_negative_serial(certificate: &CertificateDer<'_>) -> bool {
+    let parsed = X509Certificate::from_der(certificate);
+    parsed.is_ok_and(|(_, it)| {
+        it.raw_serial()
+            .first()
+            .is_some_and(|first| first & 0x80 != 0)
+    })
+}
+
 /// When a certificate begins and ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Dates {

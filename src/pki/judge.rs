@@ -10,7 +10,7 @@ use time::{Duration, OffsetDateTime};
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath, anchor_from_trusted_cert};
 
 use super::ca::reach;
-use super::certificate::{Dates, certificates, dates, is_minted};
+use super::certificate::{Dates, certificates, dates, has_negative_serial, is_minted};
 #[cfg(test)]
 use super::memo;
 use super::{Bundle, Pair, Pem};
@@ -56,6 +56,9 @@ fn because(error: &webpki::Error) -> String {
     let (what, date) = match error {
         webpki::Error::CertExpired { not_after, .. } => ("ended", date(not_after)),
         webpki::Error::CertNotValidYet { not_before, .. } => ("begins", date(not_before)),
+        webpki::Error::InvalidSerialNumber => {
+            return "a certificate's serial number is below zero or malformed".to_owned();
+        }
         other => return other.to_string(),
     };
     let date = date.unwrap_or_else(|| "a time that is no date".to_owned());
@@ -234,6 +237,10 @@ pub(super) fn verify(
     bundle: &Bundle,
     now: OffsetDateTime,
 ) -> Result<(), webpki::Error> {
+    // Go reads all that it is sent, and goes on with none of it then.
+    if intermediates.iter().chain([leaf]).any(has_negative_serial) {
+        return Err(webpki::Error::InvalidSerialNumber);
+    }
     let entity = EndEntityCert::try_from(leaf)?;
     let intermediates = intermediates.iter().filter(|one| reach(one).is_some());
     let intermediates: Vec<_> = intermediates

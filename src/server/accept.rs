@@ -21,7 +21,7 @@ use super::connections::{MOMENT, Newcomers, Place};
 use super::lifecycle::Phase;
 use super::tls::ServingCert;
 use super::waiting::{Waiting, WaitingRoom};
-use super::{Answers, Endpoint};
+use super::{Answers, Endpoint, RECEIVE_BUFFER};
 use crate::telemetry::logs::Sparingly;
 use crate::telemetry::metrics::{Metrics, set_count};
 
@@ -41,9 +41,6 @@ pub const MOST_WAITING: usize = 512;
 /// How much the kernel may keep of what comes for one that waits, in bytes; it takes twice as much for its own
 /// account. It counts as ours from when it was accepted, and would be 64 MiB on a port if each sent what it can.
 const WAITING_BUFFER: usize = 8 << 10;
-
-/// The same once it has a place: the size is the kernel's no more. A window must bear two of loopback's segments.
-const WAITED_BUFFER: usize = 128 << 10;
 
 /// How often to look for a place for those that wait: one that is answered makes room as well as one that leaves,
 /// and says nothing.
@@ -131,7 +128,7 @@ impl<S: Answers> Endpoint<S> {
                 break;
             };
             *seated.entry(next.peer).or_default() += 1;
-            set_receive_buffer(&next.stream, WAITED_BUFFER);
+            set_receive_buffer(&next.stream, RECEIVE_BUFFER);
             self.start(next.stream, place);
         }
         self.count(room);
@@ -170,6 +167,10 @@ impl<S: Answers> Endpoint<S> {
     fn start(&self, stream: TcpStream, place: Place) {
         // Answers are small and awaited.
         let _ = stream.set_nodelay(true);
+        // On a busy machine it may be a while before its task looks.
+        if self.tls.is_some() && has_spoken(&stream) {
+            place.activity.enter(State::Handshake);
+        }
         let terms = Terms {
             service: self.service.clone(),
             max_age: jittered(self.patience.max_age),

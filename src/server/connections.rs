@@ -1,6 +1,6 @@
 //! The open connections, and who has to go when there are too many.
 //!
-//! Newcomers, which were never answered anything, may take half of the places. Beyond that one of them goes, the
+//! Newcomers, which were never answered what they asked, may take half of the places. Beyond that one of them goes, the
 //! oldest of the first kind that there is:
 //! - who has said nothing for its moment, of an address with at least half as many as the one with the most;
 //! - who has said nothing for longer;
@@ -8,7 +8,7 @@
 //! - who has been slow for a second, or whose body has, which may be waiting for us.
 //!
 //! Where all have their moment still, whoever has waited for a place takes that of an address that has more than
-//! twice as many.
+//! twice as many, but none whose body is coming in.
 //!
 //! Otherwise one goes of the address that has the most connections, never one whose request is being answered:
 //! - whose peer has kept us waiting in the middle of something other than a body;
@@ -56,9 +56,9 @@ struct Open {
 /// The connections of an address that have a place and were never answered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Newcomers {
-    /// Those that have been there for their moment, and may have kept us waiting since. Of a peer that asks as
-    /// kube-apiserver does there are hardly any, however many it begins at once; what Go dials and then has no use
-    /// for is through its handshake.
+    /// Those that have been there for their moment, and owe us a handshake or the head of a request. Of a peer that
+    /// asks as kube-apiserver does there are hardly any, however many it begins at once: what Go dials and then has
+    /// no use for is through its handshake, and whose body comes slowly may be waiting for us.
     pub(super) slow: usize,
     pub(super) all: usize,
 }
@@ -231,12 +231,17 @@ impl Open {
             let of = newcomers.entry(activity.peer()).or_default();
             let age = now.saturating_duration_since(activity.born());
             of.all += 1;
-            of.slow += usize::from(age >= MOMENT && activity.state() != State::Fresh);
+            let owes = matches!(
+                activity.state(),
+                State::Silent | State::Handshake | State::Head
+            );
+            of.slow += usize::from(age >= MOMENT && owes);
         }
         newcomers
     }
 
-    /// The oldest newcomer of the address with the most, if it has more than twice as many as this one would have.
+    /// The oldest newcomer of the address with the most, if it has more than twice as many as this one would have. One
+    /// whose body comes may be waiting for us.
     fn oldest_of_newcomers_crowd(&self, peer: IpAddr) -> Option<u64> {
         let newcomers = self.newcomers(Instant::now());
         let ours = newcomers.get(&peer).map_or(0, |of| of.all) + 1;
@@ -245,6 +250,7 @@ impl Open {
         let all = self.by_number.iter();
         let theirs = all.filter(|(_, a)| a.peer() == crowd && a.is_newcomer());
         theirs
+            .filter(|(_, a)| a.state() != State::Body)
             .min_by_key(|(_, a)| a.born())
             .map(|(number, _)| *number)
     }
@@ -480,17 +486,41 @@ mod tests {
             places.push(place);
             tokio::time::advance(Duration::from_millis(1)).await;
         }
-        // One that is being answered is no newcomer.
+        // One that is being answered is no newcomer, and one whose body comes may be waiting for us.
         places[0].activity.enter(State::Answering);
+        places[2].activity.enter(State::Body);
         // All have their moment still.
         assert!(connections.try_enter(HERE, Duration::ZERO).is_none());
         assert!(connections.try_enter(there, MOMENT).is_none());
         assert_eq!(evicted(&connections, &places), [0_usize; 0]);
         let second = connections.try_enter(HERE, MOMENT).unwrap();
-        assert_eq!(evicted(&connections, &places), [2]);
+        assert_eq!(evicted(&connections, &places), [3]);
         // It would have three then, and they five.
         assert!(connections.try_enter(HERE, MOMENT).is_none());
         drop(second);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_is_who_owes_a_handshake_or_a_head() {
+        let connections = Connections::new(8, Metrics::new().unwrap());
+        let mut places = Vec::new();
+        for state in [
+            State::Silent,
+            State::Handshake,
+            State::Fresh,
+            State::Head,
+            State::Body,
+            State::Writing,
+            State::Idle,
+        ] {
+            let place = connections.enter(HERE).await;
+            place.activity.enter(state);
+            places.push(place);
+        }
+        let counted = |slow| Newcomers { slow, all: 7 };
+        assert_eq!(connections.newcomers()[&HERE], counted(0));
+        tokio::time::advance(MOMENT).await;
+        assert_eq!(connections.newcomers()[&HERE], counted(3));
     }
 
     #[tokio::test(start_paused = true)]

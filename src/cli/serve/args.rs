@@ -309,11 +309,12 @@ impl Args {
                 "--cert-renew-before is more than half of --cert-lifetime: half of it is what counts"
             );
         }
-        if self.cert_renew_before.is_some() && renew_before < time::Duration::days(30) {
+        if renew_before < time::Duration::days(30) {
             warn!(
-                cert_renew_before = %renew_before,
-                "--cert-renew-before is less than 30 days: ImageSwapCertificateEndsIn30Days fires before a \
-                 certificate is due, and `imageswap status` may warn of it, too"
+                renewed_before = %renew_before,
+                "a certificate is renewed less than 30 days before its end (--cert-renew-before, or half of \
+                 --cert-lifetime): ImageSwapCertificateEndsIn30Days fires before it is due, and \
+                 `imageswap status` may warn of it, too"
             );
         }
         if self.trust_delay < SHORT_DELAY {

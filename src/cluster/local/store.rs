@@ -355,17 +355,30 @@ mod tests {
         put("tls.key", &key);
         change(&store, restore()).await.unwrap();
         assert_eq!(found(&store).await.pem().key, two.key);
+        // The key that stood beside their leaf may have been theirs, too.
         assert_eq!(
-            (read("theirs.crt"), read("theirs.key")),
-            (Some(chain), Some(key))
+            ["theirs.crt", "theirs.key", "theirs-2.key"].map(read),
+            [chain, one.key, key].map(Some)
         );
         // What is ours is not theirs.
         let remove = |name: &str| std::fs::remove_file(temp.path().join(name)).unwrap();
         remove("theirs.key");
+        remove("theirs-2.key");
         change(&store, restore()).await.unwrap();
         remove("tls.crt");
         change(&store, restore()).await.unwrap();
         assert_eq!(read("theirs.key"), None);
+        // Nor does what comes later take the place of what was there.
+        for (text, place) in [
+            ("a", "theirs.key"),
+            ("b", "theirs-2.key"),
+            ("c", "theirs-3.key"),
+        ] {
+            put("tls.key", text);
+            change(&store, restore()).await.unwrap();
+            assert_eq!(read(place).as_deref(), Some(text));
+        }
+        assert_eq!(read("theirs.key").as_deref(), Some("a"));
     }
 
     #[tokio::test]
