@@ -458,6 +458,7 @@ fn volumes_without_an_image_are_no_fault() {
 #[test]
 fn what_is_left_untouched() {
     let disabled = json!({"labels": {LABEL: "disabled"}});
+    let enabled = json!({"labels": {LABEL: "enabled"}});
     let spec = json!({"containers": [{"name": "a", "image": "nginx"}]});
     let deployment = |object: Value| {
         let mut body = pod_review(object);
@@ -480,6 +481,19 @@ fn what_is_left_untouched() {
         ),
         (
             deployment(json!({"spec": {"template": {"metadata": disabled, "spec": spec}}})),
+            label,
+        ),
+        // Either label disables, whatever the other says.
+        (
+            deployment(
+                json!({"metadata": disabled, "spec": {"template": {"metadata": enabled, "spec": spec}}}),
+            ),
+            label,
+        ),
+        (
+            deployment(
+                json!({"metadata": enabled, "spec": {"template": {"metadata": disabled, "spec": spec}}}),
+            ),
             label,
         ),
         (with("/request/operation", json!("DELETE")), none),
@@ -529,6 +543,48 @@ fn what_is_left_untouched() {
     ] {
         let body = with("/request/object/metadata", metadata);
         expect(&body, &[(POD_0, "hub.example.com/nginx")], Outcome::Swapped);
+    }
+}
+
+/// A CronJob's label, or its Pods', counts; not that of the Jobs between them.
+#[test]
+fn the_label_of_a_job_template_disables_nothing() {
+    let disabled = json!({"labels": {LABEL: "disabled"}});
+    let spec = json!({"containers": [{"name": "a", "image": "nginx"}]});
+    let mut body = pod_review(json!({"spec": {"jobTemplate": {
+        "metadata": disabled, "spec": {"template": {"spec": spec}},
+    }}}));
+    body["request"]["kind"] = json!({"group": "batch", "version": "v1", "kind": "CronJob"});
+    let slot = "/spec/jobTemplate/spec/template/spec/containers/0/image";
+    expect(&body, &[(slot, "hub.example.com/nginx")], Outcome::Swapped);
+}
+
+/// kube-apiserver ignores all else that such an update says.
+#[test]
+fn of_an_update_of_ephemeral_containers_only_those_are_looked_at() {
+    let mut body = recorded("pod-ephemeralcontainers-update-first-debug.json");
+    body["request"]["oldObject"]["spec"]["containers"] = json!([]);
+    let slot = "/spec/ephemeralContainers/0/image";
+    expect(
+        &body,
+        &[(slot, "hub.example.com/busybox:1.36")],
+        Outcome::Swapped,
+    );
+}
+
+#[test]
+fn an_image_that_would_become_too_long_for_a_reference_stays() {
+    let longest = 4_096 - "mirror.example.com/".len();
+    for (length, outcome) in [
+        (longest, Outcome::Swapped),
+        (longest + 1, Outcome::Unchanged),
+    ] {
+        let path = "b".repeat(length);
+        let body = pod(json!([{"name": "a", "image": format!("a.io/{path}")}]));
+        let swapped = [(POD_0, &*format!("mirror.example.com/{path}"))];
+        let is_swapped = outcome == Outcome::Swapped;
+        let (_, reply) = expect(&body, if is_swapped { &swapped } else { &[] }, outcome);
+        assert_eq!(reply.warnings.len(), usize::from(!is_swapped), "{length}");
     }
 }
 

@@ -530,6 +530,16 @@ fn a_reader_that_has_enough_is_no_error() {
 
 /// A verdict is the same however much of it is read.
 #[test]
+fn check_says_when_it_gives_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let rules = (0..2_000).map(|n| format!("[REPLACE]*/team{n}/*-v?:[0-9]*::x{n}.io\n"));
+    let maps = file(dir.path(), "maps", &rules.collect::<String>());
+    let found = json_lines(&imageswap(&["check", "-o", "json", &maps], b""));
+    let given_up = found.iter().any(|it| it["code"] == "feeds-unknown");
+    assert!(given_up, "{:?}", found.first());
+}
+
+#[test]
 fn check_fails_though_its_reader_has_enough() {
     let dir = tempfile::tempdir().unwrap();
     let maps = file(dir.path(), "maps", &"a::b::c\n".repeat(2_000));

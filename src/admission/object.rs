@@ -303,19 +303,22 @@ impl<'de> ReadMap<'de> for OneEntry<'_, 'de> {
                 }
             }
         }
+        let Some(image) = image else {
+            return Ok(());
+        };
         if self.workload.entries.len() >= MAX_ENTRIES {
             self.workload.is_too_long = true;
-        } else if let Some(image) = image {
-            self.workload.entries.push(Entry {
-                list: self.list,
-                index: self.index,
-                name: match name {
-                    Image::Text(name) => Some(name),
-                    _ => None,
-                },
-                image,
-            });
+            return Ok(());
         }
+        self.workload.entries.push(Entry {
+            list: self.list,
+            index: self.index,
+            name: match name {
+                Image::Text(name) => Some(name),
+                _ => None,
+            },
+            image,
+        });
         Ok(())
     }
 }

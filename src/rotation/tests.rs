@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use super::belief::Belief;
 use super::clock::{Clock, Moment, Span};
 use super::driver::{Driver, Memory as Leader, Store};
-use super::plan::{Endpoint, Known, OLDEST, Plan, Policy, SETTLED, Step, plan};
+use super::plan::{Endpoint, Known, OLDEST, Plan, Policy, SETTLED, Step, oldest, plan};
 use super::replica::{Choice, Others, View, choose, is_trusted, may_lead};
 use super::source::Source;
 use super::state::{Configuration, Hook, Observed, Secret};
@@ -338,7 +338,7 @@ fn each_state_has_its_step() {
             Some(secret(good)),
             Some(&[ca.clone(), vec![]]),
             "trust",
-            "in hook1",
+            "in hook1 (it is empty)",
         ),
         (
             Some(secret(good)),
@@ -1361,5 +1361,13 @@ proptest! {
             let served = replica.as_ref().unwrap();
             prop_assert!(served.certified.cert == pair.certified.cert);
         }
+    }
+}
+
+#[test]
+fn what_a_step_was_planned_on_is_younger_than_half_the_trust_delay() {
+    let seconds = std::time::Duration::from_secs;
+    for (delay, most) in [(600, 20), (60, 20), (30, 15), (12, 6), (10, 6), (0, 6)] {
+        assert_eq!(oldest(seconds(delay)), seconds(most), "{delay}");
     }
 }

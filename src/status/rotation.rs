@@ -34,7 +34,8 @@ fn next(facts: &Facts) -> Next {
         return rest("files are served, which are renewed where they come from");
     }
     let Some(secret) = &facts.observed.secret else {
-        return lost(facts, "bootstrap", "there is no Secret with a certificate");
+        let why = "there is no Secret with a certificate";
+        return restored(facts, why).unwrap_or_else(|| ("bootstrap", why.to_owned()));
     };
     let judged = secret.judge(std::slice::from_ref(&facts.host), facts.now);
     match judged {
@@ -44,10 +45,11 @@ fn next(facts: &Facts) -> Next {
         Err(Flaw::NotYet(begins)) => rest(format!("the certificate begins at {}", rfc3339(begins))),
         Err(flaw) => {
             let why = format!("the Secret can't be served: {flaw}");
-            match next_of(facts, secret) {
-                Ok(_) if secret.has_next() => ("promote", format!("{why}, but what is staged can")),
-                _ => lost(facts, "replace", &why),
-            }
+            restored(facts, &why).unwrap_or_else(|| match next_of(facts, secret) {
+                Ok(_) => lacking(facts, secret)
+                    .unwrap_or_else(|| ("promote", format!("{why}, but what is staged can"))),
+                Err(_) => ("replace", why),
+            })
         }
         Ok(pair) => lacking(facts, secret)
             .or_else(|| staged(facts, secret))
@@ -70,27 +72,29 @@ fn rest(reason: impl Into<String>) -> Next {
 }
 
 /// A replica that serves a good leaf has the pair in memory, and writes it back when it leads.
-fn lost(facts: &Facts, step: &'static str, why: &str) -> Next {
-    let mut leaves = facts.leaves();
-    match leaves.any(|leaf| facts.believes(leaf)) {
-        true => (
+fn restored(facts: &Facts, why: &str) -> Option<Next> {
+    let is_served = facts.leaves().any(|leaf| facts.believes(leaf));
+    is_served.then(|| {
+        (
             "restore",
             format!("{why}; a replica that serves one writes it back"),
-        ),
-        false => (step, why.to_owned()),
-    }
+        )
+    })
 }
 
-/// A caBundle that lacks a CA.
+/// A caBundle that lacks a CA, or holds what is none.
 fn lacking(facts: &Facts, secret: &Secret) -> Option<Next> {
     let wanted = secret.bundle();
     let mut hooks = facts.observed.hooks().iter();
-    let hook = hooks.find(|hook| !hook.bundle().holds(&wanted))?;
-    let name = &hook.name;
-    Some((
-        "trust",
-        format!("the caBundle of {name} lacks a CA of the Secret"),
-    ))
+    hooks.find_map(|hook| {
+        let (live, name) = (hook.bundle(), &hook.name);
+        let what = match live.holds(&wanted) {
+            false => "lacks a CA of the Secret",
+            true if live.has_rubbish() => "holds what is no certificate",
+            true => return None,
+        };
+        Some(("trust", format!("the caBundle of {name} {what}")))
+    })
 }
 
 fn next_of(facts: &Facts, secret: &Secret) -> Result<Pair, Flaw> {
@@ -264,8 +268,40 @@ mod tests {
                     secret(facts, &stage);
                     secret(facts, &|it| it.key = None);
                 }),
+                "restore",
+                "a replica that serves one",
+            ),
+            (
+                Box::new(|facts| {
+                    secret(facts, &stage);
+                    secret(facts, &|it| it.key = None);
+                    facts.replicas.clear();
+                }),
+                "trust",
+                "lacks",
+            ),
+            (
+                Box::new(|facts| {
+                    secret(facts, &stage);
+                    secret(facts, &|it| it.key = None);
+                    bundle(facts, &both);
+                    facts.replicas.clear();
+                }),
                 "promote",
                 "what is staged can",
+            ),
+            (
+                Box::new(|facts| bundle(facts, &format!("{}rubbish", pem.ca))),
+                "wait",
+                "not renewed before",
+            ),
+            (
+                Box::new(|facts| {
+                    let rubbish = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+                    bundle(facts, &format!("{}{rubbish}", pem.ca));
+                }),
+                "trust",
+                "no certificate",
             ),
             (
                 Box::new(|facts| {

@@ -10,24 +10,26 @@ pub(super) fn plan(eyes: &Eyes<'_>, secret: &Secret) -> Option<Plan> {
     if !eyes.policy.writes_bundles {
         return None;
     }
-    let hooks: Vec<_> = configuration
-        .hooks
-        .iter()
-        .filter_map(|hook| {
-            let live = hook.bundle();
-            let is_right = live.holds(&wanted) && !live.has_rubbish();
-            let more = || wanted.clone().and(&eyes.kept(live.without(&wanted), LEFT));
-            (!is_right).then(|| Hook {
-                bundle: more().pem().into_bytes(),
+    let lacking = configuration.hooks.iter().filter(|hook| {
+        let live = hook.bundle();
+        !live.holds(&wanted) || live.has_rubbish()
+    });
+    let (names, hooks): (Vec<_>, Vec<_>) = lacking
+        .map(|hook| {
+            let others = hook.bundle().without(&wanted);
+            let bundle = wanted.clone().and(&eyes.kept(others, LEFT)).pem();
+            let mended = Hook {
+                bundle: bundle.into_bytes(),
                 ..hook.clone()
-            })
+            };
+            (named(hook), mended)
         })
-        .collect();
+        .unzip();
     if hooks.is_empty() {
         return None;
     }
     Some(Plan {
-        reason: reason(&hooks),
+        reason: format!("the caBundle does not trust ca.crt in {}", names.join(", ")),
         step: Step::Trust(Write::Bundles {
             version: configuration.version.clone(),
             hooks,
@@ -35,15 +37,12 @@ pub(super) fn plan(eyes: &Eyes<'_>, secret: &Secret) -> Option<Plan> {
     })
 }
 
-fn reason(hooks: &[Hook]) -> String {
-    let names: Vec<_> = hooks
-        .iter()
-        .map(|hook| match &hook.manager {
-            Some(manager) => format!("{} (last written by {manager})", hook.name),
-            // Nobody owns a field that was removed.
-            None if hook.bundle.is_empty() => format!("{} (it is empty)", hook.name),
-            None => hook.name.clone(),
-        })
-        .collect();
-    format!("the caBundle does not trust ca.crt in {}", names.join(", "))
+/// A webhook, and who wrote what is wrong in it.
+fn named(hook: &Hook) -> String {
+    match &hook.manager {
+        Some(manager) => format!("{} (last written by {manager})", hook.name),
+        // Nobody owns a field that was removed.
+        None if hook.bundle.is_empty() => format!("{} (it is empty)", hook.name),
+        None => hook.name.clone(),
+    }
 }
