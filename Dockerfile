@@ -1,5 +1,4 @@
-# syntax=docker/dockerfile:1
-# `docker build .` needs nothing but this folder. The cluster tests replace the first stage by a
+# `docker build .` needs this folder, Docker Hub and crates.io. The cluster tests replace the first stage by a
 # folder with a binary that was compiled before: `buildah build --build-context build=DIR .`
 
 FROM rust:1.95 AS build

@@ -19,7 +19,7 @@ const NEEDS: [(&[&str], &str); 6] = [
     (&["pods", "count/pods"], "2"),
     (&["cpu", "requests.cpu"], "100m"),
     (&["memory", "requests.memory"], "64Mi"),
-    (&["limits.memory"], "256Mi"),
+    (&["limits.memory"], "512Mi"),
     (&["services", "count/services"], "1"),
     (&["secrets", "count/secrets"], "1"),
 ];
@@ -33,7 +33,7 @@ const UNSTATED: [(&str, &str, bool); 3] = [
 ];
 
 /// What one of our containers asks for and may take, by the same file.
-const CONTAINER: [(&str, &str, &str); 2] = [("cpu", "50m", "50m"), ("memory", "32Mi", "128Mi")];
+const CONTAINER: [(&str, &str, &str); 2] = [("cpu", "50m", "50m"), ("memory", "32Mi", "256Mi")];
 
 /// How many lines in error are named, and how many rights that are missing.
 const NAMED: usize = 3;
@@ -67,6 +67,8 @@ pub struct Facts {
     pub deployment: Seen<Option<Deployment>>,
     /// What 1.5.3 had and nobody needs any more, as `kubectl delete` takes it.
     pub leftovers: Seen<Vec<String>>,
+    /// Whether 1.5.3's autoscaler is there.
+    pub has_scaler: Seen<bool>,
     /// How many endpoints of the Service are ready.
     pub ready: Seen<usize>,
     /// The cluster's nodes.
@@ -105,6 +107,9 @@ pub struct Hook {
     pub takes_pods: bool,
     /// Whether one of its selectors asks for our label.
     pub has_our_label: bool,
+    /// Whether its namespaces are selected by labels that `kubectl apply` would leave beside a selector without them:
+    /// nobody has applied the configuration yet.
+    pub keeps_labels: bool,
 }
 
 /// A Deployment.
@@ -116,7 +121,7 @@ pub struct Deployment {
     pub selector: Vec<String>,
     /// Whether it has init containers: 1.5.3 has one.
     pub has_init: bool,
-    /// Whether `kubectl apply` has made it, and so can take something out of it.
+    /// Whether somebody has applied it, so that to apply it anew takes something out of it.
     pub is_applied: bool,
 }
 
@@ -209,6 +214,16 @@ pub fn report(facts: &Facts) -> Report {
     }
     if let Some(leftovers) = seen(all, "the roles of 1.5.3", &facts.leftovers) {
         leftovers_found(leftovers, all);
+    }
+    if installed == Installed::Older
+        && let Some(true) = seen(all, "the autoscalers", &facts.has_scaler)
+    {
+        finding(
+            all,
+            ("autoscaler", Warning),
+            "1.5.3's HorizontalPodAutoscaler would set the number of replicas, also to two of three",
+            "delete it first: `kubectl -n NAMESPACE delete hpa imageswap`",
+        );
     }
     let ready = seen(all, "the Service's endpoints", &facts.ready);
     match seen(all, "the webhook configurations", &facts.hooks) {
@@ -351,7 +366,8 @@ fn deployment_found(
             findings,
             ("deployment-not-applied", Warning),
             "the Deployment was not made by `kubectl apply`, so that its init container would stay",
-            "delete the Deployment first; no Pod is created meanwhile in namespaces that are labelled",
+            "delete the Deployment and its PodDisruptionBudget first (docs/install.md, Upgrade); no Pod is \
+             created meanwhile in namespaces that are labelled",
         );
     }
 }
@@ -396,6 +412,20 @@ fn hooks_found(facts: &Facts, hooks: &[Hook], ready: Option<&usize>, findings: &
                 list(&blocking)
             ),
             "an installation that has ended: install now, or delete the webhook configuration",
+        );
+    }
+    if hooks
+        .iter()
+        .any(|hook| is_in_ours(&hook) && hook.keeps_labels)
+    {
+        finding(
+            findings,
+            ("webhook-selector", Note),
+            format!(
+                "{} was not applied: `kubectl apply` leaves its matchLabels beside another selector",
+                facts.configuration
+            ),
+            "for deploy/overlays/cluster-wide take them out afterwards (docs/install.md, Upgrade)",
         );
     }
     let elsewhere: Vec<_> = hooks

@@ -70,7 +70,10 @@ async fn what_is_in_the_way_is_found_in_the_objects() {
     let labels = json!({"pod-security.kubernetes.io/enforce": "baseline"});
     let metadata = json!({"labels": labels, "deletionTimestamp": "2026-01-01T00:00:00Z"});
     api.put(NAMESPACE, json!({"metadata": metadata}));
-    api.put(CONFIGURATION, configuration());
+    let mut own = configuration();
+    own["webhooks"][0]["namespaceSelector"] =
+        json!({"matchLabels": {"k8s.twr.io/imageswap": "enabled"}});
+    api.put(CONFIGURATION, own);
     let mut rival = configuration();
     rival["webhooks"][0]["objectSelector"] =
         json!({"matchExpressions": [{"key": "k8s.twr.io/imageswap", "operator": "Exists"}]});
@@ -91,6 +94,8 @@ async fn what_is_in_the_way_is_found_in_the_objects() {
     );
     let role = "/apis/rbac.authorization.k8s.io/v1/clusterroles/imageswap-read";
     api.put(role, json!({"metadata": {}}));
+    let scaler = "/apis/autoscaling/v2/namespaces/ns/horizontalpodautoscalers/imageswap";
+    api.put(scaler, json!({"metadata": {}}));
     api.put(
         &format!("{NAMESPACE}/resourcequotas/q"),
         json!({
@@ -115,6 +120,7 @@ async fn what_is_in_the_way_is_found_in_the_objects() {
     let (code, mut found) = findings(&api).await;
     found.sort();
     let expected = [
+        "autoscaler",
         "deployment-not-applied",
         "installed-older",
         "leftovers",
@@ -127,6 +133,7 @@ async fn what_is_in_the_way_is_found_in_the_objects() {
         "secret-unusable",
         "webhook-blocks",
         "webhook-rival",
+        "webhook-selector",
     ];
     assert_eq!((code, found), (1, expected.map(str::to_owned).to_vec()));
     let output = pre(&api, &["-o", "json"]).await;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 
+use crate::pki;
 use crate::rotation::source::Source;
 use crate::rotation::state;
 
@@ -56,11 +57,17 @@ fn parts(secret: &Secret) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
-/// The first pair that is whole, else what there is of one.
+/// The first pair that is whole, of those that ImageSwap did not make, if there is one: that may be from before the
+/// annotation. Else what there is of one.
 fn pair(parts: &BTreeMap<String, Vec<u8>>) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
     let found = |(chain, key)| (parts.get(chain).cloned(), parts.get(key).cloned());
     let pairs = PAIRS.map(found);
-    let whole = pairs.iter().find(|(c, k)| c.is_some() && k.is_some());
+    let mut whole = pairs.iter().filter(|(c, k)| c.is_some() && k.is_some());
+    let is_brought = |(chain, _): &&(Option<Vec<u8>>, _)| {
+        let chain = chain.as_deref().map(String::from_utf8_lossy);
+        chain.is_some_and(|chain| pki::is_foreign(&chain))
+    };
+    let whole = whole.clone().find(is_brought).or_else(|| whole.next());
     let some = || pairs.iter().find(|(c, k)| c.is_some() || k.is_some());
     whole.or_else(some).cloned().unwrap_or_default()
 }
@@ -88,6 +95,25 @@ mod tests {
         assert!(is_brought(&secret("1", &["a", "imageswap-byoc"], &[])));
         assert!(!is_brought(&secret("1", &["imageswap"], &[])));
         assert!(!is_brought(&Secret::default()));
+    }
+
+    /// A Secret that was ImageSwap's before it was annotated.
+    #[test]
+    fn what_imageswap_made_gives_way_to_what_was_brought() {
+        let now = time::OffsetDateTime::UNIX_EPOCH + time::Duration::days(20_000);
+        let minted = pki::mint(&["a".to_owned()], time::Duration::days(9), now).unwrap();
+        let theirs = rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap();
+        let (chain, key) = (theirs.cert.pem(), theirs.signing_key.serialize_pem());
+        let ours = [("tls.crt", &*minted.chain), ("tls.key", &*minted.key)];
+        let brought = [("cert.pem", &*chain), ("key.pem", &*key)];
+        let chain_of = |data: &[(&str, &str)]| state_of(secret("1", &[], data), None).chain;
+        let expect = |text: &str| Some(text.as_bytes().to_vec());
+        assert_eq!(chain_of(&[ours, brought].concat()), expect(&chain));
+        assert_eq!(chain_of(&ours), expect(&minted.chain));
+        // Of two that were brought, Kubernetes' names go first.
+        let again = [("tls.crt", &*chain), ("tls.key", &*key)];
+        let other = [("cert.pem", "c2"), ("key.pem", "k2")];
+        assert_eq!(chain_of(&[again, other].concat()), expect(&chain));
     }
 
     #[test]

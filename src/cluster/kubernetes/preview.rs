@@ -25,7 +25,7 @@ const MAPS: (&str, &str) = ("imageswap-maps", "maps");
 /// By which objects are left alone, and namespaces asked for.
 const LABEL: &str = "k8s.twr.io/imageswap";
 
-/// What says that `kubectl apply` made an object.
+/// What says that `kubectl apply` made an object on its own side.
 const APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// The pod-security level of a namespace.
@@ -114,6 +114,9 @@ const OLD_ROLES: [(&str, &str); 2] = [
 ];
 const OLD_MAP: &str = "imageswap-mwc-template";
 
+/// And what sets the number of replicas: where, and by which name.
+const OLD_SCALER: (&str, &str) = ("/apis/autoscaling/v2", "horizontalpodautoscalers/imageswap");
+
 impl Kubernetes {
     /// Looks at everything once.
     ///
@@ -128,8 +131,13 @@ impl Kubernetes {
             self.hooks(),
             self.deployment()
         );
-        let (leftovers, ready, nodes, quotas) =
-            tokio::join!(self.leftovers(), self.ready(), self.nodes(), self.quotas());
+        let (leftovers, has_scaler, ready, nodes, quotas) = tokio::join!(
+            self.leftovers(),
+            self.has_scaler(),
+            self.ready(),
+            self.nodes(),
+            self.quotas()
+        );
         let (limits, maps, secret) = tokio::join!(self.limits(), self.maps(), self.secret());
         Ok(Facts {
             now: self.clock.now().wall,
@@ -143,6 +151,7 @@ impl Kubernetes {
             hooks,
             deployment,
             leftovers,
+            has_scaler,
             ready,
             nodes,
             quotas,
@@ -284,9 +293,8 @@ impl Kubernetes {
         let hooks = |found: &Value| {
             let configurations = list(found.get("items"));
             let hooks = configurations.flat_map(|configuration| {
-                let name = name_of(configuration);
                 let hooks = list(configuration.get("webhooks"));
-                hooks.map(move |hook| hook_of(&name, hook))
+                hooks.map(move |hook| hook_of(configuration, hook))
             });
             hooks.collect()
         };
@@ -312,6 +320,12 @@ impl Kubernetes {
             left.push(format!("configmap/{OLD_MAP}"));
         }
         Ok(left)
+    }
+
+    async fn has_scaler(&self) -> Seen<bool> {
+        let (api, kind) = OLD_SCALER;
+        let found = self.read_ours("autoscaler", api, kind).await?;
+        Ok(found.is_some())
     }
 
     async fn ready(&self) -> Seen<usize> {
@@ -380,7 +394,14 @@ fn pairs(of: Option<&Value>) -> impl Iterator<Item = (String, String)> {
     all.filter_map(|(key, value)| Some((key.clone(), text(value)?)))
 }
 
-fn hook_of(configuration: &str, hook: &Value) -> Hook {
+/// Whether somebody applied it, there or at the server: what the next to apply it leaves out goes.
+fn is_applied(object: &Value) -> bool {
+    let mut fields = list(object.pointer("/metadata/managedFields"));
+    pairs(object.pointer("/metadata/annotations")).any(|(key, _)| key == APPLIED)
+        || fields.any(|one| one.get("operation") == Some(&json!("Apply")))
+}
+
+fn hook_of(configuration: &Value, hook: &Value) -> Hook {
     let asks = |selector: &str| {
         let selector = hook.get(selector).unwrap_or(&Value::Null);
         let mut expressions = list(selector.get("matchExpressions"));
@@ -397,19 +418,22 @@ fn hook_of(configuration: &str, hook: &Value) -> Hook {
     };
     let service = hook.pointer("/clientConfig/service");
     Hook {
-        configuration: configuration.to_owned(),
+        configuration: name_of(configuration),
         name: hook.get("name").and_then(text).unwrap_or_default(),
         service: service.and_then(|to| Some((text(to.get("namespace")?)?, text(to.get("name")?)?))),
         // The API's default is to fail.
         fails_closed: hook.get("failurePolicy") != Some(&json!("Ignore")),
         takes_pods: list(hook.get("rules")).any(takes),
         has_our_label: asks("namespaceSelector") || asks("objectSelector"),
+        keeps_labels: pairs(hook.pointer("/namespaceSelector/matchLabels"))
+            .next()
+            .is_some()
+            && !is_applied(configuration),
     }
 }
 
 fn deployment_of(found: &Value) -> pre::Deployment {
     let pod = found.pointer("/spec/template/spec").unwrap_or(&Value::Null);
-    let annotations = found.pointer("/metadata/annotations");
     let labels = pairs(found.pointer("/spec/selector/matchLabels"));
     pre::Deployment {
         command: pod.pointer("/containers/0/command/0").and_then(text),
@@ -417,7 +441,7 @@ fn deployment_of(found: &Value) -> pre::Deployment {
             .map(|(key, value)| format!("{key}={value}"))
             .collect(),
         has_init: list(pod.get("initContainers")).next().is_some(),
-        is_applied: pairs(annotations).any(|(key, _)| key == APPLIED),
+        is_applied: is_applied(found),
     }
 }
 
@@ -478,4 +502,31 @@ fn limits_of(found: &Value) -> Vec<Limit> {
         })
     });
     limits.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_applied_gives_up_what_the_next_leaves_out() {
+        let selector = json!({"matchLabels": {LABEL: "enabled"}});
+        for (metadata, expected) in [
+            (json!({}), false),
+            (json!({"managedFields": [{"operation": "Update"}]}), false),
+            (json!({"annotations": {"other": "{}"}}), false),
+            // There, as kubectl does, or at the server, as Flux does.
+            (json!({"annotations": {APPLIED: "{}"}}), true),
+            (
+                json!({"managedFields": [{"operation": "Update"}, {"operation": "Apply"}]}),
+                true,
+            ),
+        ] {
+            let object = json!({"metadata": metadata});
+            assert_eq!(is_applied(&object), expected, "{object}");
+            let hook = hook_of(&object, &json!({"namespaceSelector": selector}));
+            assert_eq!(hook.keeps_labels, !expected, "{object}");
+            assert!(!hook_of(&object, &json!({})).keeps_labels, "{object}");
+        }
+    }
 }

@@ -22,6 +22,7 @@ fn empty() -> Facts {
         hooks: Ok(Some(Vec::new())),
         deployment: Ok(None),
         leftovers: Ok(Vec::new()),
+        has_scaler: Ok(false),
         ready: Ok(0),
         nodes: Ok(vec![Node { is_free: true }; 3]),
         quotas: Ok(Vec::new()),
@@ -49,6 +50,7 @@ fn hook(configuration: &str, service: &str) -> Hook {
         fails_closed: true,
         takes_pods: true,
         has_our_label: false,
+        keeps_labels: false,
     }
 }
 
@@ -137,6 +139,20 @@ fn an_empty_cluster_is_right_and_each_fault_is_one_finding() {
             };
             facts.deployment = Ok(Some(older));
         }),
+        ("autoscaler", Warning, &|facts| {
+            facts.has_scaler = Ok(true);
+            facts.deployment = Ok(Some(Deployment {
+                command: None,
+                ..deployment()
+            }));
+        }),
+        ("webhook-selector", Note, &|facts| {
+            facts.ready = Ok(1);
+            facts.hooks = Ok(Some(vec![Hook {
+                keeps_labels: true,
+                ..hook("imageswap-webhook", "imageswap")
+            }]));
+        }),
         ("leftovers", Note, &|facts| {
             facts.leftovers = Ok(vec!["clusterrole/imageswap-read".to_owned()])
         }),
@@ -203,7 +219,7 @@ fn an_empty_cluster_is_right_and_each_fault_is_one_finding() {
         change(&mut facts);
         let mut found = ids(&facts);
         // What is said besides: what there is.
-        if id.starts_with("deployment-") {
+        if id.starts_with("deployment-") || *id == "autoscaler" {
             found.retain(|(id, _)| !id.starts_with("installed"));
         }
         assert_eq!(found, [(*id, *severity)]);
@@ -238,7 +254,9 @@ fn an_empty_cluster_is_right_and_each_fault_is_one_finding() {
         },
         &|facts| facts.quotas = quota("pods", "10", "8"),
         &|facts| facts.quotas = quota("requests.cpu", "1", "900m"),
-        &|facts| facts.limits = limit("memory", |limit| limit.max = some("128Mi")),
+        &|facts| facts.limits = limit("memory", |limit| limit.max = some("256Mi")),
+        // One that somebody made for this program.
+        &|facts| facts.has_scaler = Ok(true),
         &|facts| facts.secret = Ok(Some(secret(Source::Minted, &pem))),
     ];
     for (row, change) in quiet.iter().enumerate() {
@@ -270,7 +288,7 @@ fn the_deployment_asks_for_what_is_counted_here() {
         "replicas: 2",
         "cpu: 50m",
         "memory: 32Mi",
-        "memory: 128Mi",
+        "memory: 256Mi",
         "app: imageswap",
     ] {
         assert!(manifest.contains(part), "{part}");
