@@ -34,7 +34,7 @@ use http_body_util::BodyExt;
 use imageswap::cluster::local::StateDir;
 use imageswap::server::lifecycle::{Lifecycle, Phase};
 use imageswap::server::tls::ServingCert;
-use imageswap::server::{self, Connections, Endpoint, Patience};
+use imageswap::server::{self, Endpoint, Patience, Places};
 use imageswap::telemetry::metrics::Metrics;
 use serde_json::json;
 use time::OffsetDateTime;
@@ -55,7 +55,7 @@ struct Args {
     #[arg(long, value_name = "DIR")]
     state_dir: PathBuf,
 
-    /// Connections open at once, as for `imageswap serve`
+    /// Places open at once, as for `imageswap serve`
     #[arg(long, value_name = "N", default_value = "1024")]
     max_connections: usize,
 
@@ -94,7 +94,7 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
         listener,
         tls: Some(ServingCert::new(&pair.pair)?),
         service: Router::new().fallback(move |request| answer(request, constant.clone())),
-        connections: Connections::new(args.max_connections, metrics.clone()),
+        connections: Places::new(args.max_connections, metrics.clone()),
         // As `imageswap serve` has them.
         patience: Patience {
             handshake: Duration::from_secs(5),

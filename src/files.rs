@@ -34,7 +34,7 @@ pub struct Unreadable {
 enum Why {
     #[error("{0}")]
     Io(#[from] io::Error),
-    #[error("it is no regular file")]
+    #[error("it is no regular file: name a file, not a directory or a device")]
     Special,
     #[error("it is larger than 1 MiB")]
     TooLarge,

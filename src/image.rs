@@ -232,8 +232,8 @@ impl<'a> Registry<'a> {
     }
 }
 
-/// Whether a text, a slash and a path with tag and digest, each as in a reference, make a reference, unless
-/// that is too long. A registry, and a registry with a path, is such a prefix.
+/// Whether `TEXT/PATH[:TAG][@DIGEST]` is a reference for every path, tag and digest of a reference, unless that is
+/// too long. A registry, and a registry with a path, is such a prefix.
 pub fn is_prefix(text: &str) -> bool {
     match cut(text, b'/') {
         Some((first, path)) if names_registry(first) => {
@@ -381,7 +381,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts() {
+    fn a_reference_is_taken_apart_and_nothing_is_lost() {
         let full = "localhost:5000/a/b_c:v1@sha256:0123456789abcdef0123456789abcdef";
         let reference = Reference::parse(full).unwrap();
         assert_eq!(reference.host(), "localhost");
@@ -476,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn library_images() {
+    fn only_docker_hub_has_library_images() {
         for (image, library_tail) in [
             ("nginx:1", Some("nginx:1")),
             ("library/nginx", Some("nginx")),

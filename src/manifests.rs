@@ -121,7 +121,9 @@ pub enum Error {
         line: usize,
     },
     /// With the new image in its place, the text would not say what it should.
-    #[error("line {line}: cannot swap this image without changing more than the image")]
+    #[error(
+        "line {line}: cannot swap this image without changing more than the image: write it as a plain text on one line"
+    )]
     Spoiled {
         /// The line of the image.
         line: usize,

@@ -8,13 +8,13 @@ mod accept;
 mod activity;
 mod body;
 mod budget;
-pub mod clients;
+pub mod client_certs;
 mod connection;
-mod connections;
 mod keep_alive;
 pub mod lifecycle;
 mod long_answer;
 mod overload;
+mod places;
 mod refusal;
 pub mod routes;
 pub mod tls;
@@ -34,8 +34,8 @@ use tower::Service;
 
 pub use self::accept::MOST_WAITING;
 pub use self::connection::LINGER;
-pub use self::connections::Connections;
 use self::lifecycle::Lifecycle;
+pub use self::places::Places;
 use self::tls::ServingCert;
 use crate::telemetry::metrics::Metrics;
 
@@ -108,7 +108,7 @@ pub struct Endpoint<S> {
     /// What answers.
     pub service: S,
     /// The connections that are open.
-    pub connections: Connections,
+    pub connections: Places,
     /// How long to wait for peers.
     pub patience: Patience,
     /// Where the process is in its life.

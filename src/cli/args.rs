@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn label_keys() {
+    fn a_label_key_is_one_that_kubernetes_takes() {
         for (text, is_one) in [
             (DISABLE_LABEL, true),
             ("a", true),
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn durations() {
+    fn a_duration_has_a_unit() {
         for (text, expected) in [
             ("9s", Some(9_000)),
             ("500ms", Some(500)),

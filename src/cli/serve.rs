@@ -40,12 +40,12 @@ use crate::keeper::{self, Inheritance, Sockets};
 use crate::server::lifecycle::{Lifecycle, Phase};
 use crate::server::routes::{self, Webhook};
 use crate::server::tls::ServingCert;
-use crate::server::{self, Connections, Endpoint, MOST_WAITING};
+use crate::server::{self, Endpoint, MOST_WAITING, Places};
 use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::notices;
 
-/// Connections that probes and a scraper or two need.
+/// Places that probes and a scraper or two need.
 const ADMIN_CONNECTIONS: usize = 128;
 
 /// Files that are open besides the webhook's connections; some wait for a place on either port.
@@ -121,7 +121,7 @@ async fn serve(args: &Args, inherited: Option<Inheritance>) -> anyhow::Result<Ex
     if let Some(clients) = clients {
         cert.require(clients)?;
     }
-    let connections = Connections::new(max_connections(args.max_connections), metrics.clone());
+    let connections = Places::new(max_connections(args.max_connections), metrics.clone());
     let webhook = Endpoint {
         listener,
         tls: Some(cert),
@@ -208,7 +208,7 @@ fn admin_endpoint(
         listener,
         tls: None,
         service: routes::admin(metrics.clone(), lifecycle.clone()),
-        connections: Connections::new(ADMIN_CONNECTIONS, uncounted.clone()),
+        connections: Places::new(ADMIN_CONNECTIONS, uncounted.clone()),
         patience: args.patience(),
         lifecycle: lifecycle.clone(),
         metrics: uncounted,
@@ -218,7 +218,7 @@ fn admin_endpoint(
 /// Serves on for the delay, then finishes what is under way and takes leave of what is idle.
 async fn drain(
     lifecycle: &Lifecycle,
-    connections: &Connections,
+    connections: &Places,
     delay: Duration,
     request_timeout: Duration,
     signals: &mut Signals,
@@ -255,7 +255,7 @@ async fn drain(
 }
 
 /// Returns when nothing was under way for a moment.
-async fn quiet(connections: &Connections) {
+async fn quiet(connections: &Places) {
     let mut quiet = 0;
     while quiet < 10 {
         quiet = if connections.any_busy() { 0 } else { quiet + 1 };

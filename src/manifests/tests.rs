@@ -119,7 +119,7 @@ fn styles_stay() {
 }
 
 #[test]
-fn flow_style() {
+fn images_in_flow_style_are_swapped() {
     #[rustfmt::skip]
     let table = [
         ("{image: a}", "{image: m/a}"),
@@ -216,7 +216,7 @@ fn new_text_is_quoted_where_it_must_be() {
 }
 
 #[test]
-fn block_scalars() {
+fn images_in_block_scalars_are_swapped() {
     #[rustfmt::skip]
     let table = [
         ("image: |-\n      a\n    name: b", "image: m/a\n    name: b"),
@@ -263,7 +263,7 @@ fn text_before_the_image_does_not_shift_it() {
 }
 
 #[test]
-fn tabs() {
+fn tabs_are_kept_but_none_may_indent() {
     #[rustfmt::skip]
     let table = [
         ("image: \ta\t# c\t", "image: \tm/a\t# c\t"),
@@ -282,7 +282,7 @@ fn tabs() {
 }
 
 #[test]
-fn documents() {
+fn documents_are_kept_apart() {
     let foreign = "apiVersion: foo.io/v1\nkind: Pod\nspec: {containers: [{image: a}]}\n";
     let text = |image: &str| {
         let pod = pod(&format!("image: {image}"));

@@ -5,7 +5,7 @@ use std::hash::BuildHasher;
 use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-/// A place in `Maps::rules`.
+/// A place in `Book::rules`.
 pub(super) type RuleId = u32;
 
 /// Rules by one of their texts; `text_of` says which, and must say the same at each call.

@@ -15,9 +15,8 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use super::clock::Span;
-use super::plan::Endpoint;
 use super::source::Source;
-use super::state::{Configuration, Observed};
+use super::state::{Configuration, Endpoint, Observed};
 use crate::pki::{Bundle, Pair};
 
 /// What endpoints served in between two looks counts as seen only if the looks are no further apart. While

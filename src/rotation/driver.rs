@@ -13,9 +13,9 @@ use tracing::{debug, info, warn};
 
 use super::belief::Belief;
 use super::clock::{Clock, Moment};
-use super::plan::{Endpoint, Known, Needs, Plan, Policy, Step, plan};
-use super::repairs::Repairs;
-use super::state::{Hook, Observed};
+use super::plan::{Known, Needs, Plan, Policy, Step, plan};
+use super::rivals::Rivals;
+use super::state::{Endpoint, Hook, Observed};
 use super::write::{Change, Failure, Next, Write};
 use crate::pki::{self, Bundle, KeyPem, MintError, Pem};
 use crate::telemetry::logs::Sparingly;
@@ -102,7 +102,7 @@ pub struct Driver<S> {
 #[derive(Debug, Default)]
 pub struct Memory {
     belief: Belief,
-    repairs: Repairs,
+    rivals: Rivals,
     /// The reason to wait that was logged last.
     said: String,
 }
@@ -184,8 +184,8 @@ impl<S: Store> Driver<S> {
         let write = match step {
             Step::Wait { until, needs } => {
                 match &observed.configuration {
-                    Some(found) => memory.repairs.saw_right(&found.version, &found.hooks),
-                    None => memory.repairs.saw_none(),
+                    Some(found) => memory.rivals.saw_right(&found.version, &found.hooks),
+                    None => memory.rivals.saw_none(),
                 }
                 memory.say(needs, &reason);
                 return Ok(Some(
@@ -193,7 +193,7 @@ impl<S: Store> Driver<S> {
                 ));
             }
             Step::Trust(write) => {
-                if let Some(wait) = memory.repairs.wait(now.steady) {
+                if let Some(wait) = memory.rivals.wait(now.steady) {
                     debug!(
                         step = name,
                         reason,
@@ -324,18 +324,18 @@ impl<S: Store> Driver<S> {
         match write {
             Write::Bundles { version, hooks } if name == "trust" => {
                 let secret = secret.unwrap_or_default();
-                let undone = memory.repairs.wrote(now.steady, (version, hooks), secret);
+                let undone = memory.rivals.wrote(now.steady, (version, hooks), secret);
                 if !undone.is_empty() {
                     self.tell_repair(&undone, reason);
                 }
             }
             // After a change of the Secret, the caBundles will have to change.
             Write::Create(_) | Write::Change { .. } => {
-                memory.repairs.saw_none();
+                memory.rivals.saw_none();
                 self.tell(name, write, reason);
             }
             Write::Bundles { version, hooks } => {
-                memory.repairs.pruned(version, hooks);
+                memory.rivals.pruned(version, hooks);
                 self.tell(name, write, reason);
             }
         }

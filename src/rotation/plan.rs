@@ -35,9 +35,9 @@
 //!   replace, they have in memory.
 //! - The time is kube-apiserver's (`clock`), which may be wrong by an hour; where nobody tells it, this
 //!   machine's, which may be wrong by a day (both: by a tenth of the life of a pair, if that is
-//!   shorter). So much later does a pair count as ended. One that has not begun is waited for: by
-//!   our own clock, until somebody asks for another; by kube-apiserver's, if it begins within the
-//!   hour, for else nobody will believe it for long, and it counts as one that can't be served.
+//!   shorter). So much later does a pair count as ended. For one that begins later: by our own clock, we wait until
+//!   somebody asks for another; by kube-apiserver's, we wait if it begins within the hour. Else nobody
+//!   will believe it for long, and it counts as one that can't be served.
 //!
 //! A pair that somebody else brings is never replaced: `brought` has that plan.
 //!
@@ -57,7 +57,7 @@ use super::belief::Belief;
 use super::clock::doubt;
 use super::replica::FRESH;
 use super::source::Source;
-use super::state::{Observed, Secret};
+use super::state::{Endpoint, Observed, Secret};
 use super::write::Write;
 use crate::pki::{self, Bundle, Flaw, Pair, Pem};
 use crate::text::rfc3339;
@@ -137,34 +137,6 @@ pub struct Known<'a> {
     pub endpoints: Option<&'a [Endpoint]>,
     /// Whether the time is kube-apiserver's, and not this machine's.
     pub is_told: bool,
-}
-
-/// An endpoint of the Service, as a handshake showed it.
-#[derive(Debug, Clone)]
-pub struct Endpoint {
-    /// Where it is, for people.
-    pub address: String,
-    /// The leaf it serves (DER), or why that can't be told.
-    pub leaf: Result<Vec<u8>, String>,
-    /// What it sends with the leaf, for the way to a CA (DER).
-    pub intermediates: Vec<Vec<u8>>,
-}
-
-impl Endpoint {
-    /// One that sends nothing but its leaf, as of all pairs of ours.
-    pub fn new(address: impl Into<String>, leaf: Result<Vec<u8>, String>) -> Self {
-        Self {
-            address: address.into(),
-            leaf,
-            intermediates: Vec::new(),
-        }
-    }
-
-    /// Whether a client that believes these CAs believes its leaf.
-    pub fn is_trusted(&self, bundle: &Bundle, now: OffsetDateTime) -> bool {
-        let leaf = self.leaf.as_ref();
-        leaf.is_ok_and(|leaf| pki::is_leaf_trusted(leaf, &self.intermediates, bundle, now))
-    }
 }
 
 /// One step, and why.

@@ -22,8 +22,7 @@ use time::OffsetDateTime;
 
 use super::belief::Belief;
 use super::clock::{self, Moment, Span};
-use super::plan::Endpoint;
-use super::state::{Observed, Secret};
+use super::state::{Endpoint, Observed, Secret};
 use crate::pki::{Flaw, Pair};
 
 /// Nobody acts on what was read longer ago.

@@ -76,6 +76,34 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// An endpoint of the Service, as a handshake showed it.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// Where it is, for people.
+    pub address: String,
+    /// The leaf it serves (DER), or why that can't be told.
+    pub leaf: Result<Vec<u8>, String>,
+    /// What it sends with the leaf, for the way to a CA (DER).
+    pub intermediates: Vec<Vec<u8>>,
+}
+
+impl Endpoint {
+    /// One that sends nothing but its leaf, as of all pairs of ours.
+    pub fn new(address: impl Into<String>, leaf: Result<Vec<u8>, String>) -> Self {
+        Self {
+            address: address.into(),
+            leaf,
+            intermediates: Vec::new(),
+        }
+    }
+
+    /// Whether a client that believes these CAs believes its leaf.
+    pub fn is_trusted(&self, bundle: &Bundle, now: OffsetDateTime) -> bool {
+        let leaf = self.leaf.as_ref();
+        leaf.is_ok_and(|leaf| pki::is_leaf_trusted(leaf, &self.intermediates, bundle, now))
+    }
+}
+
 #[cfg(test)]
 impl Secret {
     /// One that holds a pair of ours and nothing else.

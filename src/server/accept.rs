@@ -15,10 +15,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::activity::State;
-use super::clients;
+use super::client_certs;
 use super::connection::{self, Terms};
-use super::connections::{MOMENT, Newcomers, Place};
 use super::lifecycle::Phase;
+use super::places::{MOMENT, Newcomers, Place};
 use super::tls::ServingCert;
 use super::waiting::{Waiting, WaitingRoom};
 use super::{Answers, Endpoint, RECEIVE_BUFFER};
@@ -69,7 +69,7 @@ impl<S: Answers> Endpoint<S> {
         self.serve_backlog(room).await;
     }
 
-    /// Connections the kernel has taken on would be reset with the socket.
+    /// Places the kernel has taken on would be reset with the socket.
     async fn serve_backlog(&self, mut room: WaitingRoom<TcpStream>) {
         loop {
             let accepted = async {
@@ -213,7 +213,7 @@ async fn shake_hands<S>(
         place.activity.enter(State::Handshake);
         TlsAcceptor::from(cert.current()).accept(stream).await
     };
-    let handshake = clients::told(peer, metrics, handshake);
+    let handshake = client_certs::told(peer, metrics, handshake);
     let (result, stream) = tokio::select! {
         done = tokio::time::timeout(terms.patience.handshake, handshake) => match done {
             Ok(Ok(stream)) => ("ok", Ok(Box::new(stream))),

@@ -1,9 +1,9 @@
 //! What large bodies and long answers may take of the memory, all together.
 //!
 //! Each kind of large has a part of the budget for itself, so that one who says that he will send 16 MiB and
-//! does not is in the way of his like alone. Of a part one address may hold half, but of the last, in which no
-//! review of kube-apiserver is, so that whoever holds as much
-//! as he may is in his own way alone; and who holds a share and stands still loses it when another address waits.
+//! does not is in the way of his like alone. One address may hold half of a part; of the last, which no usual review
+//! needs, all: who holds as much as he may is in his own way alone. Who holds a share and stands still loses it when
+//! another address waits.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

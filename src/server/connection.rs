@@ -24,10 +24,10 @@ use tokio::time::Instant;
 use tower::ServiceExt;
 
 use super::activity::{Activity, Peer, State};
-use super::connections::Connections;
 use super::keep_alive::KeepAlive;
 use super::lifecycle::{Lifecycle, Phase};
 use super::long_answer;
+use super::places::Places;
 use super::{Answers, Patience};
 
 /// Said to a peer that has asked nothing. Go's client closes an idle connection on which anything comes;
@@ -52,7 +52,7 @@ pub(super) struct Terms<S> {
     pub(super) max_age: Duration,
     pub(super) lifecycle: Lifecycle,
     /// All of the endpoint's.
-    pub(super) connections: Connections,
+    pub(super) connections: Places,
 }
 
 /// Serves a stream to its end and says, as a label, why it ended.
@@ -203,7 +203,7 @@ mod tests {
 
     use super::*;
     use crate::server::activity::HERE;
-    use crate::server::connections::Place;
+    use crate::server::places::Place;
     use crate::telemetry::metrics::Metrics;
 
     /// A stream that can't be closed, and not flushed either once its peer has gone.
@@ -260,7 +260,7 @@ mod tests {
         asked: Arc<Mutex<Vec<String>>>,
         served: JoinHandle<&'static str>,
         activity: Arc<Activity>,
-        connections: Connections,
+        connections: Places,
         _others: Vec<Place>,
     }
 
@@ -285,7 +285,7 @@ mod tests {
         where
             T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         {
-            let connections = Connections::new(1_000, Metrics::new().unwrap());
+            let connections = Places::new(1_000, Metrics::new().unwrap());
             let mut places = Vec::new();
             for _ in 0..others {
                 places.push(connections.enter(HERE).await);

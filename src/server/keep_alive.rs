@@ -19,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::activity::Activity;
-use super::connections::Connections;
+use super::places::Places;
 use super::tracked::Tracked;
 
 /// The stretch in which a connection is read, in bytes; no head may be longer. A thousand peers can fill
@@ -43,7 +43,7 @@ impl<V> Replies for V where
 /// See the module's description.
 pub(super) struct KeepAlive<T, V: Replies> {
     activity: Arc<Activity>,
-    connections: Connections,
+    connections: Places,
     service: V,
     /// One of the two is there, until the end.
     waiting: Option<Tracked<T>>,
@@ -55,12 +55,7 @@ where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
     V: Replies,
 {
-    pub(super) fn new(
-        stream: T,
-        activity: Arc<Activity>,
-        connections: Connections,
-        service: V,
-    ) -> Self {
+    pub(super) fn new(stream: T, activity: Arc<Activity>, connections: Places, service: V) -> Self {
         Self {
             waiting: Some(Tracked::new(stream, activity.clone())),
             talking: None,
@@ -137,7 +132,7 @@ mod tests {
 
     /// After each of three requests on a connection beside so many others: whether it keeps only its stream.
     async fn waits(others: usize) -> Vec<bool> {
-        let connections = Connections::new(1_000, Metrics::new().unwrap());
+        let connections = Places::new(1_000, Metrics::new().unwrap());
         let mut places = Vec::new();
         for _ in 0..=others {
             places.push(connections.enter(HERE).await);

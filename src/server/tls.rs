@@ -9,7 +9,7 @@ use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
 
-use super::clients::Clients;
+use super::client_certs::Clients;
 use crate::pki::Pair;
 
 /// The certificate for connections to come. A clone is the same one.

@@ -1,11 +1,11 @@
-//! Connections that were accepted and have no place yet.
+//! Places that were accepted and have no place yet.
 //!
 //! They wait here and not in the kernel's queue, where those of an address that opens hundreds a second stand
 //! before a probe of the kubelet and a review.
 //!
 //! Next is the address that has the fewest newcomers among those with a place; of several such, one that has said
-//! something, and in turn. How many wait counts for nothing: a hundred of kube-apiserver's may come at once, and
-//! whoever keeps few waiting, but always some, would be before them for ever.
+//! something, and in turn. How many of an address wait counts for nothing: kube-apiserver's may be a hundred at
+//! once, and a peer that always keeps a few waiting would always be before them.
 //!
 //! If there are too many, one goes, the first that there is:
 //! - who has said nothing for a moment, of the addresses that have at least half as many connections as the one
@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::connections::Newcomers;
+use super::places::Newcomers;
 
 /// See the module's description.
 #[derive(Debug)]

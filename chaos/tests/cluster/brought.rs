@@ -1,6 +1,7 @@
 //! A certificate of one's own, in both of the ways that docs/install.md tells, word by word.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -111,6 +112,22 @@ pub(crate) fn annotated(world: &World) -> anyhow::Result<()> {
 
 /// Runs what the page says of the Secret.
 fn annotate(world: &World, pem: &Pem) -> anyhow::Result<()> {
+    annotate_by(world, pem, &docs("**In the Secret**", "\n\n    ", "\n\n")?)
+}
+
+/// The same with what the page says of a Secret that 1.5.3 made.
+pub(crate) fn annotate_that_of_1_5_3(world: &World, pem: &Pem) -> anyhow::Result<()> {
+    let script = docs("**In the Secret**", "\n\n    ", "\n\n")?;
+    let instead = docs("there, say `create secret generic imageswap-tls`", "`", "`")?;
+    let usual = "create secret tls imageswap-tls --cert=cert.pem --key=key.pem";
+    ensure!(script.contains(usual), "the page is another: {script}");
+    let generic = format!("create secret generic imageswap-tls {instead}");
+    annotate_by(world, pem, &script.replace(usual, &generic))?;
+    serves(world, pem)?;
+    Status::outside(world)?.ensure(&[])
+}
+
+fn annotate_by(world: &World, pem: &Pem, script: &str) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let files = [
         ("cert.pem", &pem.chain),
@@ -120,11 +137,15 @@ fn annotate(world: &World, pem: &Pem) -> anyhow::Result<()> {
     for (name, text) in files {
         fs::write(folder.path().join(name), text)?;
     }
-    let script = docs("**In the Secret**", "\n\n    ", "\n\n")?;
+    run_script(world, script, folder.path())
+}
+
+/// As a person would, with the cluster's kubectl.
+pub(crate) fn run_script(world: &World, script: &str, folder: &Path) -> anyhow::Result<()> {
     let path = format!("{}:/usr/bin:/bin", world.cluster.bin().display());
-    let mut sh = command("sh", ["-ec", &script]);
+    let mut sh = command("sh", ["-ec", script]);
     sh.env("PATH", path).env_remove("KUBECONFIG");
-    run(sh.current_dir(&folder)).map(drop)
+    run(sh.current_dir(folder)).map(drop)
 }
 
 /// Makes the Secret ImageSwap's own, with nothing in it that can be served.
@@ -145,7 +166,7 @@ fn own_again(world: &World) -> anyhow::Result<()> {
 }
 
 /// What docs/install.md has in the first block after these words.
-fn docs(words: &str, begin: &str, end: &str) -> anyhow::Result<String> {
+pub(crate) fn docs(words: &str, begin: &str, end: &str) -> anyhow::Result<String> {
     let page = fs::read_to_string(chaos::repository().join("docs/install.md"))?;
     let (_, rest) = page.split_once(words).context("the page is another")?;
     let (_, rest) = rest.split_once(begin).context("no block")?;
@@ -178,7 +199,8 @@ fn serves(world: &World, pem: &Pem) -> anyhow::Result<()> {
     eventually("its leaf", SYNC, || {
         let leaves = leaves(&world.cluster)?;
         let is_it = |leaf: &String| leaf.trim() == wanted;
-        ensure!(leaves.len() == 3, "{} replicas", leaves.len());
+        let replicas = replicas(&world.cluster)?.len();
+        ensure!(leaves.len() == replicas, "{} of {replicas}", leaves.len());
         ensure!(leaves.iter().all(is_it), "{leaves:?}, not {wanted}");
         Ok(())
     })

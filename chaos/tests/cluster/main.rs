@@ -164,6 +164,7 @@ const TESTS: &[(&str, Test)] = &[
         deploy::cluster_wide,
     ),
     ("upgrade::over_1_5_3_keeping_its_maps", upgrade::over_1_5_3),
+    ("upgrade::back_to_1_5_3", upgrade::back_to_1_5_3),
     (
         "access::no_call_was_denied_in_the_whole_run",
         access::none_denied,

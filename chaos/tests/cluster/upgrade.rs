@@ -7,10 +7,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chaos::command::{eventually, output, run_with};
 use chaos::install::{self, CONFIGURATION, NAMESPACE};
+use chaos::rotation;
 use imageswap::pki;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
+use crate::brought;
 use crate::world::{Installed, SWAPPED, UNSWAPPED, World, images, pod, text};
 
 /// What its user wrote, with comments of their own.
@@ -31,15 +33,9 @@ pub(crate) fn over_1_5_3(world: &World) -> anyhow::Result<()> {
         let created = run_with(&mut create, &object.to_string())?;
         ensure!(created.status.success(), "{}", text(&created.stderr));
     }
-    world.kubectl(&[
-        "-n",
-        NAMESPACE,
-        "rollout",
-        "status",
-        "deployment/imageswap",
-        "--timeout=60s",
-    ])?;
+    rolled_out(world)?;
 
+    script(world, "**Before**")?;
     let manifest = chaos::repository()
         .join("deploy/install.yaml")
         .display()
@@ -98,7 +94,7 @@ pub(crate) fn over_1_5_3(world: &World) -> anyhow::Result<()> {
     ensure!(may.trim() == "no", "its account may list all Secrets");
     // The old Secret is adopted: its type can't change, and what else was in it is not ours.
     let secret = world.get(&["-n", NAMESPACE, "secret/imageswap-tls"])?;
-    ensure!(secret["type"] == "Opaque", "{}", secret["type"]);
+    ensure!(secret["type"] == "tls", "{}", secret["type"]);
     let data = secret["data"].as_object().context("an empty Secret")?;
     for key in ["tls.crt", "tls.key", "ca.crt", "cert.pem", "key.pem"] {
         ensure!(data.contains_key(key), "{key} is not in {:?}", data.keys());
@@ -109,13 +105,62 @@ pub(crate) fn over_1_5_3(world: &World) -> anyhow::Result<()> {
         text(&bundle).contains(old.ca.trim()),
         "the old CA was dropped at once"
     );
-    for left in [
+    let words = ["-n", NAMESPACE, "get", "hpa", "-o", "name"];
+    let scalers = text(&output(&mut world.cluster.kubectl(words))?.stdout);
+    ensure!(scalers.is_empty(), "{scalers}");
+    // The template is not among what stands in for it.
+    world.kubectl(&[
+        "-n",
+        NAMESPACE,
+        "create",
+        "configmap",
+        "imageswap-mwc-template",
+    ])?;
+    script(world, "**After**")?;
+    // There are two pairs in it now.
+    brought::annotate_that_of_1_5_3(world, &rotation::foreign()?)
+}
+
+/// With nothing of ours in its way; busybox can't show that it swaps.
+pub(crate) fn back_to_1_5_3(world: &World) -> anyhow::Result<()> {
+    world.need(Installed::Base)?;
+    let namespace = world.namespace()?;
+    script(world, "### Back to 1.5.3")?;
+    // Nobody is in the way of a Pod meanwhile.
+    namespace.apply(pod("meanwhile"))?;
+    let is_its_own = |object: &&Value| object["metadata"]["name"] != "imageswap-maps";
+    for object in applied_by_1_5_3().iter().filter(is_its_own) {
+        world.apply(object)?;
+    }
+    rolled_out(world)?;
+    let maps = world.get(&["-n", NAMESPACE, "configmap/imageswap-maps"])?;
+    ensure!(maps["data"]["maps"] == install::MAPS, "{}", maps["data"]);
+    let words = ["-n", NAMESPACE, "get", "secret,lease", "-o", "name"];
+    let left = text(&output(&mut world.cluster.kubectl(words))?.stdout);
+    let gone = [
+        "secret/imageswap-tls",
+        "lease.coordination.k8s.io/imageswap-leader",
+    ];
+    ensure!(!left.lines().any(|one| gone.contains(&one)), "{left}");
+    let all = [
         "clusterrole/imageswap-read",
         "clusterrolebinding/imageswap-read-crb",
-    ] {
-        world.kubectl(&["delete", left])?;
-    }
-    Ok(())
+    ];
+    world.kubectl(&[&["delete"], &all[..]].concat())?;
+    world.uninstall()
+}
+
+/// Runs the first block of commands that docs/install.md has after these words.
+fn script(world: &World, words: &str) -> anyhow::Result<()> {
+    let script = brought::docs(words, "\n\n    ", "\n\n")?;
+    brought::run_script(world, &script, tempfile::tempdir()?.path())
+}
+
+fn rolled_out(world: &World) -> anyhow::Result<()> {
+    let words = ["rollout", "status", "deployment/imageswap", "--timeout=60s"];
+    world
+        .kubectl(&[&["-n", NAMESPACE], &words[..]].concat())
+        .map(drop)
 }
 
 /// What its install file holds, as far as it matters: busybox stands in for its program.
@@ -261,6 +306,7 @@ fn made_by_1_5_3(old: &pki::Pem) -> Vec<Value> {
         json!({
             "apiVersion": "v1", "kind": "Secret",
             "metadata": {"name": "imageswap-tls", "namespace": NAMESPACE},
+            "type": "tls",
             "data": {"cert.pem": STANDARD.encode(&old.chain), "key.pem": STANDARD.encode(&old.key)},
         }),
         json!({

@@ -195,7 +195,7 @@ pub(in crate::cli) struct Args {
     #[arg(help_heading = "Limits", long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=65_536), default_value = "24", env = "IMAGESWAP_BODY_MEMORY_MIB")]
     pub(super) body_memory_mib: u32,
 
-    /// Connections open at once; for one more, the least useful is closed
+    /// Places open at once; for one more, the least useful is closed
     #[arg(help_heading = "Limits", long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000), default_value = "1024", env = "IMAGESWAP_MAX_CONNECTIONS")]
     pub(super) max_connections: u32,
 
@@ -427,7 +427,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses() {
+    fn an_address_to_listen_on_has_a_port() {
         for (text, expected) in [
             ("127.0.0.1:5000", Some("127.0.0.1:5000")),
             (":0", Some("[::]:0")),
@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn lease_times() {
+    fn a_lease_time_is_of_whole_seconds_and_neither_too_short_nor_too_long() {
         for (text, is_right) in [
             ("15s", true),
             ("3s", true),

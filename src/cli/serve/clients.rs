@@ -11,7 +11,7 @@ use tracing::{error, info};
 use super::args::Args;
 use super::files::{self, News};
 use crate::files::Follower;
-use crate::server::clients::Clients;
+use crate::server::client_certs::Clients;
 use crate::telemetry::metrics::Metrics;
 
 /// What to do about a file that can't be used.

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{Kubernetes, handshake};
-use crate::rotation::plan::Endpoint;
+use crate::rotation::state::Endpoint;
 use crate::rotation::write::Failure;
 
 /// The longest a handshake may take.

@@ -18,9 +18,8 @@ use crate::cluster::{Look, Seen};
 use crate::pki::{KeyPem, Pem};
 use crate::rotation::clock::Clock;
 use crate::rotation::driver::Store;
-use crate::rotation::plan::Endpoint;
 use crate::rotation::source::Source;
-use crate::rotation::state::{Configuration, Hook, Observed, Secret};
+use crate::rotation::state::{Configuration, Endpoint, Hook, Observed, Secret};
 use crate::rotation::write::{Change, Failure, Next, Write};
 use crate::telemetry::logs::Sparingly;
 

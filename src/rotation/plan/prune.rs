@@ -2,9 +2,9 @@
 
 use time::Duration;
 
-use super::{Endpoint, Eyes, Needs, Plan, SOON, Step, wait_for};
+use super::{Eyes, Needs, Plan, SOON, Step, wait_for};
 use crate::pki::{Bundle, Pair};
-use crate::rotation::state::{Configuration, Hook, Secret};
+use crate::rotation::state::{Configuration, Endpoint, Hook, Secret};
 use crate::rotation::write::{Change, Next, Write};
 
 /// Names so many endpoints, and counts the others.

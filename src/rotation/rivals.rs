@@ -20,7 +20,7 @@ const CALM: Duration = Duration::from_secs(300);
 
 /// What was written when, by the steady clock.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Repairs {
+pub(super) struct Rivals {
     /// The version of the webhook configuration that was seen to be right.
     right: Option<String>,
     /// The version of the Secret by which the caBundles were written last.
@@ -31,7 +31,7 @@ pub(super) struct Repairs {
     pause: Duration,
 }
 
-impl Repairs {
+impl Rivals {
     /// The caBundles of all webhooks, which are these, are as they should be in this version.
     pub(super) fn saw_right(&mut self, version: &str, hooks: &[Hook]) {
         self.hooks.clear();
@@ -104,64 +104,64 @@ mod tests {
 
     #[test]
     fn pauses_grow_while_somebody_fights_and_end_with_the_fight() {
-        let (mut repairs, mut at) = (Repairs::default(), Duration::ZERO);
+        let (mut rivals, mut at) = (Rivals::default(), Duration::ZERO);
         let hooks = [hook("pods")];
         // To publish is no repair, and makes none wait.
-        assert!(repairs.wrote(at, ("1", &hooks), "a").is_empty());
+        assert!(rivals.wrote(at, ("1", &hooks), "a").is_empty());
         // Nor is it, where nobody touched the caBundle.
-        repairs.saw_right("1", &hooks);
-        assert!(repairs.wrote(at, ("1", &hooks), "b").is_empty());
+        rivals.saw_right("1", &hooks);
+        assert!(rivals.wrote(at, ("1", &hooks), "b").is_empty());
         let mut pauses = Vec::new();
         for _ in 0..9 {
-            let pause = repairs.wait(at).unwrap_or_default();
+            let pause = rivals.wait(at).unwrap_or_default();
             pauses.push(pause.as_secs());
             at += pause;
-            repairs.saw_right("1", &hooks);
-            assert!(!repairs.wrote(at, ("2", &hooks), "c").is_empty());
+            rivals.saw_right("1", &hooks);
+            assert!(!rivals.wrote(at, ("2", &hooks), "c").is_empty());
         }
         assert_eq!(pauses, [0, 1, 2, 4, 5, 5, 5, 5, 5]);
         at += CALM + CALM;
-        assert_eq!(repairs.wait(at), None);
-        repairs.saw_right("1", &hooks);
-        assert!(!repairs.wrote(at, ("2", &hooks), "c").is_empty());
-        assert_eq!(repairs.wait(at), Some(FIRST));
+        assert_eq!(rivals.wait(at), None);
+        rivals.saw_right("1", &hooks);
+        assert!(!rivals.wrote(at, ("2", &hooks), "c").is_empty());
+        assert_eq!(rivals.wait(at), Some(FIRST));
     }
 
     #[test]
     fn who_is_quicker_than_a_look_is_met_with_patience_too() {
-        let mut repairs = Repairs::default();
+        let mut rivals = Rivals::default();
         let hooks = [hook("pods")];
-        assert!(repairs.wrote(Duration::ZERO, ("1", &hooks), "a").is_empty());
+        assert!(rivals.wrote(Duration::ZERO, ("1", &hooks), "a").is_empty());
         // Never seen to be right, and written by the same Secret again.
         for version in ["2", "3"] {
             assert!(
-                !repairs
+                !rivals
                     .wrote(Duration::ZERO, (version, &hooks), "a")
                     .is_empty()
             );
         }
-        assert_eq!(repairs.wait(Duration::ZERO), Some(2 * FIRST));
+        assert_eq!(rivals.wait(Duration::ZERO), Some(2 * FIRST));
         // The Secret changed.
-        assert!(repairs.wrote(Duration::ZERO, ("4", &hooks), "b").is_empty());
+        assert!(rivals.wrote(Duration::ZERO, ("4", &hooks), "b").is_empty());
         // All of it was deleted, and applied anew.
-        repairs.saw_none();
-        assert!(repairs.wrote(Duration::ZERO, ("5", &hooks), "b").is_empty());
+        rivals.saw_none();
+        assert!(rivals.wrote(Duration::ZERO, ("5", &hooks), "b").is_empty());
     }
 
     #[test]
     fn a_webhook_that_is_new_was_overwritten_by_nobody() {
-        let mut repairs = Repairs::default();
+        let mut rivals = Rivals::default();
         let (old, new) = ([hook("pods")], [hook("jobs")]);
-        assert!(repairs.wrote(Duration::ZERO, ("1", &old), "a").is_empty());
-        repairs.saw_right("2", &old);
-        assert!(repairs.wrote(Duration::ZERO, ("3", &new), "a").is_empty());
-        assert_eq!(repairs.wait(Duration::ZERO), None);
+        assert!(rivals.wrote(Duration::ZERO, ("1", &old), "a").is_empty());
+        rivals.saw_right("2", &old);
+        assert!(rivals.wrote(Duration::ZERO, ("3", &new), "a").is_empty());
+        assert_eq!(rivals.wait(Duration::ZERO), None);
         // And then it is no longer new.
-        repairs.saw_right("4", &[hook("pods"), hook("jobs")]);
-        assert!(!repairs.wrote(Duration::ZERO, ("5", &new), "a").is_empty());
+        rivals.saw_right("4", &[hook("pods"), hook("jobs")]);
+        assert!(!rivals.wrote(Duration::ZERO, ("5", &new), "a").is_empty());
         // Beside one that was overwritten, it was not.
         let both = [hook("pods"), hook("cronjobs")];
-        let undone = repairs.wrote(Duration::ZERO, ("6", &both), "a");
+        let undone = rivals.wrote(Duration::ZERO, ("6", &both), "a");
         assert_eq!(undone.len(), 1);
         assert_eq!(undone[0].name, "pods");
     }

@@ -38,7 +38,7 @@ const LONGER_MOMENT: Duration = Duration::from_millis(500);
 
 /// The open connections of one endpoint. A clone is the same ones.
 #[derive(Debug, Clone)]
-pub struct Connections(Arc<Table>);
+pub struct Places(Arc<Table>);
 
 #[derive(Debug)]
 struct Table {
@@ -66,14 +66,14 @@ pub(super) struct Newcomers {
 /// A place in the table, given back when dropped.
 #[derive(Debug)]
 pub(super) struct Place {
-    connections: Connections,
+    connections: Places,
     number: u64,
     pub(super) activity: Arc<Activity>,
 }
 
-// === impl Connections ===
+// === impl Places ===
 
-impl Connections {
+impl Places {
     /// Room for this many.
     pub fn new(max: usize, metrics: Metrics) -> Self {
         Self(Arc::new(Table {
@@ -295,16 +295,11 @@ mod tests {
     use super::*;
 
     /// A connection in this state, a second younger than the one before.
-    async fn enter(connections: &Connections, state: State, served: bool) -> Place {
+    async fn enter(connections: &Places, state: State, served: bool) -> Place {
         enter_from(connections, HERE, state, served).await
     }
 
-    async fn enter_from(
-        connections: &Connections,
-        peer: IpAddr,
-        state: State,
-        served: bool,
-    ) -> Place {
+    async fn enter_from(connections: &Places, peer: IpAddr, state: State, served: bool) -> Place {
         let place = connections.enter(peer).await;
         place.activity.enter(state);
         if served {
@@ -315,7 +310,7 @@ mod tests {
     }
 
     /// Which of these were evicted.
-    fn evicted(connections: &Connections, places: &[Place]) -> Vec<usize> {
+    fn evicted(connections: &Places, places: &[Place]) -> Vec<usize> {
         let open = connections.open();
         let gone = |place: &Place| !open.by_number.contains_key(&place.number);
         let gone = places.iter().enumerate().filter(|(_, place)| gone(place));
@@ -324,7 +319,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn newcomers_displace_each_other_and_leave_the_others_their_half() {
-        let connections = Connections::new(4, Metrics::new().unwrap());
+        let connections = Places::new(4, Metrics::new().unwrap());
         let mut places = Vec::new();
         for (state, served) in [
             (State::Idle, true),
@@ -346,7 +341,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_has_the_most_makes_room_and_a_newcomer_has_its_moment() {
-        let connections = Connections::new(7, Metrics::new().unwrap());
+        let connections = Places::new(7, Metrics::new().unwrap());
         let there = "10.0.0.7".parse().unwrap();
         let mut places = Vec::new();
         // Idle for longest are the two of the few.
@@ -370,7 +365,7 @@ mod tests {
             assert_eq!(evicted(&connections, &places), expected);
         }
 
-        let connections = Connections::new(3, Metrics::new().unwrap());
+        let connections = Places::new(3, Metrics::new().unwrap());
         let mut places = Vec::new();
         for served in [true, true, false] {
             let place = connections.enter(HERE).await;
@@ -392,7 +387,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_newcomer_does_not_make_room_for_a_crowd() {
-        let connections = Connections::new(8, Metrics::new().unwrap());
+        let connections = Places::new(8, Metrics::new().unwrap());
         let there: IpAddr = "10.0.0.7".parse().unwrap();
         let mut places = Vec::new();
         for (peer, state) in [
@@ -410,7 +405,7 @@ mod tests {
             places.push(place);
         }
         let mut kept = Vec::new();
-        let mut gone = |connections: &Connections, peer| {
+        let mut gone = |connections: &Places, peer| {
             let place = connections.try_enter(peer, Duration::ZERO);
             let is_in = place.is_some();
             kept.extend(place.inspect(|place| place.activity.enter(State::Handshake)));
@@ -434,7 +429,7 @@ mod tests {
     /// Its review may be waiting for us.
     #[tokio::test(start_paused = true)]
     async fn who_is_idle_goes_before_whose_body_comes_slowly() {
-        let connections = Connections::new(4, Metrics::new().unwrap());
+        let connections = Places::new(4, Metrics::new().unwrap());
         let mut places = Vec::new();
         for state in [State::Body, State::Answering, State::Idle] {
             places.push(enter(&connections, state, true).await);
@@ -449,7 +444,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_is_late_goes_before_who_is_idle_and_who_is_answered_stays() {
-        let connections = Connections::new(4, Metrics::new().unwrap());
+        let connections = Places::new(4, Metrics::new().unwrap());
         let mut places = Vec::new();
         for state in [State::Idle, State::Answering, State::Head, State::Idle] {
             places.push(enter(&connections, state, true).await);
@@ -477,7 +472,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_waits_for_a_moment_takes_a_place_of_those_that_have_many_more() {
-        let connections = Connections::new(8, Metrics::new().unwrap());
+        let connections = Places::new(8, Metrics::new().unwrap());
         let there: IpAddr = "10.0.0.7".parse().unwrap();
         let mut places = Vec::new();
         for peer in [there, HERE, there, there, there, there, there, there] {
@@ -502,7 +497,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn slow_is_who_owes_a_handshake_or_a_head() {
-        let connections = Connections::new(8, Metrics::new().unwrap());
+        let connections = Places::new(8, Metrics::new().unwrap());
         let mut places = Vec::new();
         for state in [
             State::Silent,
@@ -525,7 +520,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_under_way() {
-        let connections = Connections::new(4, Metrics::new().unwrap());
+        let connections = Places::new(4, Metrics::new().unwrap());
         let place = connections.enter(HERE).await;
         let mut busy = Vec::new();
         for state in [
