@@ -55,7 +55,7 @@ struct Args {
     #[arg(long, value_name = "DIR")]
     state_dir: PathBuf,
 
-    /// Places open at once, as for `imageswap serve`
+    /// Connections open at once, as for `imageswap serve`
     #[arg(long, value_name = "N", default_value = "1024")]
     max_connections: usize,
 

@@ -47,9 +47,10 @@ const BACKLOG: i32 = 4096;
 const SEND_BUFFER: usize = 32 << 10;
 
 /// How much the kernel may keep of what a peer sends and nobody has read yet, in bytes; it takes twice as much for
-/// its own account. It must bear two of loopback's segments, of 64 KiB each. The kernel's own measure grows with
-/// what was read before, to a MB and more for a peer that sends large reviews, of which many wait for memory.
-const RECEIVE_BUFFER: usize = 128 << 10;
+/// its own account: 128 MiB for a thousand peers. Its own measure grows with what was read before, to a MB and more
+/// for a peer that sends large reviews, of which many wait for memory. It is set before the peers agree on a window's
+/// scale: set later, windows of loopback went wrong, and large reviews took nine times as long.
+const RECEIVE_BUFFER: usize = 64 << 10;
 
 /// Bounds on what reviews may take.
 #[derive(Debug, Clone)]

@@ -528,7 +528,6 @@ fn a_reader_that_has_enough_is_no_error() {
     assert_eq!(stderr(&output), "");
 }
 
-/// A verdict is the same however much of it is read.
 #[test]
 fn check_says_when_it_gives_up() {
     let dir = tempfile::tempdir().unwrap();
@@ -539,6 +538,7 @@ fn check_says_when_it_gives_up() {
     assert!(given_up, "{:?}", found.first());
 }
 
+/// A verdict is the same however much of it is read.
 #[test]
 fn check_fails_though_its_reader_has_enough() {
     let dir = tempfile::tempdir().unwrap();
@@ -690,6 +690,21 @@ fn rewrite_swaps_images_and_nothing_else() {
     assert_eq!(fs::read_to_string(&pod).unwrap(), expected);
 }
 
+/// JSON may hold it as it is.
+#[test]
+fn a_diff_keeps_control_characters() {
+    let dir = tempfile::tempdir().unwrap();
+    let maps = file(dir.path(), "maps", MAPS);
+    let name = "\"name\": \"a\u{7f}b\",";
+    let text = format!(
+        "{{\"kind\": \"Pod\", \"apiVersion\": \"v1\", \"spec\": {{\"containers\": [{{\n{name}\n\"image\": \"nginx\"}}]}}}}\n"
+    );
+    let pod = file(dir.path(), "pod.json", &text);
+    let args = ["rewrite", "--diff", "--maps", &maps, &pod];
+    let diff = stdout(&imageswap(&args, b""));
+    assert!(diff.contains(&format!("\n {name}\n")), "{diff:?}");
+}
+
 /// What is printed of several files is read as what they are.
 #[test]
 fn rewrite_separates_what_would_run_into_each_other() {
@@ -700,7 +715,7 @@ fn rewrite_separates_what_would_run_into_each_other() {
     let yaml = "apiVersion: v1\nkind: Pod\n";
     let directive = format!("%YAML 1.2\n---\n{yaml}");
     let behind = format!("# why\n\n  # and how\n{directive}");
-    let files = [json, flow, yaml, &directive, &behind].map(|text| format!("{text}\n"));
+    let files = [json, flow, yaml, &directive, &behind, "# why"].map(|text| format!("{text}\n"));
     let paths: Vec<_> = files
         .iter()
         .enumerate()
@@ -718,6 +733,9 @@ fn rewrite_separates_what_would_run_into_each_other() {
         (3, 2, "---\n"),
         (2, 4, "...\n"),
         (4, 4, "...\n"),
+        // There is no document yet that could end.
+        (5, 3, ""),
+        (5, 2, "---\n"),
     ] {
         // One with nothing in it changes nothing.
         let args = ["rewrite", "--maps", &maps, &paths[one], &empty, &paths[two]];

@@ -187,7 +187,7 @@ fn print_manifests(done: &[Done]) -> anyhow::Result<()> {
         );
     }
     let mut out = io::BufWriter::new(io::stdout().lock());
-    let mut before = "";
+    let (mut before, mut has_document) = ("", false);
     for Done { after, .. } in all {
         // A mark is one only where a stream begins.
         let text = match after.text.strip_prefix('\u{feff}') {
@@ -203,27 +203,37 @@ fn print_manifests(done: &[Done]) -> anyhow::Result<()> {
             // Without it this would begin a stream of JSON.
             _ if before.is_empty() && after.json_values.is_some() => "---\n",
             _ if before.is_empty() || text.starts_with("---") => "",
-            // Directives need the end of the document before them.
-            _ if begins_with_directive(text) => "...\n",
+            // Directives need the end of the document before them, if there is one.
+            _ if begins_with_directive(text) => match has_document {
+                true => "...\n",
+                false => "",
+            },
             _ => "---\n",
         };
         out.write_all(separator.as_bytes())?;
         out.write_all(text.as_bytes())?;
         before = text;
+        has_document |= first_of_a_document(text).is_some();
     }
     out.flush()?;
     Ok(())
 }
 
-/// Comments may stand before it.
 fn begins_with_directive(yaml: &str) -> bool {
+    first_of_a_document(yaml).is_some_and(|line| line.starts_with('%'))
+}
+
+/// The first line that is no comment.
+fn first_of_a_document(yaml: &str) -> Option<&str> {
     let is_comment = |line: &&str| line.trim_start().starts_with('#') || line.trim().is_empty();
-    let first = yaml.lines().find(|line| !is_comment(line));
-    first.is_some_and(|line| line.starts_with('%'))
+    let yaml = yaml.strip_prefix('\u{feff}').unwrap_or(yaml);
+    yaml.lines().find(|line| !is_comment(line))
 }
 
 fn print_diffs<'a>(done: &'a [Done]) -> anyhow::Result<()> {
-    let mut out = terminal::stdout();
+    let has_colour = terminal::stdout_has_colour();
+    // As it is: what drops colour drops control characters, too, and no patch applies without them.
+    let mut out = io::BufWriter::new(io::stdout().lock());
     for Done {
         path,
         before,
@@ -238,7 +248,8 @@ fn print_diffs<'a>(done: &'a [Done]) -> anyhow::Result<()> {
             .diff_slices(&lines(before), &lines(&after.text));
         let (old, new) = (format!("a/{name}"), format!("b/{name}"));
         let text = diff.unified_diff().header(&old, &new).to_string();
-        out.write_all(coloured(&text).as_bytes())?;
+        let text = if has_colour { coloured(&text) } else { text };
+        out.write_all(text.as_bytes())?;
     }
     out.flush()?;
     Ok(())
@@ -266,7 +277,7 @@ fn name_in_diff(path: &Path) -> String {
     }
 }
 
-/// A unified diff with its lines in colour; the stream drops the colour if it is not wanted.
+/// A unified diff with its lines in colour.
 fn coloured(diff: &str) -> String {
     let mut text = String::with_capacity(diff.len() * 2);
     for line in diff.split_inclusive('\n') {

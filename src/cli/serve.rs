@@ -45,7 +45,7 @@ use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::notices;
 
-/// Places that probes and a scraper or two need.
+/// Connections that probes and a scraper or two need.
 const ADMIN_CONNECTIONS: usize = 128;
 
 /// Files that are open besides the webhook's connections; some wait for a place on either port.

@@ -40,7 +40,12 @@ pub(super) fn stderr_has_colour() -> bool {
     anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never
 }
 
-/// Standard output; drops colour where it is not wanted.
+/// The same on standard output.
+pub(super) fn stdout_has_colour() -> bool {
+    anstream::AutoStream::choice(&std::io::stdout()) != anstream::ColorChoice::Never
+}
+
+/// Standard output; drops colour where it is not wanted, and other control characters with it.
 pub(super) fn stdout() -> impl Write {
     std::io::BufWriter::with_capacity(64 << 10, anstream::stdout())
 }

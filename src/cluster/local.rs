@@ -263,7 +263,8 @@ impl StateDir {
             [("tls.crt", "crt", is_foreign), ("tls.key", "key", is_odd)]
         {
             if is_theirs {
-                let (from, to) = (self.path.join(name), self.free_place(extension));
+                let from = self.path.join(name);
+                let to = self.place_for(&from, extension)?;
                 fs::rename(&from, &to).map_err(|source| io_error("move aside", &from, source))?;
                 tracing::warn!(
                     from = %from.display(), to = %to.display(),
@@ -274,17 +275,19 @@ impl StateDir {
         Ok(())
     }
 
-    /// `theirs.EXTENSION`, or with a number if that is taken: what was moved there before may be nowhere else.
-    fn free_place(&self, extension: &str) -> PathBuf {
-        let numbered = (2..).map(|number| format!("theirs-{number}.{extension}"));
-        let mut names = std::iter::once(format!("theirs.{extension}")).chain(numbered);
-        let is_free = |path: &PathBuf| fs::symlink_metadata(path).is_err();
-        let free = names
-            .by_ref()
-            .map(|name| self.path.join(name))
-            .find(is_free);
-        // There is always a next number.
-        free.unwrap_or_else(|| self.path.join("theirs"))
+    /// `theirs.EXTENSION`, or with a number if that is taken: what was moved there before may be nowhere else. What is
+    /// there already needs no other place, as when a tool writes the same again and again.
+    fn place_for(&self, from: &Path, extension: &str) -> Result<PathBuf, Error> {
+        let text = fs::read(from).map_err(|source| io_error("read", from, source))?;
+        let mut place = self.path.join(format!("theirs.{extension}"));
+        for number in 2.. {
+            let is_free = fs::symlink_metadata(&place).is_err();
+            if is_free || fs::read(&place).is_ok_and(|there| there == text) {
+                break;
+            }
+            place = self.path.join(format!("theirs-{number}.{extension}"));
+        }
+        Ok(place)
     }
 
     /// Written beside and renamed, so that nobody reads half a file.

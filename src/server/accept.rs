@@ -69,7 +69,7 @@ impl<S: Answers> Endpoint<S> {
         self.serve_backlog(room).await;
     }
 
-    /// Places the kernel has taken on would be reset with the socket.
+    /// Connections the kernel has taken on would be reset with the socket.
     async fn serve_backlog(&self, mut room: WaitingRoom<TcpStream>) {
         loop {
             let accepted = async {
@@ -274,6 +274,20 @@ mod tests {
         drop(gone);
         stream.peek(&mut [0]).await.unwrap();
         assert!(!has_spoken(&stream));
+    }
+
+    #[tokio::test]
+    async fn what_the_kernel_keeps_of_a_peer_is_bounded_and_less_while_it_waits() {
+        let listener = crate::server::listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let _peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let stream = TcpStream::from_std(stream).unwrap();
+        // The kernel says what it takes for its own account.
+        let kept = || rustix::net::sockopt::socket_recv_buffer_size(&stream).unwrap() / 2;
+        assert_eq!(kept(), RECEIVE_BUFFER);
+        set_receive_buffer(&stream, WAITING_BUFFER);
+        assert_eq!(kept(), WAITING_BUFFER);
     }
 
     #[test]

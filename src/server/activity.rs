@@ -119,7 +119,7 @@ impl Activity {
         }
     }
 
-    /// Called by the connection's own task alone.
+    /// Called by the connection's own task, or before that runs.
     pub(super) fn enter(&self, state: State) {
         let since = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.since.store(since, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Places that were accepted and have no place yet.
+//! Connections that were accepted and have no place yet.
 //!
 //! They wait here and not in the kernel's queue, where those of an address that opens hundreds a second stand
 //! before a probe of the kubelet and a review.

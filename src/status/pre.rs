@@ -121,8 +121,10 @@ pub struct Deployment {
     pub selector: Vec<String>,
     /// Whether it has init containers: 1.5.3 has one.
     pub has_init: bool,
-    /// Whether somebody has applied it, so that to apply it anew takes something out of it.
+    /// Whether `kubectl apply` has made it, and so can take something out of it.
     pub is_applied: bool,
+    /// Who has applied it at the server, and so can take something out of it.
+    pub applier: Option<String>,
 }
 
 /// A node.
@@ -362,12 +364,16 @@ fn deployment_found(
     }
     // Ours has none, so somebody added it on purpose.
     if installed == Installed::Older && found.has_init && !found.is_applied {
+        let made = match &found.applier {
+            Some(manager) => format!("applied at the server, by {manager}"),
+            None => "not made by `kubectl apply`".to_owned(),
+        };
         finding(
             findings,
             ("deployment-not-applied", Warning),
-            "the Deployment was not made by `kubectl apply`, so that its init container would stay",
-            "delete the Deployment and its PodDisruptionBudget first (docs/install.md, Upgrade); no Pod is \
-             created meanwhile in namespaces that are labelled",
+            format!("the Deployment was {made}: `kubectl apply` would leave its init container"),
+            "let the same apply the new one at the server, or delete it and its PodDisruptionBudget first \
+             (docs/install.md, Upgrade); no Pod is created meanwhile in namespaces that are labelled",
         );
     }
 }

@@ -536,7 +536,7 @@ async fn many_large_reviews_share_the_memory() {
     assert!(resident < 64 << 20, "{} MiB", resident >> 20);
 }
 
-/// What one has taken goes back before the next: `deploy/` gives a replica 128 MiB.
+/// What one has taken goes back before the next.
 #[tokio::test(flavor = "multi_thread")]
 async fn reviews_of_16_mib_one_after_the_other_take_no_more_than_one() {
     let serve = Serve::start(&[]);

@@ -33,7 +33,7 @@ async fn findings(api: &Api) -> (i32, Vec<String>) {
 fn add_nodes(api: &Api, count: usize, taint: Value) {
     for n in 0..count {
         let node = json!({
-            "metadata": {}, "spec": {"taints": taint},
+            "metadata": {"labels": {"kubernetes.io/os": "linux"}}, "spec": {"taints": taint},
             "status": {"conditions": [{"type": "Ready", "status": "True"}]},
         });
         api.put(&format!("{NODES}/node-{n}"), node);

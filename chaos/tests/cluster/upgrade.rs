@@ -124,6 +124,8 @@ pub(crate) fn over_1_5_3(world: &World) -> anyhow::Result<()> {
 /// With nothing of ours in its way; busybox can't show that it swaps.
 pub(crate) fn back_to_1_5_3(world: &World) -> anyhow::Result<()> {
     world.need(Installed::Base)?;
+    let maps = || world.get(&["-n", NAMESPACE, "configmap/imageswap-maps"]);
+    let before = maps()?["data"].clone();
     let namespace = world.namespace()?;
     script(world, "### Back to 1.5.3")?;
     // Nobody is in the way of a Pod meanwhile.
@@ -133,8 +135,7 @@ pub(crate) fn back_to_1_5_3(world: &World) -> anyhow::Result<()> {
         world.apply(object)?;
     }
     rolled_out(world)?;
-    let maps = world.get(&["-n", NAMESPACE, "configmap/imageswap-maps"])?;
-    ensure!(maps["data"]["maps"] == install::MAPS, "{}", maps["data"]);
+    ensure!(maps()?["data"] == before, "{before}");
     let words = ["-n", NAMESPACE, "get", "secret,lease", "-o", "name"];
     let left = text(&output(&mut world.cluster.kubectl(words))?.stdout);
     let gone = [

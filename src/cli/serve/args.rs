@@ -195,7 +195,7 @@ pub(in crate::cli) struct Args {
     #[arg(help_heading = "Limits", long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=65_536), default_value = "24", env = "IMAGESWAP_BODY_MEMORY_MIB")]
     pub(super) body_memory_mib: u32,
 
-    /// Places open at once; for one more, the least useful is closed
+    /// Connections open at once; for one more, the least useful is closed
     #[arg(help_heading = "Limits", long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000), default_value = "1024", env = "IMAGESWAP_MAX_CONNECTIONS")]
     pub(super) max_connections: u32,
 

@@ -28,6 +28,9 @@ const LABEL: &str = "k8s.twr.io/imageswap";
 /// What says that `kubectl apply` made an object on its own side.
 const APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
+/// The label of the nodes that our Pods want.
+const OS: (&str, &str) = ("kubernetes.io/os", "linux");
+
 /// The pod-security level of a namespace.
 const ENFORCE: &str = "pod-security.kubernetes.io/enforce";
 
@@ -394,11 +397,16 @@ fn pairs(of: Option<&Value>) -> impl Iterator<Item = (String, String)> {
     all.filter_map(|(key, value)| Some((key.clone(), text(value)?)))
 }
 
-/// Whether somebody applied it, there or at the server: what the next to apply it leaves out goes.
+/// Whether `kubectl apply` made it: what its next one leaves out goes.
 fn is_applied(object: &Value) -> bool {
-    let mut fields = list(object.pointer("/metadata/managedFields"));
     pairs(object.pointer("/metadata/annotations")).any(|(key, _)| key == APPLIED)
-        || fields.any(|one| one.get("operation") == Some(&json!("Apply")))
+}
+
+/// Who applied it at the server, as Flux does: what his next one leaves out goes.
+fn applier(object: &Value) -> Option<String> {
+    let mut fields = list(object.pointer("/metadata/managedFields"));
+    let applied = fields.find(|one| one.get("operation") == Some(&json!("Apply")))?;
+    text(applied.get("manager")?)
 }
 
 fn hook_of(configuration: &Value, hook: &Value) -> Hook {
@@ -428,7 +436,8 @@ fn hook_of(configuration: &Value, hook: &Value) -> Hook {
         keeps_labels: pairs(hook.pointer("/namespaceSelector/matchLabels"))
             .next()
             .is_some()
-            && !is_applied(configuration),
+            && !is_applied(configuration)
+            && applier(configuration).is_none(),
     }
 }
 
@@ -442,6 +451,7 @@ fn deployment_of(found: &Value) -> pre::Deployment {
             .collect(),
         has_init: list(pod.get("initContainers")).next().is_some(),
         is_applied: is_applied(found),
+        applier: applier(found),
     }
 }
 
@@ -453,7 +463,9 @@ fn is_free(node: &Value) -> bool {
             .any(|one| is(taint, "effect", one))
     };
     let mut conditions = list(node.pointer("/status/conditions"));
-    node.pointer("/spec/unschedulable") != Some(&Value::Bool(true))
+    let mut labels = pairs(node.pointer("/metadata/labels"));
+    labels.any(|(key, value)| (&*key, &*value) == OS)
+        && node.pointer("/spec/unschedulable") != Some(&Value::Bool(true))
         && !list(node.pointer("/spec/taints")).any(refuses)
         && conditions.any(|now| is(now, "type", "Ready") && is(now, "status", "True"))
 }
@@ -509,24 +521,44 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_applied_gives_up_what_the_next_leaves_out() {
+    fn who_applied_an_object_takes_out_what_his_next_leaves_out() {
         let selector = json!({"matchLabels": {LABEL: "enabled"}});
-        for (metadata, expected) in [
-            (json!({}), false),
-            (json!({"managedFields": [{"operation": "Update"}]}), false),
-            (json!({"annotations": {"other": "{}"}}), false),
-            // There, as kubectl does, or at the server, as Flux does.
-            (json!({"annotations": {APPLIED: "{}"}}), true),
+        let updated = json!({"operation": "Update", "manager": "kubectl-create"});
+        let applied = json!({"operation": "Apply", "manager": "flux"});
+        for (metadata, is_by_kubectl, by) in [
+            (json!({}), false, None),
+            (json!({"managedFields": [updated]}), false, None),
+            (json!({"annotations": {"other": "{}"}}), false, None),
+            (json!({"annotations": {APPLIED: "{}"}}), true, None),
             (
-                json!({"managedFields": [{"operation": "Update"}, {"operation": "Apply"}]}),
-                true,
+                json!({"managedFields": [updated, applied]}),
+                false,
+                Some("flux"),
             ),
         ] {
             let object = json!({"metadata": metadata});
-            assert_eq!(is_applied(&object), expected, "{object}");
+            let found = deployment_of(&object);
+            let found = (found.is_applied, found.applier.as_deref());
+            assert_eq!(found, (is_by_kubectl, by), "{object}");
             let hook = hook_of(&object, &json!({"namespaceSelector": selector}));
-            assert_eq!(hook.keeps_labels, !expected, "{object}");
+            assert_eq!(
+                hook.keeps_labels,
+                !is_by_kubectl && by.is_none(),
+                "{object}"
+            );
             assert!(!hook_of(&object, &json!({})).keeps_labels, "{object}");
         }
+    }
+
+    #[test]
+    fn a_node_of_another_system_takes_none_of_our_pods() {
+        let node = |os: &str| {
+            json!({
+                "metadata": {"labels": {"kubernetes.io/os": os}},
+                "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+            })
+        };
+        assert!(is_free(&node("linux")));
+        assert!(!is_free(&node("windows")));
     }
 }

@@ -371,6 +371,7 @@ mod tests {
         for (text, place) in [
             ("a", "theirs.key"),
             ("b", "theirs-2.key"),
+            ("a", "theirs.key"),
             ("c", "theirs-3.key"),
         ] {
             put("tls.key", text);

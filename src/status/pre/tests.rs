@@ -39,6 +39,7 @@ fn deployment() -> Deployment {
         selector: vec!["app=imageswap".to_owned()],
         has_init: false,
         is_applied: true,
+        applier: None,
     }
 }
 
