@@ -170,13 +170,20 @@ impl<'a> Decision<'a> {
             ));
             return Outcome::Skipped(Skip::TooLong);
         }
-        if workload.is_disabled {
+        let is_ephemeral = request.is_ephemeral();
+        let scope = Scope::of(request, path, disable_label);
+        // Of an update of a Pod's ephemeral containers kube-apiserver drops all else, after this: a label or an
+        // annotation in it is no Pod's.
+        let is_disabled = match &scope {
+            Scope::NewEphemeral(old) => old.is_disabled,
+            _ => workload.is_disabled,
+        };
+        if is_disabled {
             return Outcome::Skipped(Skip::Label);
         }
-        if workload.is_mirror && path.is_empty() {
+        if workload.is_mirror && path.is_empty() && !is_ephemeral {
             return Outcome::Skipped(Skip::Mirror);
         }
-        let scope = Scope::of(request, path, disable_label);
         self.swaps.reserve(workload.entries.len());
         let mut any = false;
         for list in List::ALL {
@@ -261,8 +268,12 @@ enum Scope<'a> {
     Nothing,
 }
 
-/// The images of an object before the update, by list and name.
-type Old<'a> = HashMap<(List, String), Image<'a>>;
+/// An object before the update.
+struct Old<'a> {
+    /// Its images, by list and name.
+    images: HashMap<(List, String), Image<'a>>,
+    is_disabled: bool,
+}
 
 impl<'a> Scope<'a> {
     fn of(request: &mut Request<'a>, path: &[&str], disable_label: &str) -> Self {
@@ -285,9 +296,9 @@ impl<'a> Scope<'a> {
             Self::All => true,
             Self::Nothing => false,
             Self::NewEphemeral(old) => {
-                entry.list == List::EphemeralContainers && !old.contains_key(&key())
+                entry.list == List::EphemeralContainers && !old.images.contains_key(&key())
             }
-            Self::Changed(old) => old.get(&key()) != Some(&entry.image),
+            Self::Changed(old) => old.images.get(&key()) != Some(&entry.image),
         }
     }
 }
@@ -297,9 +308,12 @@ fn old<'a>(object: Option<Object<'a>>, path: &[&str], disable_label: &str) -> Op
     let object = object.filter(|object| object.is_map())?;
     let workload = object.workload(path, disable_label).ok()?;
     let entries = workload.entries.into_iter();
-    let old = entries.map(|entry| {
+    let images = entries.map(|entry| {
         let name = entry.name.unwrap_or_default().into_owned();
         ((entry.list, name), entry.image)
     });
-    (!workload.is_too_long).then(|| old.collect())
+    (!workload.is_too_long).then(|| Old {
+        images: images.collect(),
+        is_disabled: workload.is_disabled,
+    })
 }

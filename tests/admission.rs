@@ -559,6 +559,28 @@ fn the_label_of_a_job_template_disables_nothing() {
     expect(&body, &[(slot, "hub.example.com/nginx")], Outcome::Swapped);
 }
 
+/// kube-apiserver drops them after admission, so that no policy that forbids the label sees it.
+#[test]
+fn no_label_and_no_annotation_of_such_an_update_keeps_imageswap_away() {
+    let slot = "/spec/ephemeralContainers/0/image";
+    for metadata in [
+        json!({"labels": {LABEL: "disabled"}}),
+        json!({"annotations": {"kubernetes.io/config.mirror": "x"}}),
+    ] {
+        let mut body = recorded("pod-ephemeralcontainers-update-first-debug.json");
+        body["request"]["object"]["metadata"] = metadata;
+        expect(
+            &body,
+            &[(slot, "hub.example.com/busybox:1.36")],
+            Outcome::Swapped,
+        );
+    }
+    // The Pod's own label does.
+    let mut body = recorded("pod-ephemeralcontainers-update-first-debug.json");
+    body["request"]["oldObject"]["metadata"] = json!({"labels": {LABEL: "disabled"}});
+    expect(&body, &[], Outcome::Skipped(Skip::Label));
+}
+
 /// kube-apiserver ignores all else that such an update says.
 #[test]
 fn of_an_update_of_ephemeral_containers_only_those_are_looked_at() {

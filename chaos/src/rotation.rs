@@ -90,11 +90,15 @@ fn is_settled(cluster: &Cluster) -> anyhow::Result<()> {
         .context("an empty Secret")?;
     let is_staged = data.contains_key("next.crt") || data.contains_key("next.key");
     ensure!(!is_staged, "a pair is staged");
-    let ca = data
-        .get("ca.crt")
-        .and_then(Value::as_str)
-        .context("no ca.crt")?;
-    let ca = STANDARD.decode(ca)?;
+    let part = |name: &str| {
+        let part = data.get(name).and_then(Value::as_str);
+        let part = part.with_context(|| format!("no {name}"))?;
+        anyhow::Ok(STANDARD.decode(part)?)
+    };
+    let text = |name| anyhow::Ok(String::from_utf8_lossy(&part(name)?).into_owned());
+    let (chain, key) = (text("tls.crt")?, text("tls.key")?);
+    ensure!(pki::is_key_of(&key, &chain), "tls.key is another's");
+    let ca = part("ca.crt")?;
     let bundle = STANDARD.decode(install::ca_bundle(cluster)?)?;
     for (name, pem) in [("ca.crt", &ca), ("the caBundle", &bundle)] {
         let text = String::from_utf8_lossy(pem);
@@ -106,6 +110,9 @@ fn is_settled(cluster: &Cluster) -> anyhow::Result<()> {
     ensure!(leaves.len() == 3, "{} replicas", leaves.len());
     let all_same = leaves.iter().all(|leaf| Some(leaf) == leaves.first());
     ensure!(all_same, "{leaves:?}");
+    let leaf = pki::KeyPem { chain, key }.fingerprint();
+    let served = leaves.first().map(|leaf| leaf.trim());
+    ensure!(served == leaf.as_deref(), "{served:?}, not {leaf:?}");
     Ok(())
 }
 

@@ -15,9 +15,9 @@ use crate::text::shortened;
 /// The annotation that the kubelet puts on the mirror of a static pod.
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
-/// The most containers and volumes with an image that are looked at. kube-apiserver takes objects of
-/// up to 3 MiB, in which ten thousand do not fit.
-pub const MAX_ENTRIES: usize = 10_000;
+/// The most containers and volumes with an image that are looked at. kube-apiserver stores objects of up to 1.5 MiB,
+/// in which with its managed fields a volume with an image takes 130 bytes: twelve thousand do not fit.
+pub const MAX_ENTRIES: usize = 20_000;
 
 /// What is read of an object that holds a pod.
 #[derive(Debug, Default)]

@@ -166,7 +166,14 @@ impl StateDir {
         self.make()?;
         let path = self.path.join(".lock");
         let failed = |source| io_error("lock", &path, source);
-        let file = File::create(&path).map_err(failed)?;
+        // Nothing of it is written or read, whatever it is a link to; and nobody else shall hold it.
+        let file = fs::OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed)?;
         let until = Instant::now() + TURN;
         loop {
             match file.try_lock() {

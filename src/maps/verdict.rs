@@ -2,7 +2,7 @@
 
 use super::book::Kind;
 use crate::image;
-use crate::text::shortened;
+use crate::text::{shortened, visible};
 
 /// What became of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,7 +131,8 @@ impl std::fmt::Display for Why<'_> {
             Self::NoValue => f.write_str("the rule has no value, so nothing is swapped"),
             Self::Noswap => f.write_str("the image contains an item of noswap_wildcards"),
             Self::AtTarget(target) => {
-                write!(f, "the image is already where {} puts it", target.text)
+                let rule = visible(target.text);
+                write!(f, "the image is already where {rule} puts it")
             }
             Self::NoRule => f.write_str("no rule matches, and there is no default line"),
             Self::HasPrefix => f.write_str("the image contains the prefix already"),

@@ -611,7 +611,7 @@ async fn what_a_review_costs_is_bounded() {
     assert!(
         answer
             .text()
-            .contains("more than 10000 images, so none is swapped"),
+            .contains("more than 20000 images, so none is swapped"),
         "{answer:?}"
     );
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use chaos::command::{eventually, output, run};
 
-use crate::world::{CHAOS, Installed, SWAPPED, UNSWAPPED, World, images, overlay, pod, pod_with};
+use crate::world::{
+    CHAOS, Installed, SWAPPED, UNSWAPPED, World, images, overlay, pod, pod_with, text,
+};
 
 /// Where what the base says is kept as one file.
 const INSTALL: &str = "deploy/install.yaml";
@@ -133,9 +135,13 @@ pub(crate) fn cluster_wide(world: &World) -> anyhow::Result<()> {
     eventually("no replica", Duration::from_secs(60), || {
         let left = world.kubectl(&["-n", "imageswap-system", "get", "pods", "-o", "name"])?;
         ensure!(left.trim().is_empty(), "{left}");
-        let refused =
-            output(&mut plain.command(&["run", "late", &format!("--image={UNSWAPPED}")]))?;
+        let image = format!("--image={UNSWAPPED}");
+        // What was let in once would be there already.
+        let words = ["run", "late", &image, "--dry-run=server"];
+        let refused = output(&mut plain.command(&words))?;
         ensure!(!refused.status.success(), "a Pod was let in");
+        let why = text(&refused.stderr);
+        ensure!(why.contains("imageswap.webhook.k8s.twr.io"), "{why}");
         Ok(())
     })?;
     world.kubectl(&[

@@ -29,16 +29,43 @@ pub(crate) fn debug(world: &World) -> anyhow::Result<()> {
             "1000",
         ])?;
     }
-    eventually("both debug containers", Duration::from_secs(30), || {
+    // kube-apiserver drops what else such an update says, after it was swapped.
+    for (name, place, value) in [
+        ("third", "annotations", "kubernetes.io/config.mirror"),
+        ("fourth", "labels", "k8s.twr.io/imageswap"),
+    ] {
+        let mut web = namespace.get(&["pod/web"])?;
+        web["metadata"][place][value] = json!("disabled");
+        let containers = web["spec"]["ephemeralContainers"].as_array_mut();
+        containers.context("none")?.push(json!({
+            "name": name, "image": UNSWAPPED, "command": ["busybox", "sleep", "1000"],
+        }));
+        let path = format!(
+            "/api/v1/namespaces/{}/pods/web/ephemeralcontainers",
+            namespace.name
+        );
+        let mut replace = world
+            .cluster
+            .kubectl(["replace", "--raw", &path, "-f", "-"]);
+        let replaced = run_with(&mut replace, &web.to_string())?;
+        ensure!(replaced.status.success(), "{}", text(&replaced.stderr));
         let web = namespace.get(&["pod/web"])?;
-        ensure!(images(&web) == [SWAPPED; 3], "{:?}", images(&web));
+        ensure!(
+            web["metadata"][place][value].is_null(),
+            "{}",
+            web["metadata"]
+        );
+    }
+    eventually("all debug containers", Duration::from_secs(30), || {
+        let web = namespace.get(&["pod/web"])?;
+        ensure!(images(&web) == [SWAPPED; 5], "{:?}", images(&web));
         let statuses = web["status"]["ephemeralContainerStatuses"]
             .as_array()
             .context("no statuses")?;
         let running = statuses
             .iter()
             .filter(|one| one["state"]["running"].is_object());
-        ensure!(running.count() == 2, "{statuses:?}");
+        ensure!(running.count() == 4, "{statuses:?}");
         Ok(())
     })
 }
