@@ -170,7 +170,6 @@ impl<'a> Decision<'a> {
             ));
             return Outcome::Skipped(Skip::TooLong);
         }
-        let is_ephemeral = request.is_ephemeral();
         let scope = Scope::of(request, path, disable_label);
         // Of an update of a Pod's ephemeral containers kube-apiserver drops all else, after this: a label or an
         // annotation in it is no Pod's.
@@ -181,7 +180,7 @@ impl<'a> Decision<'a> {
         if is_disabled {
             return Outcome::Skipped(Skip::Label);
         }
-        if workload.is_mirror && path.is_empty() && !is_ephemeral {
+        if workload.is_mirror && path.is_empty() && !request.is_ephemeral() {
             return Outcome::Skipped(Skip::Mirror);
         }
         self.swaps.reserve(workload.entries.len());

@@ -322,15 +322,12 @@ mod tests {
     /// Go ends the handshake, whatever the way to a CA may be.
     #[test]
     fn a_leaf_or_an_intermediate_with_a_negative_serial_number_is_refused() {
-        let ca = |serial: [u8; 2]| {
-            let mut ca = of_a_year();
-            ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-            ca.serial_number = Some(serial.to_vec().into());
-            ca
-        };
-        let mut leaf = of_a_year();
-        leaf.serial_number = Some(SERIAL.to_vec().into());
-        let good = issued(leaf, ca(SERIAL));
+        let (mut leaf, mut ca) = (of_a_year(), of_a_year());
+        ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        for one in [&mut leaf, &mut ca] {
+            one.serial_number = Some(SERIAL.to_vec().into());
+        }
+        let good = issued(leaf, ca);
         judge(&good, &names(), NOW).unwrap();
         let sent = |chain: String| Pem {
             chain,

@@ -197,6 +197,7 @@ fn print_manifests(done: &[Done]) -> anyhow::Result<()> {
         if !before.is_empty() && !before.ends_with('\n') {
             out.write_all(b"\n")?;
         }
+        let first = first_of_a_document(text);
         let separator = match text {
             // What reads values of JSON one after the other may not know the separator.
             _ if is_json => "",
@@ -204,7 +205,7 @@ fn print_manifests(done: &[Done]) -> anyhow::Result<()> {
             _ if before.is_empty() && after.json_values.is_some() => "---\n",
             _ if before.is_empty() || text.starts_with("---") => "",
             // Directives need the end of the document before them, if there is one.
-            _ if begins_with_directive(text) => match has_document {
+            _ if first.is_some_and(|line| line.starts_with('%')) => match has_document {
                 true => "...\n",
                 false => "",
             },
@@ -213,14 +214,10 @@ fn print_manifests(done: &[Done]) -> anyhow::Result<()> {
         out.write_all(separator.as_bytes())?;
         out.write_all(text.as_bytes())?;
         before = text;
-        has_document |= first_of_a_document(text).is_some();
+        has_document |= first.is_some();
     }
     out.flush()?;
     Ok(())
-}
-
-fn begins_with_directive(yaml: &str) -> bool {
-    first_of_a_document(yaml).is_some_and(|line| line.starts_with('%'))
 }
 
 /// The first line that is no comment.

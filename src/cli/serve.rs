@@ -8,7 +8,7 @@
 mod args;
 mod brought;
 mod certificate;
-mod clients;
+mod client_certs;
 mod cluster;
 mod files;
 mod greeting;
@@ -82,7 +82,7 @@ async fn serve(args: &Args, inherited: Option<Inheritance>) -> anyhow::Result<Ex
     let (notices, told) = notices::channel();
     let (rules, follower) = maps::load(args, place, &metrics, &notices)?;
     let brought = Brought::read(args, place).await?;
-    let clients = clients::load(args, &metrics).await?;
+    let clients = client_certs::load(args, &metrics).await?;
     let Sockets { webhook, admin } = match inherited {
         Some(inherited) => {
             metrics.worker_restarts.inc_by(inherited.restarts);

@@ -37,12 +37,16 @@ impl Color {
 
 /// Whether colour is wanted on standard error: by `--color`, NO_COLOR and their like, or a terminal.
 pub(super) fn stderr_has_colour() -> bool {
-    anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never
+    has_colour(&std::io::stderr())
 }
 
 /// The same on standard output.
 pub(super) fn stdout_has_colour() -> bool {
-    anstream::AutoStream::choice(&std::io::stdout()) != anstream::ColorChoice::Never
+    has_colour(&std::io::stdout())
+}
+
+fn has_colour(stream: &impl anstream::stream::RawStream) -> bool {
+    anstream::AutoStream::choice(stream) != anstream::ColorChoice::Never
 }
 
 /// Standard output; drops colour where it is not wanted, and other control characters with it.

@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use x509_parser::oid_registry::Oid;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
-use super::certificate::{Dates, dates, has_negative_serial};
+use super::certificate::{Dates, dates, is_serial_negative};
 
 /// What may be marked critical in a CA, below 2.5.29 (`processExtensions` in crypto/x509, Go 1.24 and later, of which
 /// every kube-apiserver is that is maintained).
@@ -29,8 +29,8 @@ impl Ca {
         })
     }
 
-    /// How many certificates may stand between it and this leaf, if kube-apiserver (Go) ends a chain with it, which
-    /// looks at more than webpki does of an anchor. A leaf that is believed itself needs to sign nothing.
+    /// How many certificates may stand between it and this leaf, if kube-apiserver (Go) ends a chain with it. A leaf
+    /// that is believed itself needs to sign nothing.
     pub(super) fn reach_to(&self, leaf: &CertificateDer<'_>, now: OffsetDateTime) -> Option<usize> {
         let is_valid = self.dates.not_before <= now && now < self.dates.not_after;
         let is_itself = self.der == *leaf;
@@ -44,10 +44,9 @@ impl Ca {
 /// it says what its key is for, to sign certificates must be among that, and if what its leaves are for, to be a
 /// server; nothing that Go does not know may be critical, and the serial number not negative.
 pub(super) fn reach(ca: &CertificateDer<'_>) -> Option<usize> {
-    let is_negative = has_negative_serial(ca);
     let (_, ca) = X509Certificate::from_der(ca).ok()?;
     let mut critical = ca.extensions().iter().filter(|one| one.critical);
-    if is_negative || critical.any(|one| !is_handled(&one.oid)) {
+    if is_serial_negative(&ca) || critical.any(|one| !is_handled(&one.oid)) {
         return None;
     }
     let constraints = ca.basic_constraints().ok()?.map(|found| found.value);

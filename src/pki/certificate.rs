@@ -39,11 +39,13 @@ fn is_ours(name: &X509Name<'_>) -> bool {
 /// Whether its serial number is below zero, which Go does not read (`parseCertificate` in crypto/x509, since 1.23).
 pub(super) fn has_negative_serial(certificate: &CertificateDer<'_>) -> bool {
     let parsed = X509Certificate::from_der(certificate);
-    parsed.is_ok_and(|(_, it)| {
-        it.raw_serial()
-            .first()
-            .is_some_and(|first| first & 0x80 != 0)
-    })
+    parsed.is_ok_and(|(_, certificate)| is_serial_negative(&certificate))
+}
+
+/// As [`has_negative_serial`], of one that was read.
+pub(super) fn is_serial_negative(certificate: &X509Certificate<'_>) -> bool {
+    let first = certificate.raw_serial().first();
+    first.is_some_and(|first| first & 0x80 != 0)
 }
 
 /// When a certificate begins and ends.
