@@ -85,6 +85,29 @@ pub struct Flooded {
     pub refused: usize,
 }
 
+impl Flooded {
+    /// Whether a hostile flood was one: there was something of each kind.
+    ///
+    /// # Errors
+    /// There was nothing of one.
+    pub fn ensure_of_all_kinds(&self) -> anyhow::Result<()> {
+        let kinds = [
+            ("idle connections", self.idle),
+            ("silent connections", self.silent),
+            ("slow heads", self.slow),
+            ("bodies", self.bodies),
+            ("garbage", self.garbage),
+        ];
+        let missing = kinds.iter().find(|(_, count)| *count == 0);
+        ensure!(
+            missing.is_none(),
+            "no {}",
+            missing.map_or("", |(kind, _)| kind)
+        );
+        Ok(())
+    }
+}
+
 /// Floods an address until standard input ends; with hostile connections, too, if they are wanted. What
 /// the flood itself takes of the machine, it takes of what is left over: strangers bring their own.
 ///

@@ -206,19 +206,28 @@ pub fn restart(cluster: &Cluster) -> anyhow::Result<()> {
     wait(cluster)
 }
 
-/// A series of a replica's metrics, 0 if it has none of that name.
+/// A series of a replica's metrics.
+///
+/// # Errors
+/// The replica does not answer, or has no such series: one with labels is there when it was first counted.
+pub fn metric<T: FromStr>(cluster: &Cluster, pod: &str, series: &str) -> anyhow::Result<T> {
+    let found = metric_if_any(cluster, pod, series)?;
+    found.with_context(|| format!("{pod} has no {series}"))
+}
+
+/// The same; nothing if there is no such series.
 ///
 /// # Errors
 /// The replica does not answer.
-pub fn metric<T: FromStr + Default>(
+pub fn metric_if_any<T: FromStr>(
     cluster: &Cluster,
     pod: &str,
     series: &str,
-) -> anyhow::Result<T> {
+) -> anyhow::Result<Option<T>> {
     let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:9090/proxy/metrics");
     let page = cluster.ask(&["get", "--raw", &path])?;
     let value = |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok();
-    Ok(page.lines().find_map(value).unwrap_or_default())
+    Ok(page.lines().find_map(value))
 }
 
 /// Changes the Deployment by a patch in JSON or YAML; see `kubectl patch --type`.

@@ -50,7 +50,7 @@ const LIFE: Duration = Duration::from_secs(5);
 /// Pods a second that disturb nobody on two cores.
 pub const RATE: u32 = 20;
 
-/// How many different failures are told.
+/// How many different failures are told to a person.
 const TOLD: usize = 5;
 
 /// What to do.
@@ -140,7 +140,7 @@ pub struct Report {
     pub max: f64,
     /// The longest time without a success, in milliseconds.
     pub gap: f64,
-    /// Some of the failures.
+    /// What the failures said, each once.
     pub failures: Vec<String>,
 }
 
@@ -484,7 +484,6 @@ fn report(calls: &[&Call]) -> Report {
         .collect();
     failures.sort();
     failures.dedup();
-    failures.truncate(TOLD);
     Report {
         calls: calls.len(),
         swapped: count(Outcome::is_swapped),
@@ -537,6 +536,11 @@ impl Report {
         report(&calls.into_iter().collect::<Vec<_>>())
     }
 
+    /// Some of the failures, for a person.
+    pub fn told(&self) -> impl Iterator<Item = &String> {
+        self.failures.iter().take(TOLD)
+    }
+
     /// Whether every Pod was let in, with the swapped image.
     pub fn is_clean(&self) -> bool {
         self.calls > 0 && self.swapped == self.calls
@@ -555,10 +559,13 @@ impl fmt::Display for Report {
             "latency: p50 {} ms, p99 {} ms, longest {} ms; longest time without a success: {} ms",
             self.p50, self.p99, self.max, self.gap
         )?;
-        for failure in &self.failures {
+        for failure in self.told() {
             write!(f, "\nfailed: {failure}")?;
         }
-        Ok(())
+        match self.failures.len().saturating_sub(TOLD) {
+            0 => Ok(()),
+            more => write!(f, "\nand {more} others"),
+        }
     }
 }
 
@@ -603,6 +610,15 @@ mod tests {
         assert_eq!(report.gap, 590.0);
         assert_eq!(report.failures, ["refused"]);
         assert!(!report.is_clean());
+    }
+
+    #[test]
+    fn all_failures_are_kept_and_some_are_told() {
+        let calls = (0..9).map(|n| call(n, n + 1, failed(&format!("port {}", n % 7))));
+        let report = Report::of(&calls.collect::<Vec<_>>());
+        assert_eq!(report.failures.len(), 7);
+        let told = report.to_string();
+        assert!(told.ends_with("failed: port 4\nand 2 others"), "{told}");
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod timeline;
 pub mod verdict;
 
 pub use self::stage::Stage;
+pub use self::timeline::Excused;
 pub use self::verdict::Budget;
 use crate::cluster::Way;
 

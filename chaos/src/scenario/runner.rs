@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use serde::Serialize;
 
 use super::stage::{Extent, Stage};
@@ -13,12 +13,16 @@ use super::verdict::{Verdict, judge};
 use super::{Budget, Scenario};
 use crate::cluster::{APISERVER, Cluster, SECOND_APISERVER};
 use crate::install::{self, Variant};
-use crate::load::{self, Load, Plan};
+use crate::load::{self, Call, Load, Plan};
 use crate::progress::{Step, say};
 use crate::{clock, doctor, image, rotation};
 
 /// One Pod of so many is really created.
 const REAL: u32 = 40;
+
+/// Of several servers each is to answer no less than this part of its even share; one of them may be away for
+/// most of the time.
+const FAIR: usize = 10;
 
 /// How scenarios are played.
 #[derive(Debug, Clone, Serialize)]
@@ -133,6 +137,7 @@ pub fn perform(
     let calls = calls.context("the load did not last")?;
     deleted?;
     let diary = stage.diary();
+    let played = played.and_then(|()| called_all(servers(scenario).len(), &calls));
     let played = played.map_err(|error| format!("{error:#}"));
     Ok(Performance {
         name: scenario.name,
@@ -150,14 +155,33 @@ fn plan(scenario: &Scenario, options: &Options, namespace: &str) -> Plan {
     Plan {
         rate: options.rate,
         clients: options.clients,
-        servers: match scenario.second {
-            Some(_) => vec![APISERVER.to_owned(), SECOND_APISERVER.to_owned()],
-            None => Vec::new(),
-        },
+        servers: servers(scenario),
         swapped: images.map(|image| (*image).to_owned()).collect(),
         real: REAL,
         ..Plan::new(namespace)
     }
+}
+
+/// Whom the load calls; whom the kubeconfig names, if none.
+fn servers(scenario: &Scenario) -> Vec<String> {
+    match scenario.second {
+        Some(_) => vec![APISERVER.to_owned(), SECOND_APISERVER.to_owned()],
+        None => Vec::new(),
+    }
+}
+
+/// Whether each of so many servers answered a fair share of the calls: one that nobody calls finds nothing.
+fn called_all(servers: usize, calls: &[Call]) -> anyhow::Result<()> {
+    let good = || calls.iter().filter(|call| call.outcome.is_swapped());
+    for server in 0..servers {
+        let own = good().filter(|call| call.server == server).count();
+        ensure!(
+            own * servers * FAIR >= good().count().max(1),
+            "kube-apiserver {server} answered {own} of {} calls, which shows nothing of it; is --clients below 4?",
+            good().count()
+        );
+    }
+    Ok(())
 }
 
 /// Shows how the calls fare, and what was done last, while something goes on.
@@ -178,4 +202,29 @@ fn shown<T>(name: &str, stage: &Stage<'_>, load: &Load, work: impl FnOnce() -> T
         is_done.store(true, Ordering::Relaxed);
         done
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::Outcome;
+
+    #[test]
+    fn each_server_has_a_share_of_the_calls() {
+        let calls = |count: usize, of_second: usize| {
+            let call = |n| Call {
+                due: Duration::ZERO,
+                answered: Duration::ZERO,
+                server: usize::from(n < of_second),
+                outcome: Outcome::Swapped,
+            };
+            (0..count).map(call).collect::<Vec<_>>()
+        };
+        assert!(called_all(2, &calls(80, 40)).is_ok());
+        assert!(called_all(2, &calls(80, 4)).is_ok());
+        assert!(called_all(2, &calls(80, 3)).is_err());
+        assert!(called_all(2, &calls(80, 80)).is_err());
+        assert!(called_all(2, &[]).is_err());
+        assert!(called_all(0, &calls(80, 0)).is_ok());
+    }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::dials::Dials;
-use super::timeline::{Diary, Excuse, Span};
+use super::timeline::{Allowance, Diary, Excuse, Excused, Span};
 use crate::clock;
 use crate::cluster::{Cluster, Machine, Second};
 use crate::command::eventually;
@@ -16,6 +16,12 @@ use crate::replicas;
 
 /// How often something is done that is done for a minute.
 const EVERY: Duration = Duration::from_secs(2);
+
+/// So many connections may be begun to a replica that can't answer, until the cluster sends none there.
+const MANY: usize = 20;
+
+/// How soon after a process ended those who wait for its answer know.
+const NOTICED: Duration = Duration::from_millis(500);
 
 /// How much of a scenario is played.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,63 +103,44 @@ impl<'c> Stage<'c> {
         done
     }
 
-    /// A time within the fault in which a call that fails is not ImageSwap's.
+    /// A time within the fault in which a call that fails so is not ImageSwap's.
     ///
     /// # Errors
     /// Those of the work.
     pub fn excused<T>(
         &self,
-        what: &str,
+        of: Excused,
+        why: &str,
         most: Option<Duration>,
         work: impl FnOnce() -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
         let (span, done) = spanned(work);
         self.excuse(Excuse {
             span,
-            what: what.to_owned(),
+            why: why.to_owned(),
             most,
-            is_uninstalled: false,
+            of,
             server: None,
         });
         done
     }
 
-    /// The same for calls to the second kube-apiserver alone.
+    /// The same for all calls to the second kube-apiserver, and no others.
     ///
     /// # Errors
     /// Those of the work.
     pub fn second_excused<T>(
         &self,
-        what: &str,
+        why: &str,
         work: impl FnOnce() -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
         let (span, done) = spanned(work);
         self.excuse(Excuse {
             span,
-            what: what.to_owned(),
+            why: why.to_owned(),
             most: None,
-            is_uninstalled: false,
+            of: Excused::All,
             server: Some(1),
-        });
-        done
-    }
-
-    /// A time in which nobody asked for ImageSwap: Pods may also go through as they are.
-    ///
-    /// # Errors
-    /// Those of the work.
-    pub fn uninstalled<T>(
-        &self,
-        what: &str,
-        work: impl FnOnce() -> anyhow::Result<T>,
-    ) -> anyhow::Result<T> {
-        let (span, done) = spanned(work);
-        self.excuse(Excuse {
-            span,
-            what: what.to_owned(),
-            most: None,
-            is_uninstalled: true,
-            server: None,
         });
         done
     }
@@ -191,10 +178,35 @@ impl<'c> Stage<'c> {
         Ok(times)
     }
 
-    /// So many calls may be lost, as was seen just before the fault.
+    /// So many calls may be lost in the fault.
     pub fn may_lose(&self, most: usize, why: impl Into<String>) {
-        self.diary().may_lose = Some(most);
+        self.allow(most, Vec::new());
         self.note(why);
+    }
+
+    /// Something was done that may cost a call, if it is under way just then.
+    ///
+    /// # Errors
+    /// Those of the work.
+    pub fn at_the_cost_of_a_call<T>(
+        &self,
+        work: impl FnOnce() -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let (mut span, done) = spanned(work);
+        span.to += NOTICED;
+        self.allow(1, vec![span]);
+        done
+    }
+
+    fn allow(&self, most: usize, at: Vec<Span>) {
+        let mut diary = self.diary();
+        match &mut diary.may_lose {
+            Some(known) => {
+                known.most += most;
+                known.at.extend(at);
+            }
+            none => *none = Some(Allowance { most, at }),
+        }
     }
 
     /// Does something that may cost a call for each connection that kube-apiserver has to these replicas,
@@ -219,6 +231,11 @@ impl<'c> Stage<'c> {
         let pods = pods.join(" and ");
         let why = format!("to {pods} {open} connections were open, and {begun} were begun");
         self.may_lose(open + begun, why);
+        // One that is begun for each call would make a budget of anything.
+        anyhow::ensure!(
+            begun <= open.max(MANY),
+            "to {pods}, which can't answer, {begun} connections were begun, where {open} were open"
+        );
         done
     }
 

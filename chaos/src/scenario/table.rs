@@ -68,7 +68,7 @@ pub fn remarks(played: &Performance) -> Vec<String> {
     let verdict = &played.verdict;
     let reasons = verdict.reasons.iter().map(|why| format!("over: {why}"));
     let notes = played.notes.iter().cloned();
-    let failures = verdict.all.failures.iter();
+    let failures = verdict.all.told();
     let failures = failures.map(|failure| format!("a failure: {failure}"));
     reasons.chain(notes).chain(failures).collect()
 }

@@ -31,7 +31,29 @@ pub struct Diary {
     /// What else was found.
     pub notes: Vec<String>,
     /// Calls that may be lost, where only the scenario could tell.
-    pub may_lose: Option<usize>,
+    pub may_lose: Option<Allowance>,
+}
+
+/// Calls that may be lost in the fault.
+#[derive(Debug, Clone)]
+pub struct Allowance {
+    /// So many.
+    pub most: usize,
+    /// Only those that were under way then; at any time of the fault, if there is none.
+    pub at: Vec<Span>,
+}
+
+/// What fails for another's reasons, in a time that is excused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Excused {
+    /// Any call.
+    All,
+    /// Those for which kube-apiserver did not find a leaf that it believes.
+    Distrust,
+    /// Those that failed elsewhere than at the webhook.
+    Elsewhere,
+    /// Any call; and nobody asked for ImageSwap, so that Pods may go through unswapped, too.
+    Uninstalled,
 }
 
 /// A time for whose failures ImageSwap can't answer.
@@ -40,11 +62,11 @@ pub struct Excuse {
     /// When.
     pub span: Span,
     /// Why.
-    pub what: String,
+    pub why: String,
     /// For how long calls may fail then.
     pub most: Option<Duration>,
-    /// Whether Pods may go through unswapped, too: nobody asked for ImageSwap then.
-    pub is_uninstalled: bool,
+    /// What.
+    pub of: Excused,
     /// Only calls to this one of the load's servers.
     pub server: Option<usize>,
 }
@@ -92,7 +114,7 @@ impl Timeline {
             seconds: since(end.unwrap_or(start)),
             fault: diary.fault.map(|span| (since(span.from), since(span.to))),
             excused: excuses
-                .map(|one| (since(one.span.from), since(one.span.to), one.what.clone()))
+                .map(|one| (since(one.span.from), since(one.span.to), one.why.clone()))
                 .collect(),
             events: diary
                 .events
@@ -157,9 +179,9 @@ mod tests {
             fault: Some(span(9_500, 9_800)),
             excuses: vec![Excuse {
                 span: span(9_690, 9_800),
-                what: "away".to_owned(),
+                why: "away".to_owned(),
                 most: None,
-                is_uninstalled: false,
+                of: Excused::All,
                 server: None,
             }],
             events: vec![(Duration::from_millis(9_500), "cut".to_owned())],

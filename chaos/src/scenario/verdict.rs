@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::timeline::{Diary, Excuse};
+use super::timeline::{Allowance, Diary, Excuse, Excused, Span};
 use crate::load::{Call, Outcome, Report};
 
 /// What a scenario may cost.
@@ -88,16 +88,40 @@ pub(super) fn part(call: &Call, diary: &Diary) -> Part {
 /// Whether it was lost by what no fault of a process, a machine or a wire explains: nobody believed the
 /// certificate, or ImageSwap itself answered with an error.
 fn is_broken(call: &Call) -> bool {
-    let words = [
-        "x509",
-        "certificate",
-        "ImageSwap failed",
-        "an error on the server",
-    ];
     match &call.outcome {
-        Outcome::Failed(why) => words.iter().any(|word| why.contains(word)),
+        Outcome::Failed(why) => is_distrust(why) || is_at_webhook(why) && is_answered(why),
         Outcome::Swapped | Outcome::Unswapped(_) => false,
     }
+}
+
+fn is_distrust(why: &str) -> bool {
+    ["x509", "certificate"]
+        .iter()
+        .any(|word| why.contains(word))
+}
+
+/// kube-apiserver's own words.
+fn is_at_webhook(why: &str) -> bool {
+    why.contains("webhook")
+}
+
+/// Whether there was an answer, and not the one that was wanted: a wire does not say so.
+fn is_answered(why: &str) -> bool {
+    let words = [
+        "ImageSwap failed",
+        // An HTTP status, in the words of kube-apiserver's client.
+        "an error on the server",
+        "the server has",
+        "the server is",
+        "the server was",
+        "the server rejected",
+        "the server could not",
+        "entity too large",
+        // A review that can't be read, or that refuses.
+        "webhook response",
+        "denied the request",
+    ];
+    words.iter().any(|word| why.contains(word))
 }
 
 /// Whether a call was under way while what befell it was excused.
@@ -106,13 +130,25 @@ pub(super) fn is_excused(call: &Call, excuses: &[Excuse]) -> bool {
 }
 
 fn covers(excuse: &Excuse, call: &Call) -> bool {
-    let is_meant = match call.outcome {
-        Outcome::Swapped => false,
-        Outcome::Unswapped(_) => excuse.is_uninstalled,
-        Outcome::Failed(_) => true,
+    let is_meant = match (&call.outcome, excuse.of) {
+        (Outcome::Swapped, _) => false,
+        (Outcome::Unswapped(_), of) => of == Excused::Uninstalled,
+        (Outcome::Failed(_), Excused::All | Excused::Uninstalled) => true,
+        (Outcome::Failed(why), Excused::Distrust) => is_distrust(why),
+        (Outcome::Failed(why), Excused::Elsewhere) => !is_at_webhook(why),
     };
     let is_there = excuse.server.is_none_or(|server| server == call.server);
-    is_meant && is_there && call.answered >= excuse.span.from && call.due <= excuse.span.to
+    is_meant && is_there && is_under_way(call, excuse.span)
+}
+
+fn is_under_way(call: &Call, span: Span) -> bool {
+    call.answered >= span.from && call.due <= span.to
+}
+
+/// Whether it may be one of those that may be lost.
+fn is_allowed(allowance: &Allowance, call: &Call) -> bool {
+    let mut spans = allowance.at.iter();
+    allowance.at.is_empty() || spans.any(|span| is_under_way(call, *span))
 }
 
 /// From when the first call was due that an excuse covers, to the answer of the last.
@@ -162,9 +198,19 @@ pub fn judge(
         }
     }
     let in_fault = lost(&during);
-    let most = diary.may_lose.unwrap_or(budget.lost);
+    let most = diary.may_lose.as_ref().map_or(budget.lost, |may| may.most);
     if in_fault > most {
         verdict.fail(format!("{in_fault} lost, and {most} may be"));
+    }
+    if let Some(allowance) = &diary.may_lose {
+        let at_other_times = during.iter().filter(|call| !is_allowed(allowance, call));
+        let others: Vec<_> = at_other_times.copied().collect();
+        if lost(&others) > 0 {
+            verdict.fail(format!(
+                "{} lost at other times than what may cost a call",
+                lost(&others)
+            ));
+        }
     }
     let broken = during.iter().filter(|call| is_broken(call));
     let broken: Vec<_> = broken.copied().collect();
@@ -218,7 +264,7 @@ impl Verdict {
         {
             self.fail(format!(
                 "{}: calls failed for {:.1} s, and {most:?} may be",
-                excuse.what,
+                excuse.why,
                 took.as_secs_f64()
             ));
         }
@@ -269,9 +315,9 @@ mod tests {
     fn diary() -> Diary {
         let excuse = Excuse {
             span: span(12, 15),
-            what: "away".to_owned(),
+            why: "away".to_owned(),
             most: Some(at(5)),
-            is_uninstalled: false,
+            of: Excused::All,
             server: None,
         };
         Diary {
@@ -334,7 +380,7 @@ mod tests {
     #[test]
     fn while_it_is_uninstalled_pods_may_go_through() {
         let mut diary = diary();
-        diary.excuses[0].is_uninstalled = true;
+        diary.excuses[0].of = Excused::Uninstalled;
         let verdict = judge(
             &Budget::NOTHING,
             &calls(&[(13, unswapped())]),
@@ -342,6 +388,63 @@ mod tests {
             Ok(()),
         );
         assert!(verdict.is_passed, "{:?}", verdict.reasons);
+    }
+
+    #[test]
+    fn an_excuse_is_for_what_it_names() {
+        let at_webhook = |why: &str| {
+            Outcome::Failed(format!(
+                "Internal error occurred: failed calling webhook \"imageswap\": {why}"
+            ))
+        };
+        for (of, outcome, passes) in [
+            (Excused::All, at_webhook("EOF"), true),
+            (Excused::Distrust, distrusted(), true),
+            (Excused::Distrust, at_webhook("EOF"), false),
+            (Excused::Distrust, failed(), false),
+            (Excused::Elsewhere, failed(), true),
+            (
+                Excused::Elsewhere,
+                at_webhook("context deadline exceeded"),
+                false,
+            ),
+            (Excused::Elsewhere, unswapped(), false),
+            (Excused::Uninstalled, at_webhook("EOF"), true),
+        ] {
+            let mut diary = diary();
+            diary.excuses[0].of = of;
+            let calls = calls(&[(13, outcome.clone())]);
+            let verdict = judge(&Budget::NOTHING, &calls, &diary, Ok(()));
+            assert_eq!(verdict.is_passed, passes, "{of:?}: {outcome:?}");
+        }
+    }
+
+    #[test]
+    fn a_call_is_lost_only_by_what_may_cost_one() {
+        let judge = |second, why: &str| {
+            let outcome = || Outcome::Failed(format!("failed calling webhook: {why}"));
+            let diary = Diary {
+                fault: Some(span(10, 20)),
+                may_lose: Some(Allowance {
+                    most: 2,
+                    at: vec![span(11, 11), span(15, 15)],
+                }),
+                ..Diary::default()
+            };
+            let calls = calls(&[(11, outcome()), (second, outcome())]);
+            super::judge(&Budget::NOTHING, &calls, &diary, Ok(())).is_passed
+        };
+        assert!(judge(15, "EOF"));
+        // A server that closes what it was sent, all the time.
+        assert!(!judge(13, "EOF"));
+        for answer in [
+            "an error on the server (\"no\") has prevented the request from succeeding",
+            "the server has received too many requests and has asked us to try again later",
+            "the server is currently unable to handle the request",
+            "received invalid webhook response: expected response.uid",
+        ] {
+            assert!(!judge(15, answer), "{answer}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use anyhow::ensure;
 
 use crate::command::eventually;
 use crate::rotation::settled;
-use crate::scenario::{Budget, Scenario, Stage};
+use crate::scenario::{Budget, Excused, Scenario, Stage};
 
 const APISERVER: &str = "kube-apiserver";
 
@@ -43,7 +43,7 @@ fn gone(stage: &Stage<'_>, is_told: bool) -> anyhow::Result<()> {
         })
     };
     stage.fault(|| {
-        stage.excused("kube-apiserver does not answer", None, || {
+        stage.excused(Excused::All, "kube-apiserver does not answer", None, || {
             if is_told {
                 stage.event("SIGTERM");
                 cluster.signal(APISERVER, "TERM")?;

@@ -11,7 +11,7 @@ use crate::command::eventually;
 use crate::install::CONFIGURATION;
 use crate::replicas::leaves;
 use crate::rotation;
-use crate::scenario::{Budget, Scenario, Stage};
+use crate::scenario::{Budget, Excused, Scenario, Stage};
 
 /// How long kube-apiserver may believe nobody.
 const MOST: Duration = Duration::from_secs(2);
@@ -56,11 +56,16 @@ fn broken(stage: &Stage<'_>, patch: &Value) -> anyhow::Result<()> {
     let words = ["patch", "mutatingwebhookconfiguration", CONFIGURATION];
     let words = [&words[..], &["--type=json", "-p", &patch]].concat();
     stage.fault(|| {
-        stage.excused("kube-apiserver believes nobody", Some(MOST), || {
-            stage.event("broken");
-            stage.cluster.ask(&words)?;
-            believed(stage)
-        })?;
+        stage.excused(
+            Excused::Distrust,
+            "kube-apiserver believes nobody",
+            Some(MOST),
+            || {
+                stage.event("broken");
+                stage.cluster.ask(&words)?;
+                believed(stage)
+            },
+        )?;
         stage.event("repaired");
         rotation::settled(stage.cluster)
     })
@@ -70,21 +75,31 @@ fn deleted(stage: &Stage<'_>) -> anyhow::Result<()> {
     let manifest = crate::repository().join("deploy/base/webhook.yaml");
     let manifest = manifest.display().to_string();
     stage.fault(|| {
-        stage.uninstalled("there is no webhook configuration", || {
-            stage.event("deleted");
-            let words = ["delete", "mutatingwebhookconfiguration", CONFIGURATION];
-            stage.cluster.ask(&words)?;
-            std::thread::sleep(Duration::from_secs(5));
-            Ok(())
-        })?;
-        stage.excused("kube-apiserver believes nobody", Some(MOST), || {
-            stage.event("applied again");
-            // Until it is, Pods go through as they are.
-            stage.uninstalled("it is being applied", || {
-                stage.cluster.ask(&["apply", "-f", &manifest])
-            })?;
-            believed(stage)
-        })?;
+        stage.excused(
+            Excused::Uninstalled,
+            "there is no webhook configuration",
+            None,
+            || {
+                stage.event("deleted");
+                let words = ["delete", "mutatingwebhookconfiguration", CONFIGURATION];
+                stage.cluster.ask(&words)?;
+                std::thread::sleep(Duration::from_secs(5));
+                Ok(())
+            },
+        )?;
+        stage.excused(
+            Excused::Distrust,
+            "kube-apiserver believes nobody",
+            Some(MOST),
+            || {
+                stage.event("applied again");
+                // Until it is, Pods go through as they are.
+                stage.excused(Excused::Uninstalled, "it is being applied", None, || {
+                    stage.cluster.ask(&["apply", "-f", &manifest])
+                })?;
+                believed(stage)
+            },
+        )?;
         stage.event("repaired");
         rotation::settled(stage.cluster)
     })

@@ -4,17 +4,19 @@ use std::time::Duration;
 
 use crate::command::eventually;
 use crate::rotation::settled;
-use crate::scenario::{Budget, Scenario, Stage};
+use crate::scenario::{Budget, Excused, Scenario, Stage};
 
 pub(super) const SCENARIO: Scenario = Scenario {
-    budget: Budget::nothing_but("0 wrong; what etcd fails is not ImageSwap's"),
+    budget: Budget::nothing_but(
+        "0 wrong or lost at the webhook; what etcd fails is not ImageSwap's",
+    ),
     ..Scenario::new("etcd-frozen", "SIGSTOP of etcd for 30 s", play)
 };
 
 fn play(stage: &Stage<'_>) -> anyhow::Result<()> {
     let cluster = stage.cluster;
     stage.fault(|| {
-        stage.excused("etcd does not answer", None, || {
+        stage.excused(Excused::Elsewhere, "etcd does not answer", None, || {
             stage.event("frozen");
             let time = stage.by_extent(Duration::from_secs(30), Duration::from_secs(5));
             cluster.freeze("etcd", time)?;

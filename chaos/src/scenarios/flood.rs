@@ -30,6 +30,6 @@ fn play(stage: &Stage<'_>) -> anyhow::Result<()> {
         })?;
         stage.event("over");
         stage.note(format!("{flooded:?}"));
-        Ok(())
+        flooded.ensure_of_all_kinds()
     })
 }

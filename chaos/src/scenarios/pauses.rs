@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::ensure;
 
-use crate::install;
 use crate::scenario::{Scenario, Stage};
+use crate::{clock, install};
 
 /// From the burst that follows a pause to the deletion: the second pause then lies where the spare
 /// connections of that burst, on which nothing was ever asked, are ten seconds old as well.
@@ -23,10 +23,14 @@ const PAUSE: Duration = Duration::from_millis(1_500);
 /// closed its connection, if but one came on each.
 const LEFT_ALONE: Duration = Duration::from_secs(4);
 
-/// From then to that pause: it has served its drain delay of 8 s, and is about to close.
-const BEFORE_ITS_CLOSE: Duration = Duration::from_millis(3_100);
+/// From its SIGTERM to that pause, and to its close.
+const BEFORE_ITS_CLOSE: Duration = Duration::from_millis(7_200);
+const CLOSES: Duration = Duration::from_secs(8);
 
-/// So many reviews may come to it after that: the first on a connection, or on one that was begun when
+/// How long it takes to ask for its metrics, in the usual case.
+const ASKED: Duration = Duration::from_millis(200);
+
+/// So many reviews may come to it after it is left alone: the first on a connection, or on one that was begun when
 /// the cluster, which has stood still, too, was late. It would have had some forty of its share, and more
 /// if connections are not closed: those that were used last are used first.
 const LAST_ONES: u64 = 10;
@@ -46,14 +50,24 @@ pub(super) const SCENARIO: Scenario = Scenario::new(
                 let pod = stage.next_victim(n)?;
                 stage.event(format!("deleted {pod}"));
                 stage.kubectl(&["delete", "pod", &pod, "--wait=false"])?;
-                thread::sleep(LEFT_ALONE);
+                let told = clock::now();
+                let wait_until = |after: Duration| {
+                    thread::sleep((told + after).saturating_sub(clock::now()));
+                };
                 let reviews = || install::metric::<u64>(stage.cluster, &pod, REVIEWS);
+                wait_until(LEFT_ALONE);
                 let before = reviews()?;
-                thread::sleep(BEFORE_ITS_CLOSE);
+                wait_until(BEFORE_ITS_CLOSE - ASKED);
                 let after = reviews()?;
                 ensure!(
                     after <= before + LAST_ONES,
                     "{pod} was about to end, and its reviews still went from {before} to {after}"
+                );
+                wait_until(BEFORE_ITS_CLOSE);
+                let at = clock::now().saturating_sub(told);
+                ensure!(
+                    at < CLOSES,
+                    "this machine is too slow: {pod} had closed when kube-apiserver was to stand still, after {at:.1?}"
                 );
                 pause(stage)?;
                 stage.rolled_out()?;

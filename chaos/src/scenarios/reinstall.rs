@@ -8,7 +8,7 @@ use anyhow::ensure;
 use crate::install::{self, UNSWAPPED, Variant};
 use crate::load::{self, Plan};
 use crate::rotation::settled;
-use crate::scenario::{Budget, Scenario, Stage};
+use crate::scenario::{Budget, Excused, Scenario, Stage};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     budget: Budget::nothing_but("0 while installed; 0 elsewhere"),
@@ -33,15 +33,20 @@ fn play(stage: &Stage<'_>) -> anyhow::Result<()> {
     install::account(stage.cluster, &elsewhere)?;
     let load = load::start(stage.cluster, &plan)?;
     let done = stage.fault(|| {
-        stage.uninstalled("ImageSwap is not installed", || {
-            stage.event("deleted");
-            let folder = Variant::Production.folder();
-            stage
-                .cluster
-                .ask(&["delete", "-k", &folder, "--timeout=60s"])?;
-            stage.event("applied again");
-            install::apply_variant(stage.cluster, Variant::Production)
-        })?;
+        stage.excused(
+            Excused::Uninstalled,
+            "ImageSwap is not installed",
+            None,
+            || {
+                stage.event("deleted");
+                let folder = Variant::Production.folder();
+                stage
+                    .cluster
+                    .ask(&["delete", "-k", &folder, "--timeout=60s"])?;
+                stage.event("applied again");
+                install::apply_variant(stage.cluster, Variant::Production)
+            },
+        )?;
         stage.event("it answers, and is trusted");
         settled(stage.cluster)
     });

@@ -20,8 +20,8 @@ use crate::world::{Installed, QUICK, World, under_load};
 use chaos::replicas::{leaves, replicas};
 use chaos::rotation::{PATIENCE, foreign, patch_secret, secret, settled};
 
-/// The kubelet's sync period, a bit of chance, and the trust delay.
-const SYNC: Duration = Duration::from_secs(60);
+/// The kubelet's sync period, a bit of chance, and the trust delay: 60 s where a test left the default.
+const SYNC: Duration = Duration::from_secs(150);
 
 pub(crate) fn files(world: &World) -> anyhow::Result<()> {
     world.need_with(Installed::Production, &QUICK)?;

@@ -65,7 +65,7 @@ fn refused(world: &World) -> anyhow::Result<()> {
         let name = pod["metadata"]["name"].as_str().context("no name")?;
         let ip = pod["status"]["podIP"].as_str().context("no address")?;
         let missing = r#"imageswap_clients_refused_total{reason="missing"}"#;
-        let before = world.metric(name, missing)?;
+        let before = install::metric_if_any(&world.cluster, name, missing)?.unwrap_or(0.0);
         let mut handshake = world.cluster.chaos();
         handshake
             .args(["handshake", "--name", install::HOST, "--ca"])
