@@ -280,10 +280,11 @@ fn is_host(host: &str) -> bool {
     }
 }
 
-/// The reference package takes any row of hexadecimal digits and colons.
+/// The reference package takes any row of hexadecimal digits and colons, but for one without a colon, which it
+/// does not take for a registry.
 fn is_ipv6(address: &str) -> bool {
     let is_row = |b: u8| b.is_ascii_hexdigit() || b == b':';
-    !address.is_empty()
+    address.contains(':')
         && (address.bytes().all(is_row) || address.parse::<std::net::Ipv6Addr>().is_ok())
 }
 

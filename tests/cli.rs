@@ -427,6 +427,14 @@ fn every_finding() {
         ("default::a.io\nquay.io/org::b.io", "key-never-matches"),
         ("default::a.io\nb\u{fc}cher.io::b.io", "key-never-matches"),
         ("default::https://a.io", "value-never-valid"),
+        (
+            "default::a.io\n[EXACT]a::b.io/a@sha256:0123456789abcdef0123456789abcdef",
+            "value-digest",
+        ),
+        (
+            "default::a.io\n[EXACT]a::b.io/a@md5:0123456789abcdef0123456789abcdef",
+            "value-digest",
+        ),
         ("default::harbor", "value-no-registry"),
         ("default::a.io\nb.io::harbor/proxy-", "value-no-registry"),
         ("default::\n[REPLACE]a.io/b/*::", "value-no-registry"),
@@ -466,7 +474,9 @@ fn every_finding() {
             .collect();
         assert_eq!(codes.join(", "), code, "{text}");
     }
+    let digest = format!("default::a.io\n[EXACT]a::b.io/a@sha256:{}", "0f".repeat(32));
     for good in [
+        &*digest,
         "default::a.io\ndocker.io::b.io/m-\n[::1]:5000::c.io\n[EXACT][::1]/a::d.io/a\n",
         "default::\nregistry.k8s.io::registry.k8s.io\ndocker.io::docker.io\n",
         "default::a.io\n[ EXACT]a::b.io/a\n[REPLACE ] c* :: d.io",

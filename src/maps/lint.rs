@@ -23,6 +23,7 @@ pub(super) fn lint(maps: &Maps) -> Vec<Diagnostic> {
                 key(maps, id),
                 value(maps, id),
                 no_registry(maps, id),
+                digest(maps, id),
                 item(maps, id),
             ]
         })
@@ -115,6 +116,40 @@ fn value(maps: &Maps, id: RuleId) -> Option<Diagnostic> {
         _ => format!("an image would become {:?}", shortened(&sample, SHOWN)),
     };
     Some(Diagnostic::warning("value-never-valid", place, message).help(help))
+}
+
+/// A value with a digest that the grammar allows and no kubelet takes: it also wants the algorithm to be a known one,
+/// and all of its digits, in lower case (OCI image specification, "Registered Algorithms").
+fn digest(maps: &Maps, id: RuleId) -> Option<Diagnostic> {
+    if maps.book.kind(id)? != Kind::Exact {
+        return None;
+    }
+    let digest = Reference::parse(maps.book.value(id)).ok()?.digest()?;
+    let (algorithm, digits) = digest.split_once(':')?;
+    let length = match algorithm {
+        "sha256" => 64,
+        "sha384" => 96,
+        "sha512" => 128,
+        _ => 0,
+    };
+    if digits.len() == length && !digits.bytes().any(|b| b.is_ascii_uppercase()) {
+        return None;
+    }
+    let place = maps.book.value_place(id, "no kubelet takes this image");
+    let message = match length {
+        0 => format!(
+            "{:?} is no algorithm of digests",
+            shortened(algorithm, SHOWN)
+        ),
+        _ => format!(
+            "a digest of {algorithm} has {length} digits in lower case, and this one has {}",
+            digits.len()
+        ),
+    };
+    Some(
+        Diagnostic::warning("value-digest", place, message)
+            .help("copy the digest anew from the registry"),
+    )
 }
 
 /// A value that names no registry: what is behind it is then looked for on Docker Hub, where anybody may have
