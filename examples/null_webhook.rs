@@ -94,7 +94,7 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
         listener,
         tls: Some(ServingCert::new(&pair.pair)?),
         service: Router::new().fallback(move |request| answer(request, constant.clone())),
-        connections: Places::new(args.max_connections, metrics.clone()),
+        places: Places::new(args.max_connections, metrics.clone()),
         // As `imageswap serve` has them.
         patience: Patience {
             handshake: Duration::from_secs(5),

@@ -95,8 +95,19 @@ impl Outcome {
 /// # Errors
 /// The body is no AdmissionReview that can be answered.
 pub fn review(body: &[u8], rules: &Rules, disable_label: &str) -> Result<Reply, BadReview> {
-    let review = Review::parse(text(body)?, disable_label)?;
+    let review = parse(text(body)?, disable_label)?;
     Ok(answer(review, rules, disable_label))
+}
+
+/// Reads a review, in one pass if it is written as kube-apiserver would.
+fn parse<'a>(text: &'a str, disable_label: &str) -> Result<Review<'a>, BadReview> {
+    // What is wrong with it, `serde_json` says better.
+    if let Ok(raw) = brief::read(text, disable_label)
+        && let Ok(review) = Review::of(raw, text, |object| object)
+    {
+        return Ok(review);
+    }
+    Review::parse_by_serde(text)
 }
 
 /// As [`review`], with `serde_json` alone: what it is held against.

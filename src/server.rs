@@ -109,7 +109,7 @@ pub struct Endpoint<S> {
     /// What answers.
     pub service: S,
     /// The connections that are open.
-    pub connections: Places,
+    pub places: Places,
     /// How long to wait for peers.
     pub patience: Patience,
     /// Where the process is in its life.

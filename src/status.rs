@@ -4,6 +4,7 @@
 //! one that says what to do. `pre` is the same for a cluster without an installation.
 
 pub mod pre;
+pub mod progress;
 mod quantity;
 mod rotation;
 
@@ -71,6 +72,8 @@ pub struct Page {
     pub maps: Option<String>,
     /// Whether it has no such file, or refuses the one that is there. In LEGACY mode it needs none.
     pub refuses_maps: bool,
+    /// Whether no rule is in use. In LEGACY mode there is none either.
+    pub has_no_rule: bool,
     /// Its lines in error.
     pub lines_in_error: u64,
     /// Whether it leads, by its own account.
@@ -228,6 +231,9 @@ fn finding(
         help,
     });
 }
+
+/// What to do where there are no maps.
+const CREATE_MAPS: &str = "create the ConfigMap imageswap-maps with the key maps (docs/install.md)";
 
 use Severity::{Error, Note, Warning};
 
@@ -455,7 +461,15 @@ fn maps_found(facts: &Facts, findings: &mut Vec<Finding>) {
             findings,
             ("maps-none", Warning),
             "a replica has no map file: it swaps nothing",
-            "create the ConfigMap imageswap-maps with the key maps (docs/install.md)",
+            CREATE_MAPS,
+        );
+    }
+    if pages().any(|page| page.maps.is_some() && page.has_no_rule) {
+        finding(
+            findings,
+            ("maps-empty", Warning),
+            "a replica has a map file without a rule: it swaps nothing",
+            "give the ConfigMap imageswap-maps its rules; `default::` says that nothing is to be swapped",
         );
     }
     if pages().any(|page| page.maps.is_some() && page.refuses_maps) {
@@ -651,6 +665,7 @@ impl Page {
                 "imageswap_build_info" => page.version = label("version"),
                 "imageswap_maps_info" if value == "1" => page.maps = label("hash"),
                 "imageswap_maps_refused" => page.refuses_maps = value == "1",
+                "imageswap_maps_rules" => page.has_no_rule = value == "0",
                 "imageswap_maps_lines_in_error" => {
                     page.lines_in_error = value.parse().unwrap_or_default();
                 }

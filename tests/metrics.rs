@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use imageswap::rotation::plan::Step;
+use imageswap::rotation::plan::Kind;
 use imageswap::telemetry::metrics::{Exported, Metrics};
 
 const DOCS: &str = include_str!("../docs/metrics.md");
@@ -64,7 +64,7 @@ fn what_is_rendered_is_in_the_catalogue() {
 #[test]
 fn every_step_of_the_rotation_is_documented() {
     let row = DOCS.lines().find(|line| line.contains("_step_info`"));
-    for step in Step::NAMES {
+    for step in Kind::ALL.map(Kind::name) {
         let words = row.unwrap().split(|c: char| !c.is_alphanumeric());
         assert!(words.clone().any(|word| word == step), "{step}");
     }

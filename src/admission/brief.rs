@@ -7,11 +7,9 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use super::object::Workload;
+use super::object::{Text, Workload};
 use super::skim::{Marked, NotHere, Skimmer};
-use super::wire::{
-    Object, Operation, RawKind, RawRequest, RawReview, Text, keeps_images, path_to_pod,
-};
+use super::wire::{Object, Operation, RawKind, RawRequest, RawReview, keeps_images, path_to_pod};
 
 /// The way from an object to its pod.
 type Path = &'static [&'static str];

@@ -6,18 +6,46 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::slots::List;
-use super::wire::Text;
+use super::slots::{DISABLED, List, MIRROR};
 use crate::text::shortened;
-
-/// The annotation that the kubelet puts on the mirror of a static pod.
-const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// The most containers and volumes with an image that are looked at. kube-apiserver stores objects of up to 1.5 MiB,
 /// in which with its managed fields a volume with an image takes 130 bytes: twelve thousand do not fit.
 pub const MAX_ENTRIES: usize = 20_000;
+
+/// A string, borrowed unless it holds escapes.
+#[derive(Debug)]
+pub(super) struct Text<'a>(pub(super) Cow<'a, str>);
+
+/// Derived it would go through two more calls, for each key that is read.
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    #[inline]
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        json.deserialize_str(TextVisitor)
+    }
+}
+
+struct TextVisitor;
+
+impl<'de> Visitor<'de> for TextVisitor {
+    type Value = Text<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    #[inline]
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Text(Cow::Owned(text.to_owned())))
+    }
+}
 
 /// What is read of an object that holds a pod.
 #[derive(Debug, Default)]
@@ -203,7 +231,7 @@ impl<'de> ReadMap<'de> for Labels<'_, 'de> {
                 self.workload.see(&mut wanted, &key);
                 let mut value = Image::Missing;
                 map.next_value_seed(Value(&mut value))?;
-                self.workload.is_disabled |= value == Image::Text(Cow::Borrowed("disabled"));
+                self.workload.is_disabled |= value == Image::Text(Cow::Borrowed(DISABLED));
             } else {
                 map.next_value::<IgnoredAny>()?;
             }

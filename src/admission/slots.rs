@@ -1,8 +1,15 @@
-//! Where images live in an object: one table for the webhook, `rewrite` and the docs.
+//! Where images live in an object, and what leaves one alone: one table for the webhook, `rewrite` and the docs.
 //!
 //! Source: the Pod and pod template types of Kubernetes 1.37 (`core/v1`, `apps/v1`, `batch/v1`).
 //! Image fields of a pod spec are exactly `containers`, `initContainers` and
 //! `ephemeralContainers` (`.image`), and `volumes` (`.image.reference`).
+
+/// The annotation that the kubelet puts on the mirror of a static pod, which is left alone: the node runs
+/// what its file says.
+pub const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// The label's value that keeps ImageSwap away.
+pub const DISABLED: &str = "disabled";
 
 /// A list in a pod spec whose entries name an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,21 +1,17 @@
 //! What is read of an AdmissionReview: only what is needed, borrowed from the body.
 //!
-//! What is written as kube-apiserver would is read by [`brief`](super::brief) in one pass; all else, and
-//! so each error, is `serde_json`'s.
+//! What is written as kube-apiserver would is read by `brief` in one pass; all else, and so each error, is
+//! `serde_json`'s.
 //!
 //! Source: `admission.k8s.io/v1` and `v1beta1`, which name these fields alike. kube-apiserver's own
 //! types stay out of here: they read whole objects, at fifty times the allocations.
 
-use std::borrow::Cow;
-use std::fmt;
-
-use serde::de::Visitor;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 
-use super::brief;
-use super::object::Workload;
+use super::object::{Text, Workload};
 use super::slots::pod_path;
 use crate::text::shortened;
 
@@ -142,51 +138,9 @@ pub(super) struct RawKind<'a> {
     pub(super) kind: Option<Text<'a>>,
 }
 
-/// A string, borrowed unless it holds escapes.
-#[derive(Debug)]
-pub(super) struct Text<'a>(pub(super) Cow<'a, str>);
-
-/// Derived it would go through two more calls, for each key that is read.
-impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
-    #[inline]
-    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        json.deserialize_str(TextVisitor)
-    }
-}
-
-struct TextVisitor;
-
-impl<'de> Visitor<'de> for TextVisitor {
-    type Value = Text<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string")
-    }
-
-    #[inline]
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Text(Cow::Borrowed(text)))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Text(Cow::Owned(text.to_owned())))
-    }
-}
-
 // === impl Review ===
 
 impl<'a> Review<'a> {
-    /// Reads a review, in one pass if it is written as kube-apiserver would.
-    pub(super) fn parse(text: &'a str, disable_label: &str) -> Result<Self, BadReview> {
-        // What is wrong with it, `serde_json` says better.
-        if let Ok(raw) = brief::read(text, disable_label)
-            && let Ok(review) = Self::of(raw, text, |object| object)
-        {
-            return Ok(review);
-        }
-        Self::parse_by_serde(text)
-    }
-
     /// Reads any review.
     pub(super) fn parse_by_serde(text: &'a str) -> Result<Self, BadReview> {
         let raw: RawReview<'a, &'a RawValue> =
@@ -197,7 +151,8 @@ impl<'a> Review<'a> {
         Self::of(raw, text, |raw| Object::Text(raw.get()))
     }
 
-    fn of<O>(
+    /// Makes a review of what was read of it.
+    pub(super) fn of<O>(
         raw: RawReview<'a, O>,
         text: &str,
         object: impl Fn(O) -> Object<'a>,

@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use clap::builder::OsStringValueParser;
 
 use super::terminal;
+use crate::cluster::kubernetes::LABEL;
 use crate::cluster::place::Surroundings;
 use crate::maps::{Legacy, Maps, Rules};
 use crate::maps_file::{self, Loaded};
@@ -20,7 +21,7 @@ pub(super) const MOUNTED_MAPS: &str = "/app/maps/imageswap-maps.conf";
 const EXAMPLE: &str = include_str!("../maps/example.conf");
 
 /// The label whose value `disabled` keeps ImageSwap away.
-pub(super) const DISABLE_LABEL: &str = "k8s.twr.io/imageswap";
+pub(super) const DISABLE_LABEL: &str = LABEL;
 
 /// Which rules to use.
 #[derive(Debug, Clone, clap::Args)]

@@ -13,8 +13,8 @@ use super::names::NameArgs;
 use super::status::cluster;
 use super::terminal;
 use crate::rotation::driver::Store;
-use crate::rotation::progress::Progress;
 use crate::rotation::source::Source;
+use crate::status::progress::Progress;
 use crate::status::{Facts, rotation};
 
 /// How often to look.

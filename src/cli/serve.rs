@@ -121,12 +121,12 @@ async fn serve(args: &Args, inherited: Option<Inheritance>) -> anyhow::Result<Ex
     if let Some(clients) = clients {
         cert.require(clients)?;
     }
-    let connections = Places::new(max_connections(args.max_connections), metrics.clone());
+    let places = Places::new(max_connections(args.max_connections), metrics.clone());
     let webhook = Endpoint {
         listener,
         tls: Some(cert),
         service: routes::webhook(webhook_of(args, &rules, &metrics), &args.limits()),
-        connections: connections.clone(),
+        places: places.clone(),
         patience: args.patience(),
         lifecycle: lifecycle.clone(),
         metrics: metrics.clone(),
@@ -140,7 +140,7 @@ async fn serve(args: &Args, inherited: Option<Inheritance>) -> anyhow::Result<Ex
             let delay = if signal == "SIGINT" { Duration::ZERO } else { args.drain_delay };
             info!(signal, ?delay, "draining");
             let left = tokio::spawn(home.leave());
-            let code = drain(&lifecycle, &connections, delay, args.request_timeout, &mut signals).await;
+            let code = drain(&lifecycle, &places, delay, args.request_timeout, &mut signals).await;
             if code == ExitCode::SUCCESS {
                 // It has a bound of its own.
                 let _ = left.await;
@@ -208,7 +208,7 @@ fn admin_endpoint(
         listener,
         tls: None,
         service: routes::admin(metrics.clone(), lifecycle.clone()),
-        connections: Places::new(ADMIN_CONNECTIONS, uncounted.clone()),
+        places: Places::new(ADMIN_CONNECTIONS, uncounted.clone()),
         patience: args.patience(),
         lifecycle: lifecycle.clone(),
         metrics: uncounted,
@@ -218,7 +218,7 @@ fn admin_endpoint(
 /// Serves on for the delay, then finishes what is under way and takes leave of what is idle.
 async fn drain(
     lifecycle: &Lifecycle,
-    connections: &Places,
+    places: &Places,
     delay: Duration,
     request_timeout: Duration,
     signals: &mut Signals,
@@ -227,10 +227,10 @@ async fn drain(
         lifecycle.enter(Phase::Draining);
         tokio::time::sleep(delay).await;
         lifecycle.enter(Phase::Finishing);
-        let finished = tokio::time::timeout(request_timeout, quiet(connections)).await;
+        let finished = tokio::time::timeout(request_timeout, quiet(places)).await;
         lifecycle.enter(Phase::Stopping);
         let closed = async {
-            while !connections.is_empty() {
+            while !places.is_empty() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
@@ -255,10 +255,10 @@ async fn drain(
 }
 
 /// Returns when nothing was under way for a moment.
-async fn quiet(connections: &Places) {
+async fn quiet(places: &Places) {
     let mut quiet = 0;
     while quiet < 10 {
-        quiet = if connections.any_busy() { 0 } else { quiet + 1 };
+        quiet = if places.any_busy() { 0 } else { quiet + 1 };
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

@@ -28,6 +28,7 @@ use http::Response;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::PatchParams;
 use kube::client::ClientBuilder;
 use kube::{Api, Client, Config};
 use tokio::sync::watch as watch_channel;
@@ -49,6 +50,9 @@ const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Kubernetes takes names of field managers of up to 128 bytes. Some have a number behind.
 const MAX_IDENTITY: usize = 128 - 16;
+
+/// The label by which namespaces ask for ImageSwap, and by which an object is left alone.
+pub const LABEL: &str = "k8s.twr.io/imageswap";
 
 /// The names of the objects that are ours.
 #[derive(Debug, Clone)]
@@ -132,6 +136,14 @@ impl fmt::Debug for Kubernetes {
 }
 
 impl Kubernetes {
+    /// To write fields as this process.
+    fn as_manager(&self) -> PatchParams {
+        PatchParams {
+            field_manager: Some(self.identity.clone()),
+            ..PatchParams::default()
+        }
+    }
+
     /// Reads how to reach the API. Nothing is called yet. Each answer will set the clock.
     ///
     /// # Errors

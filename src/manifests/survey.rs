@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::admission::slots::{List, pod_path};
+use crate::admission::slots::{DISABLED, List, MIRROR, pod_path};
 
 use super::tree::{Id, MAX_DEPTH, Style, Tree, Value};
 
@@ -172,7 +172,7 @@ impl<'t> Surveyor<'t> {
         let Some(labels) = self.follow(id, &["metadata", "labels"])? else {
             return Ok(false);
         };
-        Ok(self.text(labels, self.skip_label)? == Some("disabled"))
+        Ok(self.text(labels, self.skip_label)? == Some(DISABLED))
     }
 
     /// Whether this is the image in the API of a pod that a node runs from a file.
@@ -180,7 +180,7 @@ impl<'t> Surveyor<'t> {
         if !path.is_empty() {
             return Ok(false);
         }
-        let path = ["metadata", "annotations", "kubernetes.io/config.mirror"];
+        let path = ["metadata", "annotations", MIRROR];
         Ok(self.follow(pod, &path)?.is_some())
     }
 

@@ -13,7 +13,7 @@ use tracing::{debug, info, warn};
 
 use super::belief::Belief;
 use super::clock::{Clock, Moment};
-use super::plan::{Known, Needs, Plan, Policy, Step, plan};
+use super::plan::{Kind, Known, Needs, Plan, Policy, Step, plan};
 use super::rivals::Rivals;
 use super::state::{Endpoint, Hook, Observed};
 use super::write::{Change, Failure, Next, Write};
@@ -76,6 +76,11 @@ const LOOK: Duration = Duration::from_secs(60);
 /// What is shown as the step while the state can't be read, so that nobody knows which is next.
 const LOOK_STEP: &str = "look";
 
+/// What may come of a step.
+const OK: &str = "ok";
+const CONFLICT: &str = "conflict";
+const FAILED: &str = "failed";
+
 /// The same failure again is logged this often.
 const SAY_AGAIN: Duration = Duration::from_secs(30);
 
@@ -105,6 +110,16 @@ pub struct Memory {
     rivals: Rivals,
     /// The reason to wait that was logged last.
     said: String,
+}
+
+/// Makes the series of its steps: a counter that is there from the start shows its first increase.
+pub fn begin_counting(metrics: &Metrics) {
+    for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Wait) {
+        for result in [OK, CONFLICT, FAILED] {
+            let steps = &metrics.rotation_steps;
+            steps.with_label_values(&[kind.name(), result]);
+        }
+    }
 }
 
 impl<S: Store> Driver<S> {
@@ -180,7 +195,7 @@ impl<S: Store> Driver<S> {
         let belief = &mut memory.belief;
         let Plan { step, reason } = self.plan(&observed, belief, now).await?;
         self.show(&step);
-        let name = step.name();
+        let kind = step.kind();
         let write = match step {
             Step::Wait { until, needs } => {
                 match &observed.configuration {
@@ -195,7 +210,7 @@ impl<S: Store> Driver<S> {
             Step::Trust(write) => {
                 if let Some(wait) = memory.rivals.wait(now.steady) {
                     debug!(
-                        step = name,
+                        step = kind.name(),
                         reason,
                         ?wait,
                         "somebody writes the caBundle, too"
@@ -213,16 +228,16 @@ impl<S: Store> Driver<S> {
         }
         let done = self.store.apply(&write).await;
         let result = match &done {
-            Ok(()) => "ok",
-            Err(Failure::Conflict(_)) => "conflict",
-            Err(Failure::Failed(_)) => "failed",
+            Ok(()) => OK,
+            Err(Failure::Conflict(_)) => CONFLICT,
+            Err(Failure::Failed(_)) => FAILED,
         };
-        info!(step = name, reason, result, "rotation");
+        info!(step = kind.name(), reason, result, "rotation");
         let steps = &self.metrics.rotation_steps;
-        steps.with_label_values(&[name, result]).inc();
+        steps.with_label_values(&[kind.name(), result]).inc();
         if done.is_ok() {
             let secret = observed.secret.as_ref().map(|found| &*found.version);
-            self.remember(memory, &write, (name, &reason), secret, now);
+            self.remember(memory, &write, (kind, &reason), secret, now);
         }
         done.map(|()| None)
     }
@@ -316,13 +331,13 @@ impl<S: Store> Driver<S> {
         &self,
         memory: &mut Memory,
         write: &Write,
-        (name, reason): (&str, &str),
+        (kind, reason): (Kind, &str),
         secret: Option<&str>,
         now: Moment,
     ) {
         memory.said.clear();
         match write {
-            Write::Bundles { version, hooks } if name == "trust" => {
+            Write::Bundles { version, hooks } if kind == Kind::Trust => {
                 let secret = secret.unwrap_or_default();
                 let undone = memory.rivals.wrote(now.steady, (version, hooks), secret);
                 if !undone.is_empty() {
@@ -332,11 +347,11 @@ impl<S: Store> Driver<S> {
             // After a change of the Secret, the caBundles will have to change.
             Write::Create(_) | Write::Change { .. } => {
                 memory.rivals.saw_none();
-                self.tell(name, write, reason);
+                self.tell(kind, write, reason);
             }
             Write::Bundles { version, hooks } => {
                 memory.rivals.pruned(version, hooks);
-                self.tell(name, write, reason);
+                self.tell(kind, write, reason);
             }
         }
     }
@@ -352,7 +367,7 @@ impl<S: Store> Driver<S> {
 
     /// Tells what an operator should see. Not each step: to stage a pair is only the begin of a
     /// rotation, and what is pruned from the Secret is pruned from the caBundle next.
-    fn tell(&self, step: &str, write: &Write, reason: &str) {
+    fn tell(&self, kind: Kind, write: &Write, reason: &str) {
         let pair = match write {
             Write::Create(Pem { chain, key, .. }) => Some(KeyPem {
                 chain: chain.clone(),
@@ -363,19 +378,19 @@ impl<S: Store> Driver<S> {
         };
         let fingerprint = pair.and_then(|pair| pair.fingerprint()).unwrap_or_default();
         let leaf = shortened(&fingerprint, 12);
-        let (about, what) = match (step, write) {
-            ("bootstrap", _) => (Reason::CertificateCreated, format!("made {leaf}")),
-            ("restore", _) => (Reason::CertificateRestored, format!("wrote {leaf} back")),
-            ("replace", _) => (Reason::CertificateReplaced, format!("made {leaf}")),
-            ("promote", _) => (
+        let (about, what) = match (kind, write) {
+            (Kind::Bootstrap, _) => (Reason::CertificateCreated, format!("made {leaf}")),
+            (Kind::Restore, _) => (Reason::CertificateRestored, format!("wrote {leaf} back")),
+            (Kind::Replace, _) => (Reason::CertificateReplaced, format!("made {leaf}")),
+            (Kind::Promote, _) => (
                 Reason::CertificateRotated,
                 format!("{leaf} is the one to serve"),
             ),
-            ("prune", Write::Bundles { .. }) => (
+            (Kind::Prune, Write::Bundles { .. }) => (
                 Reason::TrustPruned,
                 "took out of the caBundle what no certificate needs".to_owned(),
             ),
-            _ => return,
+            (Kind::Prune | Kind::Trust | Kind::Stage | Kind::Wait, _) => return,
         };
         self.notices.tell(about, format!("{what}: {reason}"));
     }
@@ -386,18 +401,18 @@ impl<S: Store> Driver<S> {
             Step::Wait {
                 needs: Needs::Belief,
                 ..
-            } => "promote",
+            } => Kind::Promote,
             Step::Wait {
                 needs: Needs::Endpoints | Needs::Pruning,
                 ..
-            } => "prune",
-            step => step.name(),
+            } => Kind::Prune,
+            step => step.kind(),
         };
-        self.show_name(shown);
+        self.show_name(shown.name());
     }
 
     fn show_name(&self, shown: &str) {
-        for name in Step::NAMES.into_iter().chain([LOOK_STEP]) {
+        for name in Kind::ALL.map(Kind::name).into_iter().chain([LOOK_STEP]) {
             let is_now = i64::from(name == shown);
             let gauge = self.metrics.rotation_step.with_label_values(&[name]);
             gauge.set(is_now);
@@ -408,7 +423,7 @@ impl<S: Store> Driver<S> {
 impl Memory {
     /// Logs why nothing is done, once for each reason.
     fn say(&mut self, needs: Needs, reason: &str) {
-        let step = "wait";
+        let step = Kind::Wait.name();
         // Times that are left change with every look.
         let kind: String = reason.chars().filter(|c| !c.is_ascii_digit()).collect();
         if self.said == kind {

@@ -206,30 +206,67 @@ pub enum Needs {
     Attention,
 }
 
-impl Step {
-    /// All names, for metrics.
-    pub const NAMES: [&str; 8] = [
-        "bootstrap",
-        "restore",
-        "replace",
-        "trust",
-        "stage",
-        "promote",
-        "prune",
-        "wait",
+/// Which step it is, whatever it writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// See [`Step::Bootstrap`].
+    Bootstrap,
+    /// See [`Step::Restore`].
+    Restore,
+    /// See [`Step::Replace`].
+    Replace,
+    /// See [`Step::Trust`].
+    Trust,
+    /// See [`Step::Stage`].
+    Stage,
+    /// See [`Step::Promote`].
+    Promote,
+    /// See [`Step::Prune`].
+    Prune,
+    /// See [`Step::Wait`].
+    Wait,
+}
+
+impl Kind {
+    /// All there are.
+    pub const ALL: [Self; 8] = [
+        Self::Bootstrap,
+        Self::Restore,
+        Self::Replace,
+        Self::Trust,
+        Self::Stage,
+        Self::Promote,
+        Self::Prune,
+        Self::Wait,
     ];
 
     /// Its name in logs and metrics.
-    pub fn name(&self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
-            Self::Bootstrap { .. } => "bootstrap",
-            Self::Restore(_) => "restore",
-            Self::Replace { .. } => "replace",
-            Self::Trust(_) => "trust",
-            Self::Stage { .. } => "stage",
-            Self::Promote(_) => "promote",
-            Self::Prune(_) => "prune",
-            Self::Wait { .. } => "wait",
+            Self::Bootstrap => "bootstrap",
+            Self::Restore => "restore",
+            Self::Replace => "replace",
+            Self::Trust => "trust",
+            Self::Stage => "stage",
+            Self::Promote => "promote",
+            Self::Prune => "prune",
+            Self::Wait => "wait",
+        }
+    }
+}
+
+impl Step {
+    /// Which it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Bootstrap { .. } => Kind::Bootstrap,
+            Self::Restore(_) => Kind::Restore,
+            Self::Replace { .. } => Kind::Replace,
+            Self::Trust(_) => Kind::Trust,
+            Self::Stage { .. } => Kind::Stage,
+            Self::Promote(_) => Kind::Promote,
+            Self::Prune(_) => Kind::Prune,
+            Self::Wait { .. } => Kind::Wait,
         }
     }
 }

@@ -16,7 +16,7 @@
 //! What was seen too long ago changes nothing either: a process that was stopped for an hour between
 //! its look and this would serve a leaf whose CA is gone. The leader counts on it, see `plan::prune`.
 
-use std::time::Duration as Steady;
+use std::time::Duration;
 
 use time::OffsetDateTime;
 
@@ -26,11 +26,11 @@ use super::state::{Endpoint, Observed, Secret};
 use crate::pki::{Flaw, Pair};
 
 /// Nobody acts on what was read longer ago.
-pub const FRESH: Steady = Steady::from_secs(5);
+pub const FRESH: Duration = Duration::from_secs(5);
 
 /// For how long endpoints that can't be seen are looked at again, before it is taken that they serve
 /// nobody.
-pub const UNSEEN: Steady = Steady::from_secs(6);
+pub const UNSEEN: Duration = Duration::from_secs(6);
 
 /// What to do with what was observed.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ pub enum Choice {
     NotTrustedYet {
         /// For how long still, if every caBundle believes it. Never zero: who waits for nothing looks again
         /// at once, for ever.
-        rest: Option<Steady>,
+        rest: Option<Duration>,
     },
     /// There is nothing in memory, and it must be known first what the other endpoints serve.
     AskOthers,
@@ -67,7 +67,7 @@ pub struct View<'a> {
     /// The names that a leaf must have.
     pub required: &'a [String],
     /// How late kube-apiservers may learn a caBundle.
-    pub trust_delay: Steady,
+    pub trust_delay: Duration,
     /// What the other endpoints of the Service serve, if they were looked at.
     pub others: Option<&'a Others>,
 }
@@ -78,11 +78,11 @@ pub struct Others {
     /// Each of them, as it was seen now or a moment ago; this one perhaps among them: it serves nothing.
     pub endpoints: Vec<Endpoint>,
     /// Which of them were seen to serve something, and when last.
-    pub sights: Vec<(Endpoint, Steady)>,
+    pub sights: Vec<(Endpoint, Duration)>,
     /// When that was.
     pub read: Span,
     /// For how long they have been looked at again and again.
-    pub since: Steady,
+    pub since: Duration,
     /// How often.
     pub times: u32,
 }
@@ -96,7 +96,7 @@ impl Others {
         for old in before.into_iter().flat_map(|before| &before.sights) {
             let (one, at) = old;
             let is_fresh = read.from.saturating_sub(*at) < UNSEEN;
-            let is_known = |(known, _): &(Endpoint, Steady)| known.address == one.address;
+            let is_known = |(known, _): &(Endpoint, Duration)| known.address == one.address;
             if is_fresh && !sights.iter().any(is_known) {
                 sights.push(old.clone());
                 endpoints.retain(|other| other.address != one.address);
@@ -111,7 +111,7 @@ impl Others {
             endpoints,
             sights,
             read,
-            since: before.map_or(Steady::ZERO, |before| before.since + gap(before)),
+            since: before.map_or(Duration::ZERO, |before| before.since + gap(before)),
             times: before.map_or(0, |before| before.times) + 1,
         }
     }
@@ -162,7 +162,7 @@ fn first(view: &View<'_>, pair: Pair, moment: Moment) -> Choice {
     let rest = rest(view, &pair, now);
     // All believe it, but for its end, if this clock is slow: then rather one that has not ended.
     let may_have_ended = pair.not_after <= latest(&pair, moment);
-    if is_alone || rest == Some(Steady::ZERO) && !may_have_ended {
+    if is_alone || rest == Some(Duration::ZERO) && !may_have_ended {
         return Choice::Publish(pair);
     }
     let fresh = |others: &&Others| others.read.age(moment) <= FRESH;
@@ -215,7 +215,7 @@ fn must_wait(view: &View<'_>, served: &Pair, pair: &Pair, moment: Moment) -> boo
     } else {
         now
     };
-    if rest(view, pair, now) == Some(Steady::ZERO) || served.not_after <= then {
+    if rest(view, pair, now) == Some(Duration::ZERO) || served.not_after <= then {
         return false;
     }
     // Whom the caBundle believes is the one to serve; if it believes both, or none, the old one.
@@ -223,7 +223,7 @@ fn must_wait(view: &View<'_>, served: &Pair, pair: &Pair, moment: Moment) -> boo
 }
 
 /// How much of the trust delay is left, if every caBundle believes this pair.
-fn rest(view: &View<'_>, pair: &Pair, now: OffsetDateTime) -> Option<Steady> {
+fn rest(view: &View<'_>, pair: &Pair, now: OffsetDateTime) -> Option<Duration> {
     let held = view.belief.held(pair, now)?;
     Some(view.trust_delay.saturating_sub(held))
 }

@@ -124,6 +124,12 @@ impl Secret {
 }
 
 impl Secret {
+    /// What is worth keeping to be written back, if it is lost. What somebody else brings is theirs to
+    /// restore: written back, it would be taken for one of ours.
+    pub fn kept(&self) -> Option<Pem> {
+        (self.source == Source::Minted).then(|| self.pem())
+    }
+
     /// The pair in it. What is missing is empty, and what is no text is no PEM: the judge will say.
     pub fn pem(&self) -> Pem {
         Pem {

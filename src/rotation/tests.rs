@@ -10,8 +10,8 @@ use tokio::sync::{Notify, watch};
 
 use super::belief::Belief;
 use super::clock::{Clock, Moment, Span};
-use super::driver::{Driver, Memory as Leader, Store};
-use super::plan::{Known, OLDEST, Plan, Policy, SETTLED, Step, oldest, plan};
+use super::driver::{Driver, Memory as Leader, Store, begin_counting};
+use super::plan::{Kind, Known, OLDEST, Plan, Policy, SETTLED, Step, oldest, plan};
 use super::replica::{Choice, Others, View, choose, is_trusted, may_lead};
 use super::source::Source;
 use super::state::{Configuration, Endpoint, Hook, Observed, Secret};
@@ -356,7 +356,7 @@ fn each_state_has_its_step() {
     ];
     for (secret, bundles, name, part) in rows {
         let Plan { step, reason } = plan_for(&observed(secret.clone(), *bundles));
-        assert_eq!(step.name(), *name, "{reason}");
+        assert_eq!(step.kind().name(), *name, "{reason}");
         assert!(reason.contains(part), "{reason}");
     }
 }
@@ -467,7 +467,7 @@ fn no_ca_goes_that_an_endpoint_may_need() {
         let passed = (NOW, true, Steady::from_secs(passed));
         let Plan { step, reason } =
             plan_after(&seen, Some(good), std::slice::from_ref(&ours), passed);
-        assert_eq!(step.name(), name, "{reason}");
+        assert_eq!(step.kind().name(), name, "{reason}");
     }
     // Where somebody else copies `ca.crt` into the caBundles, that is so for it.
     let theirs = Policy {
@@ -488,7 +488,7 @@ fn no_ca_goes_that_an_endpoint_may_need() {
         let passed = (NOW, true, Steady::from_secs(passed));
         let endpoints = std::slice::from_ref(&ours);
         let Plan { step, reason } = plan_by(policy, &seen, Some(good), endpoints, passed);
-        assert_eq!(step.name(), name, "{reason}");
+        assert_eq!(step.kind().name(), name, "{reason}");
     }
     // Nor is there a caBundle that keeps it while the configuration is deleted and made anew.
     let gone = Observed {
@@ -499,7 +499,7 @@ fn no_ca_goes_that_an_endpoint_may_need() {
         let passed = (NOW, true, Steady::from_secs(passed));
         let endpoints = std::slice::from_ref(&ours);
         let Plan { step, reason } = plan_after(&gone, Some(good), endpoints, passed);
-        assert_eq!(step.name(), name, "{reason}");
+        assert_eq!(step.kind().name(), name, "{reason}");
     }
     // A CA counts as ended when it surely is.
     let soon = mint(&[HOST.to_owned()], Duration::days(9), NOW).unwrap();
@@ -514,7 +514,12 @@ fn no_ca_goes_that_an_endpoint_may_need() {
         let wall = NOW + Duration::days(9) + Duration::hours(hours);
         let unseen = [endpoint(Err("gone"))];
         let plan = plan_after(&seen, Some(good), &unseen, (wall, is_told, LONG));
-        assert_eq!(plan.step.name(), name, "{hours} {is_told}: {}", plan.reason);
+        assert_eq!(
+            plan.step.kind().name(),
+            name,
+            "{hours} {is_told}: {}",
+            plan.reason
+        );
     }
 }
 
@@ -531,7 +536,7 @@ fn no_ca_goes_by_which_an_endpoint_sends_another_chain_of_the_same_leaf() {
             ..endpoint(Ok(chain))
         };
         let plan = plan_after(&seen, Some(chain), &[endpoint], (NOW, true, LONG));
-        assert_eq!(plan.step.name(), expected, "{}", plan.reason);
+        assert_eq!(plan.step.kind().name(), expected, "{}", plan.reason);
     }
 }
 
@@ -567,7 +572,7 @@ fn a_leaf_is_due_with_its_ca() {
     for (day, expected) in [(0, "wait"), (19, "wait"), (21, "stage"), (29, "stage")] {
         let wall = NOW + Duration::days(day);
         let plan = plan_after(&seen, Some(&short), &ours, (wall, true, LONG));
-        assert_eq!(plan.step.name(), expected, "{day}: {}", plan.reason);
+        assert_eq!(plan.step.kind().name(), expected, "{day}: {}", plan.reason);
     }
 }
 
@@ -592,7 +597,7 @@ fn a_leaf_that_lacks_a_name_that_is_wanted_is_renewed() {
         let live = [secret.ca.clone().unwrap()];
         let seen = observed(Some(secret), Some(&live));
         let plan = plan_after(&seen, Some(&one), &[], (NOW, true, LONG));
-        assert_eq!(plan.step.name(), step, "{}", plan.reason);
+        assert_eq!(plan.step.kind().name(), step, "{}", plan.reason);
         assert!(plan.reason.contains(why), "{}", plan.reason);
     }
 }
@@ -615,7 +620,7 @@ fn a_staged_pair_takes_the_place_of_one_that_is_broken_once_it_is_believed() {
     ] {
         let seen = observed(Some(broken.clone()), Some(&[bundle(&live)]));
         let plan = plan_after(&seen, None, &[], (NOW, true, Steady::ZERO));
-        assert_eq!(plan.step.name(), name, "{}", plan.reason);
+        assert_eq!(plan.step.kind().name(), name, "{}", plan.reason);
     }
 }
 
@@ -767,7 +772,12 @@ fn a_pair_that_has_not_begun_is_waited_for_or_replaced() {
         let wall = NOW - Duration::hours(49 + hours);
         let seen = observed(Some(secret), Some(&[bundle(&[good])]));
         let plan = plan_after(&seen, None, &[], (wall, is_told, LONG));
-        assert_eq!(plan.step.name(), name, "{hours} {is_told}: {}", plan.reason);
+        assert_eq!(
+            plan.step.kind().name(),
+            name,
+            "{hours} {is_told}: {}",
+            plan.reason
+        );
     }
 }
 
@@ -806,7 +816,7 @@ fn a_staged_pair_is_promoted_when_it_is_believed_and_no_later_than_the_leaf_sure
         let seen = observed(Some(staged.clone()), Some(&both));
         let held = (wall, true, Steady::from_secs(held));
         let Plan { step, reason } = plan_after(&seen, Some(&short), &[], held);
-        assert_eq!(step.name(), expected, "{left}: {reason}");
+        assert_eq!(step.kind().name(), expected, "{left}: {reason}");
         if let Step::Wait { until, .. } = step {
             assert!(until <= wall + Duration::seconds(3_600 + left), "{until}");
         }
@@ -1369,5 +1379,19 @@ fn what_a_step_was_planned_on_is_younger_than_half_the_trust_delay() {
     let seconds = std::time::Duration::from_secs;
     for (delay, most) in [(600, 20), (60, 20), (30, 15), (12, 6), (10, 6), (0, 6)] {
         assert_eq!(oldest(seconds(delay)), seconds(most), "{delay}");
+    }
+}
+
+#[test]
+fn every_step_that_writes_is_counted_from_the_start() {
+    let metrics = Metrics::new().unwrap();
+    begin_counting(&metrics);
+    let page = metrics.render().unwrap();
+    for kind in Kind::ALL {
+        for result in ["ok", "conflict", "failed"] {
+            let name = kind.name();
+            let series = format!("rotation_steps_total{{result=\"{result}\",step=\"{name}\"}} 0\n");
+            assert_eq!(page.contains(&series), kind != Kind::Wait, "{series}");
+        }
     }
 }

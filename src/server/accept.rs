@@ -94,7 +94,7 @@ impl<S: Answers> Endpoint<S> {
         let peer = peer.to_canonical();
         // Behind others it has its turn.
         if room.is_empty()
-            && let Some(place) = self.connections.try_enter(peer, Duration::ZERO)
+            && let Some(place) = self.places.try_enter(peer, Duration::ZERO)
         {
             return self.start(stream, place);
         }
@@ -112,14 +112,14 @@ impl<S: Answers> Endpoint<S> {
 
     /// The newcomers with a place that an address has; counted when it is asked first.
     fn newcomers(&self) -> impl Fn(IpAddr) -> Newcomers {
-        let counted = LazyCell::new(|| self.connections.newcomers());
+        let counted = LazyCell::new(|| self.places.newcomers());
         move |peer| counted.get(&peer).copied().unwrap_or_default()
     }
 
     /// As many of those that wait as have a place.
     fn seat(&self, room: &mut WaitingRoom<TcpStream>) {
         let place =
-            |next: &Waiting<TcpStream>| self.connections.try_enter(next.peer, next.since.elapsed());
+            |next: &Waiting<TcpStream>| self.places.try_enter(next.peer, next.since.elapsed());
         let (before, mut seated) = (self.newcomers(), HashMap::<_, usize>::new());
         loop {
             let newcomers =
@@ -158,7 +158,7 @@ impl<S: Answers> Endpoint<S> {
                     tokio::time::sleep(LOOK_AGAIN).await;
                     return;
                 }
-                self.connections.evict_one();
+                self.places.evict_one();
                 tokio::time::sleep(BACK_OFF).await;
             }
         }
@@ -176,7 +176,7 @@ impl<S: Answers> Endpoint<S> {
             max_age: jittered(self.patience.max_age),
             patience: self.patience.clone(),
             lifecycle: self.lifecycle.clone(),
-            connections: self.connections.clone(),
+            places: self.places.clone(),
         };
         let (tls, metrics) = (self.tls.clone(), self.metrics.clone());
         tokio::spawn(async move {

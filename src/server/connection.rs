@@ -52,7 +52,7 @@ pub(super) struct Terms<S> {
     pub(super) max_age: Duration,
     pub(super) lifecycle: Lifecycle,
     /// All of the endpoint's.
-    pub(super) connections: Places,
+    pub(super) places: Places,
 }
 
 /// Serves a stream to its end and says, as a label, why it ended.
@@ -64,8 +64,8 @@ where
     let terms = Arc::new(terms);
     let (answering, agreed) = (activity.clone(), terms.clone());
     let service = service_fn(move |request| answer(request, answering.clone(), agreed.clone()));
-    let connections = terms.connections.clone();
-    let mut requests = KeepAlive::new(stream, activity.clone(), connections, service);
+    let places = terms.places.clone();
+    let mut requests = KeepAlive::new(stream, activity.clone(), places, service);
     let stopping = terms.lifecycle.reached(Phase::Stopping);
     tokio::pin!(stopping);
     let mut is_stopping = false;
@@ -206,6 +206,14 @@ mod tests {
     use crate::server::places::Place;
     use crate::telemetry::metrics::Metrics;
 
+    #[test]
+    fn the_farewell_is_as_long_as_it_says() {
+        let farewell = std::str::from_utf8(FAREWELL).unwrap();
+        let (head, body) = farewell.split_once("\r\n\r\n").unwrap();
+        let length = format!("content-length: {}", body.len());
+        assert!(head.lines().any(|line| line == length), "{head}");
+    }
+
     /// A stream that can't be closed, and not flushed either once its peer has gone.
     struct Stuck {
         stream: DuplexStream,
@@ -327,7 +335,7 @@ mod tests {
                 },
                 max_age: forever,
                 lifecycle: Lifecycle::default(),
-                connections: connections.clone(),
+                places: connections.clone(),
             };
             let (peer, theirs) = tokio::io::duplex(room);
             let stream = stream(theirs);

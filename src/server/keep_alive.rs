@@ -43,7 +43,7 @@ impl<V> Replies for V where
 /// See the module's description.
 pub(super) struct KeepAlive<T, V: Replies> {
     activity: Arc<Activity>,
-    connections: Places,
+    places: Places,
     service: V,
     /// One of the two is there, until the end.
     waiting: Option<Tracked<T>>,
@@ -55,12 +55,12 @@ where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
     V: Replies,
 {
-    pub(super) fn new(stream: T, activity: Arc<Activity>, connections: Places, service: V) -> Self {
+    pub(super) fn new(stream: T, activity: Arc<Activity>, places: Places, service: V) -> Self {
         Self {
             waiting: Some(Tracked::new(stream, activity.clone())),
             talking: None,
             activity,
-            connections,
+            places,
             service,
         }
     }
@@ -81,7 +81,7 @@ where
                 Poll::Ready(Ok(())) => return Poll::Ready("done"),
                 Poll::Ready(Err(error)) if error.is_parse() => return Poll::Ready("not_http"),
                 Poll::Ready(Err(_)) => return Poll::Ready("broken"),
-                Poll::Pending if self.activity.rests() && self.connections.len() > FEW => {
+                Poll::Pending if self.activity.rests() && self.places.len() > FEW => {
                     self.wait();
                 }
                 Poll::Pending => return Poll::Pending,

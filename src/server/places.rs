@@ -66,7 +66,7 @@ pub(super) struct Newcomers {
 /// A place in the table, given back when dropped.
 #[derive(Debug)]
 pub(super) struct Place {
-    connections: Places,
+    places: Places,
     number: u64,
     pub(super) activity: Arc<Activity>,
 }
@@ -101,7 +101,7 @@ impl Places {
         open.by_number.insert(number, activity.clone());
         self.count(&open);
         Some(Place {
-            connections: self.clone(),
+            places: self.clone(),
             number,
             activity,
         })
@@ -283,9 +283,9 @@ fn most(counts: impl Iterator<Item = (IpAddr, usize)>) -> Option<(IpAddr, usize)
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut open = self.connections.open();
+        let mut open = self.places.open();
         open.by_number.remove(&self.number);
-        self.connections.count(&open);
+        self.places.count(&open);
     }
 }
 

@@ -4,6 +4,7 @@
 use serde::Serialize;
 use time::OffsetDateTime;
 
+use super::CREATE_MAPS;
 use super::quantity::milli;
 use super::{Finding, Severity, finding};
 use crate::maps_file::Loaded;
@@ -341,13 +342,16 @@ fn deployment_found(
     findings: &mut Vec<Finding>,
 ) {
     let namespace = &facts.namespace;
-    let (id, what) = match installed {
-        Installed::Imageswap => ("installed", "ImageSwap is installed already"),
-        _ => ("installed-older", "there is ImageSwap 1.5.3, or some other"),
+    let (about, what) = match installed {
+        Installed::Imageswap => (("installed", Note), "ImageSwap is installed already"),
+        _ => (
+            ("installed-older", Note),
+            "there is ImageSwap 1.5.3, or some other",
+        ),
     };
     finding(
         findings,
-        (id, Note),
+        about,
         format!("{what}: Deployment {namespace}/{}", facts.service),
         "applying deploy/install.yaml, or your own kustomization, updates it (docs/install.md, Upgrade)",
     );
@@ -577,15 +581,14 @@ fn gives(limit: &Limit, resource: &str, is_limit: bool) -> bool {
 }
 
 fn maps_found(maps: Option<&Option<Vec<u8>>>, findings: &mut Vec<Finding>) {
-    let create = "create the ConfigMap imageswap-maps with the key maps (docs/install.md)";
     let bytes = match maps {
         None => {
             let text = "there is no ConfigMap imageswap-maps: nothing is swapped until there is";
-            return finding(findings, ("maps-missing", Note), text, create);
+            return finding(findings, ("maps-missing", Note), text, CREATE_MAPS);
         }
         Some(None) => {
             let text = "the ConfigMap imageswap-maps has no key maps: nothing is swapped";
-            return finding(findings, ("maps-no-key", Warning), text, create);
+            return finding(findings, ("maps-no-key", Warning), text, CREATE_MAPS);
         }
         Some(Some(bytes)) => bytes,
     };

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::Facts;
 use crate::pki::{self, Flaw, Pair, Served};
+use crate::rotation::plan::Kind;
 use crate::rotation::source::Source;
 use crate::rotation::state::Secret;
 use crate::text::rfc3339;
@@ -24,10 +25,11 @@ pub struct Rotation {
 /// Says what comes next.
 pub fn rotation(facts: &Facts) -> Rotation {
     let (step, reason) = next(facts);
+    let step = step.name();
     Rotation { step, reason }
 }
 
-type Next = (&'static str, String);
+type Next = (Kind, String);
 
 fn next(facts: &Facts) -> Next {
     if facts.is_from_files() {
@@ -35,7 +37,7 @@ fn next(facts: &Facts) -> Next {
     }
     let Some(secret) = &facts.observed.secret else {
         let why = "there is no Secret with a certificate";
-        return restored(facts, why).unwrap_or_else(|| ("bootstrap", why.to_owned()));
+        return restored(facts, why).unwrap_or_else(|| (Kind::Bootstrap, why.to_owned()));
     };
     let judged = secret.judge(std::slice::from_ref(&facts.host), facts.now);
     match judged {
@@ -47,8 +49,8 @@ fn next(facts: &Facts) -> Next {
             let why = format!("the Secret can't be served: {flaw}");
             restored(facts, &why).unwrap_or_else(|| match next_of(facts, secret) {
                 Ok(_) => lacking(facts, secret)
-                    .unwrap_or_else(|| ("promote", format!("{why}, but what is staged can"))),
-                Err(_) => ("replace", why),
+                    .unwrap_or_else(|| (Kind::Promote, format!("{why}, but what is staged can"))),
+                Err(_) => (Kind::Replace, why),
             })
         }
         Ok(pair) => lacking(facts, secret)
@@ -68,7 +70,7 @@ fn next(facts: &Facts) -> Next {
 }
 
 fn rest(reason: impl Into<String>) -> Next {
-    ("wait", reason.into())
+    (Kind::Wait, reason.into())
 }
 
 /// A replica that serves a good leaf has the pair in memory, and writes it back when it leads.
@@ -76,7 +78,7 @@ fn restored(facts: &Facts, why: &str) -> Option<Next> {
     let is_served = facts.leaves().any(|leaf| facts.believes(leaf));
     is_served.then(|| {
         (
-            "restore",
+            Kind::Restore,
             format!("{why}; a replica that serves one writes it back"),
         )
     })
@@ -93,7 +95,7 @@ fn lacking(facts: &Facts, secret: &Secret) -> Option<Next> {
             true if live.has_rubbish() => "holds what is no certificate",
             true => return None,
         };
-        Some(("trust", format!("the caBundle of {name} {what}")))
+        Some((Kind::Trust, format!("the caBundle of {name} {what}")))
     })
 }
 
@@ -104,13 +106,13 @@ fn next_of(facts: &Facts, secret: &Secret) -> Result<Pair, Flaw> {
 
 fn staged(facts: &Facts, secret: &Secret) -> Option<Next> {
     if secret.has_next() {
-        let promote = |reason: &str| Some(("promote", reason.to_owned()));
+        let promote = |reason: &str| Some((Kind::Promote, reason.to_owned()));
         return match next_of(facts, secret) {
             Err(Flaw::NotYet(begins)) => {
                 promote(&format!("what is staged begins at {}", rfc3339(begins)))
             }
             Err(flaw) => Some((
-                "stage",
+                Kind::Stage,
                 format!("what is staged can't be served, and another takes its place: {flaw}"),
             )),
             Ok(_) if facts.observed.hooks().is_empty() => {
@@ -123,7 +125,10 @@ fn staged(facts: &Facts, secret: &Secret) -> Option<Next> {
         };
     }
     let request = secret.open_request()?;
-    Some(("stage", format!("a rotation was asked for: {request:?}")))
+    Some((
+        Kind::Stage,
+        format!("a rotation was asked for: {request:?}"),
+    ))
 }
 
 /// CAs that the certificate does not need.
@@ -155,7 +160,7 @@ fn left_over(facts: &Facts, secret: &Secret, pair: &Pair) -> Option<Next> {
                 .to_owned()
         }
     };
-    Some(("prune", format!("the old CA stays {waits}")))
+    Some((Kind::Prune, format!("the old CA stays {waits}")))
 }
 
 #[cfg(test)]

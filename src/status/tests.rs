@@ -7,6 +7,7 @@ use time::Duration;
 use super::*;
 use crate::pki::{Pem, mint};
 use crate::rotation::state::{Configuration, Hook, Secret};
+use crate::telemetry::metrics::Metrics;
 
 pub(super) const NOW: OffsetDateTime =
     OffsetDateTime::UNIX_EPOCH.saturating_add(Duration::days(20_000));
@@ -36,6 +37,7 @@ fn healthy_at(pem: &Pem, now: OffsetDateTime) -> Facts {
             version: Some("2.0.0".to_owned()),
             maps: Some("abc".to_owned()),
             refuses_maps: false,
+            has_no_rule: false,
             lines_in_error: 0,
             leads: false,
             step: Some("wait".to_owned()),
@@ -399,6 +401,7 @@ fn a_metrics_page_is_read_for_what_is_known() {
         version: Some("2.0.1".to_owned()),
         maps: Some("abc".to_owned()),
         refuses_maps: true,
+        has_no_rule: false,
         lines_in_error: 7,
         leads: true,
         step: Some("wait".to_owned()),
@@ -407,6 +410,33 @@ fn a_metrics_page_is_read_for_what_is_known() {
     };
     assert_eq!(page, expected);
     assert_eq!(Page::read(""), Page::default());
+}
+
+/// By the names that a replica of this version gives them.
+#[test]
+fn a_metrics_page_of_our_own_is_read_whole() {
+    let metrics = Metrics::new().unwrap();
+    let quiet = Page::read(&metrics.render().unwrap());
+    assert_eq!(quiet.version.as_deref(), Some(env!("CARGO_PKG_VERSION")));
+    metrics.maps_refused.set(1);
+    metrics.maps_lines_in_error.set(7);
+    metrics.maps_info.with_label_values(&["abc"]).set(1);
+    metrics.leader.set(1);
+    metrics.rotation_step.with_label_values(&["wait"]).set(1);
+    metrics.from_files.set(1);
+    metrics.refused.set(1);
+    let expected = Page {
+        version: quiet.version,
+        maps: Some("abc".to_owned()),
+        refuses_maps: true,
+        has_no_rule: true,
+        lines_in_error: 7,
+        leads: true,
+        step: Some("wait".to_owned()),
+        is_from_files: true,
+        is_refused: true,
+    };
+    assert_eq!(Page::read(&metrics.render().unwrap()), expected);
 }
 
 #[test]

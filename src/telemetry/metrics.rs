@@ -87,6 +87,8 @@ pub struct All {
     pub clients_refused: IntCounterVec,
     /// Reads of the CA of clients, by `result`.
     pub client_ca_loads: IntCounterVec,
+    /// 1 while what is in that file can't be used.
+    pub client_ca_refused: IntGauge,
     /// Reads of the map file, by `result`.
     pub maps_loads: IntCounterVec,
     /// Rules in the map file in use.
@@ -105,7 +107,7 @@ pub struct All {
     pub trusted: IntGauge,
     /// New Secrets or files looked at, by `result`: `ok` is served now, `failed` can't be.
     pub reloads: IntCounterVec,
-    /// 1 while the Secret that was seen last can't be served.
+    /// 1 while the Secret or the files that were seen last can't be served.
     pub refused: IntGauge,
     /// 1 if files that somebody brings are served, and no Secret of ours.
     pub from_files: IntGauge,
@@ -120,7 +122,7 @@ pub struct All {
     pub bundle_repairs: IntCounterVec,
     /// Calls of the Kubernetes API that failed, by `object`.
     pub cluster_errors: IntCounterVec,
-    /// Tasks that ended or panicked and were started again, by `task`.
+    /// Tasks that panicked and were started again, by `task`.
     pub restarts: IntCounterVec,
     /// Servers that were killed in this container before this one.
     pub worker_restarts: IntCounter,
@@ -183,6 +185,10 @@ impl Metrics {
                 "Reads of the file that --client-ca names",
                 &["result"],
             )?,
+            client_ca_refused: new.gauge(
+                "client_ca_refused",
+                "1 while the file that --client-ca names can't be used",
+            )?,
             maps_loads: new.counters("maps_loads_total", "Reads of the map file", &["result"])?,
             maps_rules: new.gauge("maps_rules", "Rules in the map file in use")?,
             maps_lines_in_error: new.gauge(
@@ -243,7 +249,7 @@ impl Metrics {
             )?,
             restarts: new.counters(
                 "task_restarts_total",
-                "Tasks that ended or panicked and were started again",
+                "Tasks that panicked and were started again",
                 &["task"],
             )?,
             worker_restarts: new.counter(
@@ -258,7 +264,9 @@ impl Metrics {
             metrics.maps_loads.with_label_values(&[result]);
             metrics.reloads.with_label_values(&[result]);
         }
-        metrics.responses.add(["200"], 0);
+        for code in ["200", "429", "500", "503"] {
+            metrics.responses.add([code], 0);
+        }
         for result in ["ok", "failed", "late", "evicted"] {
             metrics.handshakes.with_label_values(&[result]);
         }

@@ -251,7 +251,7 @@ impl Local {
                 Err(_) => {}
             }
             match self.kind.judge(&parts) {
-                Ok(pair) if pair.certified.cert == serving.certified.cert => {
+                Ok(pair) if pair.is_same(&serving) => {
                     self.said = None;
                     self.metrics.refused.set(i64::from(self.is_unreadable));
                 }

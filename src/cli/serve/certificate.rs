@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{error, info, warn};
 
 use crate::cluster::{Look, Seen};
-use crate::pki::{Bundle, Pair, Pem, judge};
+use crate::pki::{Bundle, Flaw, Pair, Pem, judge};
 use crate::rotation::belief::Belief;
 use crate::rotation::clock::Clock;
 use crate::rotation::driver::Store;
@@ -185,43 +185,54 @@ impl<S: Store> Replica<S> {
             Choice::TooOld => self.again.notify_one(),
             Choice::AskOthers => rest = Rest::Others,
             Choice::NotTrustedYet { rest: left } => {
-                rest = match served {
-                    Some(_) => left.map_or(Rest::News, Rest::Trust),
-                    None => Rest::Trust(left.unwrap_or(OTHERS).min(OTHERS)),
+                let is_served = served.is_some();
+                rest = match is_served {
+                    true => left.map_or(Rest::News, Rest::Trust),
+                    false => Rest::Trust(left.unwrap_or(OTHERS).min(OTHERS)),
                 };
-                if said.is_news(observed, "not trusted yet") {
-                    match served {
-                        Some(_) => {
-                            info!(
-                                "a new certificate is not trusted everywhere yet; serving the old"
-                            );
-                        }
-                        None => {
-                            let help = source_of(observed).help_if_not_trusted(self.writes_bundles);
-                            info!(
-                                "the certificate is not trusted everywhere yet, and others serve one \
-                                 that is; waiting; {help}"
-                            );
-                        }
-                    }
-                }
+                self.wait_for_trust(observed, is_served, said);
             }
-            Choice::Bad(flaw) => {
-                if said.is_news(observed, &flaw.to_string()) {
-                    let source = source_of(observed);
-                    let what = match source {
-                        Source::Minted => format!("what is in {}", self.source),
-                        brought => brought.name().to_owned(),
-                    };
-                    let help = source.help_if_bad();
-                    let note =
-                        format!("{what} can't be served, and changes nothing: {flaw}; {help}");
-                    error!("{note}");
-                    self.notices.tell(Reason::CertificateRefused, note);
-                    self.metrics.reloads.with_label_values(&["failed"]).inc();
-                }
-            }
+            Choice::Bad(flaw) => self.refuse(observed, &flaw, said),
         }
+        self.show(observed, now, said);
+        rest
+    }
+
+    /// Says that the new one is not served yet, and why.
+    fn wait_for_trust(&self, observed: &Observed, is_served: bool, said: &mut Said) {
+        if !said.is_news(observed, "not trusted yet") {
+            return;
+        }
+        if is_served {
+            info!("a new certificate is not trusted everywhere yet; serving the old");
+            return;
+        }
+        let help = source_of(observed).help_if_not_trusted(self.writes_bundles);
+        info!(
+            "the certificate is not trusted everywhere yet, and others serve one that is; waiting; \
+             {help}"
+        );
+    }
+
+    /// Says what is wrong with what is there, once, and goes on.
+    fn refuse(&self, observed: &Observed, flaw: &Flaw, said: &mut Said) {
+        if !said.is_news(observed, &flaw.to_string()) {
+            return;
+        }
+        let source = source_of(observed);
+        let what = match source {
+            Source::Minted => format!("what is in {}", self.source),
+            brought => brought.name().to_owned(),
+        };
+        let help = source.help_if_bad();
+        let note = format!("{what} can't be served, and changes nothing: {flaw}; {help}");
+        error!("{note}");
+        self.notices.tell(Reason::CertificateRefused, note);
+        self.metrics.reloads.with_label_values(&["failed"]).inc();
+    }
+
+    /// Shows what is served, whether it is believed, and what is to come.
+    fn show(&self, observed: &Observed, now: OffsetDateTime, said: &mut Said) {
         if let Some(served) = &*self.serving.borrow() {
             let trusted = is_trusted(observed, &served.pair, now);
             self.metrics.trusted.set(i64::from(trusted));
@@ -230,15 +241,12 @@ impl<S: Store> Replica<S> {
             said.trust(trusted, help);
         }
         self.show_next(observed, now);
-        rest
     }
 
-    /// Keeps the pair that is served, so that it can be written back if it is lost. One that
-    /// somebody else brings is theirs to restore: written back, it would be taken for one of ours.
+    /// Keeps the pair that is served, so that it can be written back if it is lost.
     fn keep(&self, observed: &Observed) {
         if let Some(secret) = &observed.secret {
-            let is_ours = secret.source == Source::Minted;
-            self.kept.send_replace(is_ours.then(|| secret.pem()));
+            self.kept.send_replace(secret.kept());
         }
     }
 

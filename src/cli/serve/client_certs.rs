@@ -48,6 +48,7 @@ async fn follow(path: PathBuf, clients: Clients, mut news: mpsc::Receiver<News>,
             let believed = clients.believe(&parts.concat(), now());
             believed.map_err(|error| error.to_string())
         });
+        metrics.client_ca_refused.set(i64::from(believed.is_err()));
         let result = match believed {
             Ok(()) => {
                 info!(path = %path.display(), "clients are judged by a new CA");

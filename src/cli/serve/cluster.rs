@@ -24,7 +24,7 @@ use crate::cluster::kubernetes::{Kubernetes, Names};
 use crate::cluster::place::Place;
 use crate::rotation::belief::Belief;
 use crate::rotation::clock::Clock;
-use crate::rotation::driver::Driver;
+use crate::rotation::driver::{self, Driver};
 use crate::rotation::replica;
 use crate::server::tls::ServingCert;
 use crate::telemetry::metrics::Metrics;
@@ -101,6 +101,7 @@ impl Cluster {
             metrics: metrics.clone(),
             notices: notices.clone(),
         };
+        driver::begin_counting(metrics);
         let driver = Arc::new(Driver {
             store: cluster.clone(),
             policy,

@@ -17,7 +17,7 @@ use crate::cluster::local::store::LocalStore;
 use crate::cluster::local::{Loaded, Origin, StateDir};
 use crate::rotation::belief::Belief;
 use crate::rotation::clock::Clock;
-use crate::rotation::driver::Driver;
+use crate::rotation::driver::{self, Driver};
 use crate::server::tls::ServingCert;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::notices::Notices;
@@ -62,6 +62,7 @@ pub(super) fn start(args: &Args, dir: &StateDir, metrics: &Metrics) -> anyhow::R
         metrics: metrics.clone(),
         notices: Notices::default(),
     };
+    driver::begin_counting(metrics);
     let driver = Driver {
         store: store.clone(),
         policy,

@@ -22,7 +22,7 @@ const HANDSHAKE: Duration = Duration::from_secs(2);
 const AT_ONCE: usize = 16;
 
 /// The port that kube-apiserver calls, where a Service has several.
-const PORT: &str = "https";
+pub(super) const PORT: &str = "https";
 
 impl Kubernetes {
     /// Where Kubernetes says that the Service's endpoints are.

@@ -246,10 +246,7 @@ impl Election {
     async fn patch(&self, lease: &Lease, spec: &Value) -> Result<(), Refused> {
         let version = &lease.metadata.resource_version;
         let patch = json!({"metadata": {"resourceVersion": version}, "spec": spec});
-        let params = PatchParams {
-            field_manager: Some(self.cluster.identity.clone()),
-            ..Default::default()
-        };
+        let params = self.cluster.as_manager();
         self.write(&params, &Patch::Merge(patch)).await
     }
 

@@ -12,7 +12,7 @@ use futures_util::future::join_all;
 use http::Request;
 use serde_json::{Value, json};
 
-use super::{Kubernetes, Refused};
+use super::{Kubernetes, LABEL, Refused};
 use crate::rotation::write::Failure;
 use crate::status::pre::{self, Facts, Hook, Limit, Quota, Seen};
 
@@ -21,9 +21,6 @@ const CORE: &str = "/api/v1";
 
 /// The maps: the ConfigMap's name and key, as `deploy/base/deployment.yaml` has them.
 const MAPS: (&str, &str) = ("imageswap-maps", "maps");
-
-/// By which objects are left alone, and namespaces asked for.
-const LABEL: &str = "k8s.twr.io/imageswap";
 
 /// What says that `kubectl apply` made an object on its own side.
 const APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";

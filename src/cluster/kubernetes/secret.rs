@@ -67,10 +67,7 @@ impl Kubernetes {
     /// There is no Secret, or it may not be written.
     pub async fn ask_for_rotation(&self, request: &str) -> Result<(), Failure> {
         let patch = Patch::Merge(json!({"metadata": {"annotations": {ROTATE: request}}}));
-        let params = PatchParams {
-            field_manager: Some(self.identity.clone()),
-            ..Default::default()
-        };
+        let params = self.as_manager();
         let call = self.secrets.patch(&self.names.secret, &params, &patch);
         self.call("secret", call).await?;
         Ok(())
@@ -83,10 +80,7 @@ impl Kubernetes {
         change: &Change,
     ) -> Result<(), Failure> {
         let patch = Patch::Merge(patch(version, change));
-        let params = PatchParams {
-            field_manager: Some(self.identity.clone()),
-            ..Default::default()
-        };
+        let params = self.as_manager();
         let call = self.secrets.patch(&self.names.secret, &params, &patch);
         match self.call("secret", call).await {
             // It was deleted meanwhile.

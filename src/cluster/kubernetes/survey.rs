@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{Kubernetes, chain, handshake};
+use super::{Kubernetes, chain, endpoints, handshake};
 use crate::pki::Served;
 use crate::rotation::driver::Store;
 use crate::rotation::write::Failure;
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MAX_PAGE: u64 = 1 << 20;
 
 /// The names of the Service's ports in an EndpointSlice; with others the usual numbers are meant.
-const PORTS: [(&str, u16); 2] = [("https", 5000), ("metrics", 9090)];
+const PORTS: [(&str, u16); 2] = [(endpoints::PORT, 5000), ("metrics", 9090)];
 
 /// How replicas are reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhook, MutatingWebhookConfiguration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
-use kube::api::{Patch, PatchParams};
+use kube::api::Patch;
 use serde_json::{Value, json};
 
 use super::{Kubernetes, Names, Refused};
@@ -21,10 +21,7 @@ impl Kubernetes {
         // The type of a JSON patch is of another crate, and can be had without naming it.
         let operations = serde_json::from_value(operations(version, hooks))
             .map_err(|error| Failure::Failed(error.to_string()))?;
-        let params = PatchParams {
-            field_manager: Some(self.identity.clone()),
-            ..Default::default()
-        };
+        let params = self.as_manager();
         let patch = Patch::Json::<()>(operations);
         let name = &self.names.configuration;
         let call = self.configurations.patch(name, &params, &patch);

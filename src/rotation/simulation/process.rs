@@ -24,13 +24,14 @@ use crate::rotation::write::{Failure, Write};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::notices::Notices;
 
-/// A call is given up after this, in seconds.
+/// A call is given up after this, in seconds: as those of `cluster::kubernetes`.
 const DEADLINE: u64 = 5;
 
 /// What was given up may still be done so long after it was begun, in seconds.
 pub(super) const LATEST: u64 = 10;
 
-/// Who has had nothing to serve for so long stands for leader all the same, in seconds.
+/// Who has had nothing to serve for so long stands for leader all the same, in seconds: two leases, as in
+/// `cli::serve`.
 const PATIENCE: u64 = 30;
 
 type Shared = Arc<Mutex<World>>;
@@ -353,11 +354,10 @@ impl Process {
         self.seen = Some(observed);
     }
 
-    /// As a replica does: what is somebody else's is not written back.
+    /// As a replica does.
     fn keep(&self, observed: &Observed) {
         let secret = observed.secret.as_ref().unwrap();
-        let is_ours = secret.source == Source::Minted;
-        self.kept.send_replace(is_ours.then(|| secret.pem()));
+        self.kept.send_replace(secret.kept());
     }
 
     /// Takes note if it still serves what has ended for sure, though it saw another one that nobody can

@@ -1,5 +1,7 @@
 //! An empty cluster, and each thing that can be in the way, one at a time.
 
+use std::collections::BTreeSet;
+
 use time::Duration;
 
 use super::*;
@@ -214,7 +216,6 @@ fn an_empty_cluster_is_right_and_each_fault_is_one_finding() {
             facts.nodes = Err("forbidden".to_owned())
         }),
     ];
-    let page = include_str!("../../../docs/install.md");
     for (id, severity, change) in rows {
         let mut facts = empty();
         change(&mut facts);
@@ -225,14 +226,6 @@ fn an_empty_cluster_is_right_and_each_fault_is_one_finding() {
         }
         assert_eq!(found, [(*id, *severity)]);
         assert_eq!(report(&facts).healthy, *severity == Note, "{id}");
-        let mut rows = page.lines().filter(|line| line.starts_with("| `"));
-        let is_there = rows.any(|row| {
-            row.split(" | ")
-                .next()
-                .unwrap()
-                .contains(&format!("`{id}`"))
-        });
-        assert!(is_there, "docs/install.md lacks {id}");
     }
     // And what is right all the same.
     let quiet: &[&dyn Fn(&mut Facts)] = &[
@@ -268,6 +261,38 @@ fn an_empty_cluster_is_right_and_each_fault_is_one_finding() {
 }
 
 #[test]
+fn every_finding_is_documented_with_its_severity() {
+    const CODE: &str = include_str!("../pre.rs");
+    const DOCS: &str = include_str!("../../../docs/install.md");
+    let severities = [("Error", "error"), ("Warning", "warning"), ("Note", "note")];
+    let mut in_code = BTreeSet::new();
+    for (severity, word) in severities {
+        let end = format!("\", {severity})");
+        // What comes after the last one has no such end.
+        let parts: Vec<_> = CODE.split(&end).collect();
+        for before in parts.iter().rev().skip(1) {
+            let (_, id) = before.rsplit_once("(\"").unwrap();
+            in_code.insert((id, word));
+        }
+    }
+    let mut in_docs = BTreeSet::new();
+    for row in DOCS.lines().filter_map(|line| line.strip_prefix("| `")) {
+        let mut cells = row.split(" | ");
+        let (ids, words) = (cells.next().unwrap(), cells.next().unwrap());
+        let words: Vec<_> = words.split(", ").collect();
+        if !severities.iter().any(|(_, word)| words[0] == *word) {
+            continue;
+        }
+        for (n, id) in ids.split(", ").enumerate() {
+            // One word may be for several.
+            let word = words.get(n).or(words.last()).unwrap();
+            in_docs.insert((id.trim_matches('`'), *word));
+        }
+    }
+    assert_eq!(in_code, in_docs);
+}
+
+#[test]
 fn what_is_installed_takes_its_share_of_a_quota_already() {
     let mut facts = empty();
     facts.deployment = Ok(Some(deployment()));
@@ -285,16 +310,32 @@ fn what_is_installed_takes_its_share_of_a_quota_already() {
 #[test]
 fn the_deployment_asks_for_what_is_counted_here() {
     let manifest = include_str!("../../../deploy/base/deployment.yaml");
-    for part in [
-        "replicas: 2",
-        "cpu: 50m",
-        "memory: 32Mi",
-        "memory: 256Mi",
-        "app: imageswap",
-    ] {
+    let part = |name: &str| {
+        let (_, part) = manifest.split_once(&format!("{name}:\n")).unwrap();
+        let lines = part.lines().take(2).map(str::trim);
+        lines.collect::<Vec<_>>()
+    };
+    let [(_, cpu, _), (_, memory, most_memory)] = CONTAINER;
+    let asks = [format!("cpu: {cpu}"), format!("memory: {memory}")];
+    assert_eq!(part("requests"), asks);
+    let [of_memory, ..] = part("limits")[..] else {
+        panic!("no limits");
+    };
+    assert_eq!(of_memory, format!("memory: {most_memory}"));
+    for part in ["replicas: 2", "app: imageswap"] {
         assert!(manifest.contains(part), "{part}");
     }
     assert!(!manifest.contains("ephemeral-storage"));
+    // What a quota must have room for is two of them.
+    for (names, one) in [
+        ("requests.cpu", cpu),
+        ("requests.memory", memory),
+        ("limits.memory", most_memory),
+    ] {
+        let mut needs = NEEDS.iter().filter(|(all, _)| all.contains(&names));
+        let both = needs.next().unwrap().1;
+        assert_eq!(milli(both), milli(one).map(|one| 2 * one), "{names}");
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! How far a rotation is that somebody asked for, as the Secret and the caBundles tell it. Pure.
 
-use super::state::Observed;
+use crate::rotation::state::Observed;
 
 /// A stage of a rotation, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
