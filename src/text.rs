@@ -1,4 +1,4 @@
-//! What strangers' bytes are shown as: their text cut to what is worth it, or their digest.
+//! Texts for people: cut, escaped, dated, counted, an error with its causes; and a digest.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use imageswap::cluster::kubernetes::{ROTATE, ROTATED};
 use imageswap::pki;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -14,10 +15,6 @@ use crate::command::eventually;
 use crate::install::{self, NAMESPACE};
 use crate::json::at;
 use crate::replicas::leaves;
-
-/// What asks for a rotation, and what says that it was begun.
-const ROTATE: &str = "k8s.twr.io/imageswap-rotate";
-const ROTATED: &str = "k8s.twr.io/imageswap-rotated";
 
 /// Shorter than any person would set it: one kube-apiserver learns at once.
 pub const QUICK: (&str, &str) = ("IMAGESWAP_TRUST_DELAY", "1s");

@@ -1,11 +1,12 @@
 //! A scenario: Pods are created at a steady rate, one thing breaks, it heals, and what was lost is
 //! counted against a budget.
 //!
-//! `stage` is what a scenario may do; `runner` plays it under load; `timeline` lays the calls over
-//! what was done; `verdict` judges; `table` and `page` show it to a person; `run` does all that for
+//! `stage` is what a scenario may do, and `diary` what it did; `runner` plays it under load; `timeline`
+//! lays the calls over that; `verdict` judges; `table` and `page` show it to a person; `run` does all that for
 //! many, on a cluster of its own.
 
 mod dials;
+pub mod diary;
 pub mod page;
 pub mod run;
 pub mod runner;
@@ -14,8 +15,8 @@ pub mod table;
 pub mod timeline;
 pub mod verdict;
 
+pub use self::diary::Excused;
 pub use self::stage::Stage;
-pub use self::timeline::Excused;
 pub use self::verdict::Budget;
 use crate::cluster::Way;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::dials::Dials;
-use super::timeline::{Allowance, Diary, Excuse, Excused, Span};
+use super::diary::{Allowance, Diary, Excuse, Excused, Span};
 use crate::clock;
 use crate::cluster::{Cluster, Machine, Second};
 use crate::command::eventually;

@@ -4,72 +4,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::verdict::is_excused;
+use super::diary::{Diary, Excuse, is_excused};
 use crate::load::{Call, Outcome, milliseconds};
 
 /// How fine a time line is.
 const SLOT: Duration = Duration::from_millis(250);
-
-/// From when to when, by [`crate::clock::now`].
-#[derive(Debug, Clone, Copy)]
-pub struct Span {
-    /// The beginning.
-    pub from: Duration,
-    /// The end.
-    pub to: Duration,
-}
-
-/// What happened, told by those who did it.
-#[derive(Debug, Default, Clone)]
-pub struct Diary {
-    /// From the fault to its healing.
-    pub fault: Option<Span>,
-    /// When nobody can answer for a failure.
-    pub excuses: Vec<Excuse>,
-    /// What was done, and when.
-    pub events: Vec<(Duration, String)>,
-    /// What else was found.
-    pub notes: Vec<String>,
-    /// Calls that may be lost, where only the scenario could tell.
-    pub may_lose: Option<Allowance>,
-}
-
-/// Calls that may be lost in the fault.
-#[derive(Debug, Clone)]
-pub struct Allowance {
-    /// So many.
-    pub most: usize,
-    /// Only those that were under way then; at any time of the fault, if there is none.
-    pub at: Vec<Span>,
-}
-
-/// What fails for another's reasons, in a time that is excused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Excused {
-    /// Any call.
-    All,
-    /// Those for which kube-apiserver did not find a leaf that it believes.
-    Distrust,
-    /// Those that failed elsewhere than at the webhook.
-    Elsewhere,
-    /// Any call; and nobody asked for ImageSwap, so that Pods may go through unswapped, too.
-    Uninstalled,
-}
-
-/// A time for whose failures ImageSwap can't answer.
-#[derive(Debug, Clone)]
-pub struct Excuse {
-    /// When.
-    pub span: Span,
-    /// Why.
-    pub why: String,
-    /// For how long calls may fail then.
-    pub most: Option<Duration>,
-    /// What.
-    pub of: Excused,
-    /// Only calls to this one of the load's servers.
-    pub server: Option<usize>,
-}
 
 /// All times are seconds from the first call.
 #[derive(Debug, Clone, Serialize)]
@@ -155,6 +94,7 @@ fn slots(calls: &[Call], start: Duration, excuses: &[Excuse]) -> Vec<Slot> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scenario::diary::{Excused, Span};
 
     #[test]
     fn calls_are_where_they_were_due_and_times_count_from_the_first() {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::timeline::{Allowance, Diary, Excuse, Excused, Span};
+use super::diary::{Diary, Excuse, covers, is_allowed, is_at_webhook, is_distrust, is_excused};
 use crate::load::{Call, Outcome, Report};
 
 /// What a scenario may cost.
@@ -94,17 +94,6 @@ fn is_broken(call: &Call) -> bool {
     }
 }
 
-fn is_distrust(why: &str) -> bool {
-    ["x509", "certificate"]
-        .iter()
-        .any(|word| why.contains(word))
-}
-
-/// kube-apiserver's own words.
-fn is_at_webhook(why: &str) -> bool {
-    why.contains("webhook")
-}
-
 /// Whether there was an answer, and not the one that was wanted: a wire does not say so.
 fn is_answered(why: &str) -> bool {
     let words = [
@@ -122,33 +111,6 @@ fn is_answered(why: &str) -> bool {
         "denied the request",
     ];
     words.iter().any(|word| why.contains(word))
-}
-
-/// Whether a call was under way while what befell it was excused.
-pub(super) fn is_excused(call: &Call, excuses: &[Excuse]) -> bool {
-    excuses.iter().any(|excuse| covers(excuse, call))
-}
-
-fn covers(excuse: &Excuse, call: &Call) -> bool {
-    let is_meant = match (&call.outcome, excuse.of) {
-        (Outcome::Swapped, _) => false,
-        (Outcome::Unswapped(_), of) => of == Excused::Uninstalled,
-        (Outcome::Failed(_), Excused::All | Excused::Uninstalled) => true,
-        (Outcome::Failed(why), Excused::Distrust) => is_distrust(why),
-        (Outcome::Failed(why), Excused::Elsewhere) => !is_at_webhook(why),
-    };
-    let is_there = excuse.server.is_none_or(|server| server == call.server);
-    is_meant && is_there && is_under_way(call, excuse.span)
-}
-
-fn is_under_way(call: &Call, span: Span) -> bool {
-    call.answered >= span.from && call.due <= span.to
-}
-
-/// Whether it may be one of those that may be lost.
-fn is_allowed(allowance: &Allowance, call: &Call) -> bool {
-    let mut spans = allowance.at.iter();
-    allowance.at.is_empty() || spans.any(|span| is_under_way(call, *span))
 }
 
 /// From when the first call was due that an excuse covers, to the answer of the last.
@@ -274,7 +236,7 @@ impl Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenario::timeline::Span;
+    use crate::scenario::diary::{Allowance, Excused, Span};
 
     fn at(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
