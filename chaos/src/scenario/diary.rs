@@ -35,6 +35,8 @@ pub struct Allowance {
     pub most: usize,
     /// Only those that were under way then; at any time of the fault, if there is none.
     pub at: Vec<Span>,
+    /// Only those that failed by one of these words; by any, if there is none.
+    pub words: &'static [&'static str],
 }
 
 /// What fails for another's reasons, in a time that is excused.
@@ -89,8 +91,13 @@ fn is_under_way(call: &Call, span: Span) -> bool {
 
 /// Whether it may be one of those that may be lost.
 pub(super) fn is_allowed(allowance: &Allowance, call: &Call) -> bool {
+    let Outcome::Failed(why) = &call.outcome else {
+        return false;
+    };
     let mut spans = allowance.at.iter();
-    allowance.at.is_empty() || spans.any(|span| is_under_way(call, *span))
+    let is_then = allowance.at.is_empty() || spans.any(|span| is_under_way(call, *span));
+    let mut words = allowance.words.iter();
+    is_then && (allowance.words.is_empty() || words.any(|word| why.contains(word)))
 }
 
 /// Whether kube-apiserver did not find a leaf that it believes.

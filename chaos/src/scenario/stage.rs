@@ -18,7 +18,7 @@ use crate::replicas;
 const EVERY: Duration = Duration::from_secs(2);
 
 /// So many connections may be begun to a replica that can't answer, until the cluster sends none there.
-const MANY: usize = 20;
+const MANY: usize = 10;
 
 /// How soon after a process ended those who wait for its answer know.
 const NOTICED: Duration = Duration::from_millis(500);
@@ -180,11 +180,12 @@ impl<'c> Stage<'c> {
 
     /// So many calls may be lost in the fault.
     pub fn may_lose(&self, most: usize, why: impl Into<String>) {
-        self.allow(most, Vec::new());
+        self.allow(most, Vec::new(), &[]);
         self.note(why);
     }
 
-    /// Something was done that may cost a call, if it is under way just then.
+    /// Ends a process, which may cost a call that is in its hands just then: its connection ends, and nobody is
+    /// refused one.
     ///
     /// # Errors
     /// Those of the work.
@@ -194,18 +195,18 @@ impl<'c> Stage<'c> {
     ) -> anyhow::Result<T> {
         let (mut span, done) = spanned(work);
         span.to += NOTICED;
-        self.allow(1, vec![span]);
+        self.allow(1, vec![span], &["EOF", "connection reset", "broken pipe"]);
         done
     }
 
-    fn allow(&self, most: usize, at: Vec<Span>) {
+    fn allow(&self, most: usize, at: Vec<Span>, words: &'static [&'static str]) {
         let mut diary = self.diary();
         match &mut diary.may_lose {
             Some(known) => {
                 known.most += most;
                 known.at.extend(at);
             }
-            none => *none = Some(Allowance { most, at }),
+            none => *none = Some(Allowance { most, at, words }),
         }
     }
 
@@ -231,12 +232,13 @@ impl<'c> Stage<'c> {
         let pods = pods.join(" and ");
         let why = format!("to {pods} {open} connections were open, and {begun} were begun");
         self.may_lose(open + begun, why);
+        let done = done?;
         // One that is begun for each call would make a budget of anything.
         anyhow::ensure!(
             begun <= open.max(MANY),
             "to {pods}, which can't answer, {begun} connections were begun, where {open} were open"
         );
-        done
+        Ok(done)
     }
 
     /// Does something, and notes the CPU that was taken meanwhile.

@@ -36,15 +36,16 @@ fn lost(
 ) -> anyhow::Result<()> {
     let (node, pods) = stage.node_with_replicas()?;
     stage.fault(|| {
-        stage.at_the_cost_of_connections(&pods, || {
+        let lost = stage.at_the_cost_of_connections(&pods, || {
             lose(stage.cluster, node)?;
             let pods = pods.join(" and ");
             stage.event(format!("lost {}, and {pods} on it", node.name));
             std::thread::sleep(stage.by_extent(LOST, Duration::from_secs(15)));
             Ok(())
-        })?;
+        });
         mend(stage.cluster, node)?;
         stage.event("mended");
+        lost?;
         stage.cluster.node_ready(node)?;
         stage.rolled_out()
     })
