@@ -253,9 +253,15 @@ fn each_thing_that_is_wrong_is_named() {
             false,
         ),
         (
+            Box::new(|facts| facts.replicas[0].page.as_mut().unwrap().has_no_rule = true),
+            &["maps-empty"],
+            false,
+        ),
+        (
             Box::new(|facts| {
                 for replica in &mut facts.replicas {
-                    replica.page.as_mut().unwrap().maps = None; // LEGACY mode
+                    let page = replica.page.as_mut().unwrap();
+                    (page.maps, page.has_no_rule) = (None, true); // LEGACY mode
                 }
             }),
             &[],

@@ -142,4 +142,12 @@ async fn the_ca_is_followed_and_the_last_good_one_stays() {
     assert!(is_answered(&serve, Some(&of_two), &TLS13).await);
     let loads = "imageswap_client_ca_loads_total{result=\"failed\"}";
     assert_eq!(metric(&serve, loads).await, 1.0);
+    let refused = "imageswap_client_ca_refused";
+    assert_eq!(metric(&serve, refused).await, 1.0);
+    fs::write(&path, one.pem()).unwrap();
+    let until = Instant::now() + Duration::from_secs(10);
+    while metric(&serve, refused).await > 0.0 {
+        assert!(Instant::now() < until, "{}", serve.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
