@@ -1,6 +1,6 @@
 //! The command line: one file a subcommand.
 //!
-//! Exit codes: 0 done, 1 something is wrong with what was looked at, 2 it could not be looked at.
+//! Exit codes: 0 done, 1 something is wrong with what was looked at, 2 it could not be done.
 
 mod args;
 mod check;
@@ -63,7 +63,7 @@ enum Command {
 }
 
 /// The command line, as it is parsed and shown.
-fn command() -> clap::Command {
+pub(crate) fn command() -> clap::Command {
     let maps = "The map file [default: /app/maps/imageswap-maps.conf, if that exists]";
     // No example stands in for it there.
     Cli::command().mut_subcommand("rewrite", |rewrite| {
@@ -73,7 +73,11 @@ fn command() -> clap::Command {
 
 /// What `main` does.
 pub fn main() -> ExitCode {
-    let parsed = Cli::from_arg_matches(&without_empty_variables(command()).get_matches());
+    // Also for what is said of a command line that can't be read.
+    let color = Color::wished(std::env::args_os().skip(1));
+    color.apply();
+    let understood = without_empty_variables(command()).color(color.into());
+    let parsed = Cli::from_arg_matches(&understood.get_matches());
     let cli = parsed.unwrap_or_else(|error| error.exit());
     cli.color.apply();
     let done = match &cli.command {

@@ -280,8 +280,8 @@ fn is_host(host: &str) -> bool {
     }
 }
 
-/// The reference package takes any row of hexadecimal digits and colons, but for one without a colon, which it
-/// does not take for a registry.
+/// The reference package takes any row of hexadecimal digits and colons. Without a colon it is no address, and
+/// without a port or a capital no registry to that package either.
 fn is_ipv6(address: &str) -> bool {
     let is_row = |b: u8| b.is_ascii_hexdigit() || b == b':';
     address.contains(':')
@@ -519,6 +519,7 @@ mod tests {
             ("a..io/x", Error::Registry),
             ("[::1/x", Error::Registry),
             ("[]/x", Error::Registry),
+            ("[abcd]/x", Error::Registry),
             ("[::1]5/x", Error::Registry),
             ("[1.2.3.4]/x", Error::Registry),
             ("a.io:/x", Error::Registry),

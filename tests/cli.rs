@@ -292,6 +292,85 @@ fn explain_says_to_people_what_was_tried() {
 }
 
 #[test]
+fn a_wish_of_colour_is_heard_before_all_else() {
+    let coloured = |env: &[(&str, &str)], args: &[&str]| {
+        let output = imageswap_with(env, args, b"");
+        [output.stdout, output.stderr].concat().contains(&b'\x1b')
+    };
+    let forced = [("CLICOLOR_FORCE", "1")];
+    // One that can't be understood, and the help.
+    for wrong in [&["check"][..], &["check", "--help"]] {
+        let with = |color: &[&'static str]| [color, wrong].concat();
+        assert!(!coloured(&[], wrong));
+        assert!(coloured(&[], &with(&["--color", "always"])));
+        assert!(coloured(&[], &with(&["--color=always"])));
+        assert!(coloured(&[("IMAGESWAP_COLOR", "always")], wrong));
+        assert!(coloured(&forced, wrong));
+        assert!(!coloured(&forced, &with(&["--color", "never"])));
+        assert!(!coloured(&[("IMAGESWAP_COLOR", "never"), forced[0]], wrong));
+        // The flag goes before the variable.
+        let never = [("IMAGESWAP_COLOR", "never")];
+        assert!(coloured(&never, &with(&["--color", "always"])));
+    }
+}
+
+#[test]
+fn standard_input_is_refused_where_it_can_not_be_meant() {
+    let dir = tempfile::tempdir().unwrap();
+    let maps = file(dir.path(), "maps", "default::a.io\n");
+    for (args, part) in [
+        (
+            &["rewrite", "--maps", &maps, "--in-place"][..],
+            "wants files",
+        ),
+        (
+            &["rewrite", "--maps", &maps, "--in-place", "-"],
+            "wants files",
+        ),
+        (&["explain", "--maps", "-", "nginx"], "wants a file"),
+        (&["rewrite", "--maps", "-", &maps], "wants a file"),
+    ] {
+        let output = imageswap(args, b"default::b.io\n");
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains(part), "{args:?}: {said}");
+        assert!(output.stdout.is_empty(), "{args:?}");
+    }
+}
+
+#[test]
+fn what_serve_refuses_is_told_beside_json_too() {
+    let output = imageswap(&["check", "-o", "json", "-"], b"<html>x</html>\n");
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.contains("`imageswap serve` takes nothing of -"),
+        "{said}"
+    );
+    assert_eq!(json_lines(&output).len(), 1);
+    let output = imageswap(&["check", "-o", "json", "-"], b"a b\ndefault::a.io\n");
+    assert!(output.stderr.is_empty());
+}
+
+#[test]
+fn a_key_with_a_path_is_told_what_may_have_been_meant() {
+    let dir = tempfile::tempdir().unwrap();
+    for (key, help) in [
+        ("docker.io/nginx", "[EXACT]IMAGE::RESULT"),
+        ("docker.io/library/nginx", "[EXACT]IMAGE::RESULT"),
+        ("docker.io/org/nginx", "[REPLACE]REGISTRY/PATH/*::VALUE"),
+        ("quay.io/org", "[REPLACE]REGISTRY/PATH/*::VALUE"),
+        ("quay.io/", "write quay.io::VALUE"),
+        ("https://quay.io", "write quay.io::VALUE"),
+    ] {
+        let path = file(dir.path(), "maps", &format!("default::\n{key}::b.io\n"));
+        let found = json_lines(&imageswap(&["check", "-o", "json", &path], b""));
+        let said = found[0]["help"].as_str().unwrap();
+        assert!(said.contains(help), "{key}: {said}");
+    }
+}
+
+#[test]
 fn check_shows_each_finding_with_its_place_and_fails_on_errors() {
     let dir = tempfile::tempdir().unwrap();
     let bad = file(
@@ -426,6 +505,7 @@ fn every_finding() {
         ("default::a.io\nquay.io/library::b.io", "key-never-matches"),
         ("default::a.io\nquay.io/org::b.io", "key-never-matches"),
         ("default::a.io\nb\u{fc}cher.io::b.io", "key-never-matches"),
+        ("default::a.io\nhttps://b.io::c.io", "key-never-matches"),
         ("default::https://a.io", "value-never-valid"),
         (
             "default::a.io\n[EXACT]a::b.io/a@sha256:0123456789abcdef0123456789abcdef",

@@ -142,6 +142,9 @@ impl RulesArgs {
             return Ok(self.legacy());
         }
         match self.file() {
+            Some(path) if path.as_os_str() == "-" => {
+                anyhow::bail!("--maps wants a file: standard input is for what is to be swapped")
+            }
             Some(path) => {
                 let maps = maps_file::load_quietly(&path)?;
                 if maps.is_empty() {

@@ -130,6 +130,9 @@ fn print_json(out: &mut impl Write, file: &Path, loaded: &Loaded) -> anyhow::Res
         serde_json::to_writer(&mut *out, &found.record(&name))?;
         out.write_all(b"\n")?;
     }
+    if let Some(why) = loaded.refusal() {
+        terminal::hint(&format!("`imageswap serve` takes nothing of {name}: {why}"));
+    }
     if loaded.maps.unlisted() > 0 {
         let more = counted(loaded.maps.unlisted(), "more finding");
         terminal::hint(&format!("{name} has {more} than are kept and printed"));

@@ -21,7 +21,8 @@ use crate::text::visible;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
     Comments, order and quoting stay. YAML with any number of documents, JSON, and Lists are \
-    read; objects that carry the disabling label stay as they are.")]
+    read; objects that carry the disabling label stay as they are. Exits with 0 if all was read and \
+    written, else with 2, and then nothing was printed.")]
 pub(super) struct Args {
     /// The manifests; `-`, or none, reads standard input
     #[arg(value_name = "FILE")]
@@ -61,6 +62,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             "--diff shows what would change and --in-place changes it: say one of them (IMAGESWAP_DIFF and \
              IMAGESWAP_IN_PLACE say so, too)"
         );
+    }
+    let reads_stdin =
+        args.files.is_empty() || args.files.iter().any(|file| file.as_os_str() == "-");
+    if args.in_place && reads_stdin {
+        anyhow::bail!("--in-place wants files: standard input can't be written back");
     }
     // What the example says is nobody's wish.
     if args.rules.is_example() {

@@ -57,8 +57,11 @@ const TOGETHER: Duration = Duration::from_secs(1);
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // Before there are threads.
     let inherited = keeper::inherit()?;
-    let _logs = logs::start(&args.log_level, args.log_format, stderr_has_colour())
-        .with_context(|| format!("{:?} is no log level", args.log_level))?;
+    let _logs =
+        logs::start(&args.log_level, args.log_format, stderr_has_colour()).with_context(|| {
+            let levels = "off, error, warn, info, debug or trace";
+            format!("{:?} is no log level: say {levels}", args.log_level)
+        })?;
     if inherited.is_none() && args.has_keeper() {
         return Ok(keeper::keep(sockets(args)?)?);
     }

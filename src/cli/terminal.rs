@@ -1,5 +1,6 @@
 //! Colour where a person looks, none where a program reads.
 
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
 
 use anstyle::{AnsiColor, Style};
@@ -23,7 +24,33 @@ pub(super) const GOOD: Style = AnsiColor::Green.on_default();
 pub(super) const BOLD: Style = Style::new().bold();
 pub(super) const DIM: Style = Style::new().dimmed();
 
+impl From<Color> for clap::ColorChoice {
+    fn from(color: Color) -> Self {
+        match color {
+            Color::Auto => Self::Auto,
+            Color::Always => Self::Always,
+            Color::Never => Self::Never,
+        }
+    }
+}
+
 impl Color {
+    /// By arguments that nobody has understood yet, or the variable. What is no colour is told of later.
+    pub(super) fn wished(args: impl Iterator<Item = OsString>) -> Self {
+        let mut said = std::env::var_os("IMAGESWAP_COLOR");
+        let mut args = args.take_while(|arg| arg != "--");
+        while let Some(arg) = args.next() {
+            if arg == "--color" {
+                said = args.next();
+            } else if let Some(color) = arg.to_str().and_then(|arg| arg.strip_prefix("--color=")) {
+                said = Some(color.into());
+            }
+        }
+        let said = said.as_deref().and_then(OsStr::to_str);
+        said.and_then(|said| Self::from_str(said, false).ok())
+            .unwrap_or_default()
+    }
+
     /// For all that is printed from now on.
     pub(super) fn apply(self) {
         match self {

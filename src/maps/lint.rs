@@ -46,7 +46,7 @@ fn key(maps: &Maps, id: RuleId) -> Option<Diagnostic> {
     let (why, help) = match maps.book.kind(id)? {
         Kind::Exact => {
             let error = Reference::parse(key).err()?;
-            let help = "the key is compared with the image as a whole, as written";
+            let help = "the key is compared with the image as a whole, as written".to_owned();
             (
                 format!("no image can be {:?}: {error}", shortened(key, SHOWN)),
                 help,
@@ -54,7 +54,8 @@ fn key(maps: &Maps, id: RuleId) -> Option<Diagnostic> {
         }
         Kind::Replace if Pattern::parse(key).is_none() => (
             format!("no image reference can match {:?}", shortened(key, SHOWN)),
-            "image references are ASCII; \"*\", \"?\", \"[seq]\" and \"[!seq]\" are special",
+            "image references are ASCII; \"*\", \"?\", \"[seq]\" and \"[!seq]\" are special"
+                .to_owned(),
         ),
         Kind::Registry => registry_key(canonical_key(key))?,
         _ => return None,
@@ -63,7 +64,7 @@ fn key(maps: &Maps, id: RuleId) -> Option<Diagnostic> {
     Some(Diagnostic::warning("key-never-matches", place, why).help(help))
 }
 
-fn registry_key(key: &str) -> Option<(String, &'static str)> {
+fn registry_key(key: &str) -> Option<(String, String)> {
     if key == LIBRARY_KEY || Registry::parse(key).is_ok() {
         return None;
     }
@@ -73,7 +74,7 @@ fn registry_key(key: &str) -> Option<(String, &'static str)> {
                 "{} has no library images: only docker.io, without a port, has",
                 shortened(registry, SHOWN)
             ),
-            "for a path below another registry write [REPLACE]REGISTRY/library/*::VALUE",
+            "for a path below another registry write [REPLACE]REGISTRY/library/*::VALUE".to_owned(),
         ));
     }
     if key.contains('/') {
@@ -82,7 +83,7 @@ fn registry_key(key: &str) -> Option<(String, &'static str)> {
                 "{:?} is no registry: a key has no path",
                 shortened(key, SHOWN)
             ),
-            "for images below a path write [REPLACE]REGISTRY/PATH/*::VALUE",
+            help_with_path(key),
         ));
     }
     Some((
@@ -90,8 +91,26 @@ fn registry_key(key: &str) -> Option<(String, &'static str)> {
             "{:?} is no registry: HOST or HOST:PORT is one",
             shortened(key, SHOWN)
         ),
-        "a key is a registry, default, noswap_wildcards, [EXACT]IMAGE or [REPLACE]PATTERN",
+        "a key is a registry, default, noswap_wildcards, [EXACT]IMAGE or [REPLACE]PATTERN"
+            .to_owned(),
     ))
+}
+
+/// What may have been meant by a registry with a path.
+fn help_with_path(key: &str) -> String {
+    let bare = key.split_once("://").map_or(key, |(_, rest)| rest);
+    let bare = bare.trim_end_matches('/');
+    if Registry::parse(bare).is_ok() {
+        return format!("write {}::VALUE", shortened(bare, SHOWN));
+    }
+    let of_hub = bare.strip_prefix("docker.io/");
+    let name = of_hub.map(|path| path.strip_prefix("library/").unwrap_or(path));
+    match name.filter(|name| !name.contains('/')) {
+        Some(_) => {
+            "for one image write [EXACT]IMAGE::RESULT, as the image is written in Pods".to_owned()
+        }
+        None => "for images below a path write [REPLACE]REGISTRY/PATH/*::VALUE".to_owned(),
+    }
 }
 
 /// A value whose results are no references, whatever the image.

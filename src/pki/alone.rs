@@ -83,7 +83,7 @@ mod tests {
             (&good.chain, &good.key, "a.ns.svc", later, " ended at "),
             (&good.chain, &good.key, "a.ns.svc", early, "clock slow"),
             // A CA is no leaf.
-            (&good.ca, &good.key, "a.ns.svc", NOW, "CaUsedAsEndEntity"),
+            (&good.ca, &good.key, "a.ns.svc", NOW, "it is a CA itself"),
         ] {
             let judged = judge_alone(chain, key, &[name.to_owned()], at);
             let said = judged.err().map(|flaw| flaw.to_string());

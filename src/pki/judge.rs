@@ -59,6 +59,9 @@ fn because(error: &webpki::Error) -> String {
         webpki::Error::InvalidSerialNumber => {
             return "a certificate's serial number is below zero or malformed".to_owned();
         }
+        webpki::Error::CaUsedAsEndEntity => {
+            return "it is a CA itself; a leaf has basicConstraints CA:FALSE".to_owned();
+        }
         other => return other.to_string(),
     };
     let date = date.unwrap_or_else(|| "a time that is no date".to_owned());

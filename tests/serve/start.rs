@@ -177,6 +177,8 @@ async fn the_variables_of_1_5_3_keep_working() {
             ("IMAGESWAP_LOG_LEVEL", "WARNING"),
             ("IMAGESWAP_CSR_SIGNER_NAME", "x"),
             ("IMAGESWAP_DISABLE_AUTO_MWC", "TRUE"),
+            ("IMAGESWAP_STRICT_MAP", "TRUE"),
+            ("IMAGESWAP_SERVICE_HOST", "10.0.0.1"),
         ],
     );
     let mut client = Client::connect(&maps).await;
@@ -204,6 +206,7 @@ async fn the_variables_of_1_5_3_keep_working() {
         .collect();
     assert_eq!(forgotten.len(), 1, "{log}");
     assert!(forgotten[0].contains("IMAGESWAP_CSR_SIGNER_NAME, IMAGESWAP_DISABLE_AUTO_MWC"));
+    assert!(log.contains("unknown: IMAGESWAP_STRICT_MAP;"), "{log}");
     assert!(
         log.contains("IMAGE_PREFIX (--image-prefix) has no effect"),
         "{log}"

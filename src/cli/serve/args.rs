@@ -32,6 +32,9 @@ const FORGOTTEN: [&str; 6] = [
     "PYTHONUNBUFFERED",
 ];
 
+/// What variables begin with that are for others: the keeper's for its server, the test suite's.
+const OTHERS: [&str; 2] = ["IMAGESWAP_KEEPER_", "IMAGESWAP_CHAOS_"];
+
 /// Answer kube-apiserver's AdmissionReviews over TLS
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
@@ -389,7 +392,8 @@ fn named(path: &Option<OsString>) -> Option<PathBuf> {
         .map(PathBuf::from)
 }
 
-/// One warning for all of them.
+/// One warning for all variables of 1.5.3 that mean nothing any more, and one for those that nobody knows:
+/// a slip in a name would be a setting that is not there.
 pub(super) fn name_forgotten() {
     let set: Vec<_> = FORGOTTEN
         .into_iter()
@@ -399,6 +403,32 @@ pub(super) fn name_forgotten() {
         let names = set.join(", ");
         warn!("set, but without a meaning since ImageSwap 2: {names} (docs/compatibility.md)");
     }
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let unknown: Vec<_> = names.filter(|name| is_unknown(name)).collect();
+    if !unknown.is_empty() {
+        let names = unknown.join(", ");
+        warn!("set, but unknown: {names}; `imageswap serve --help` names all variables");
+    }
+}
+
+/// Whether it looks like one of ours and is none. Kubernetes makes some for each Service, by its name.
+fn is_unknown(name: &str) -> bool {
+    let is_of_service = || {
+        let mut parts = name.split('_').skip(1);
+        parts.any(|part| part == "PORT" || part == "SERVICE")
+    };
+    name.starts_with("IMAGESWAP_")
+        && !FORGOTTEN.contains(&name)
+        && !OTHERS.iter().any(|prefix| name.starts_with(prefix))
+        && !is_of_service()
+        && !has_variable(&crate::cli::command(), name)
+}
+
+/// Of a command, or one of its own.
+fn has_variable(command: &clap::Command, name: &str) -> bool {
+    let mut variables = command.get_arguments().filter_map(clap::Arg::get_env);
+    variables.any(|variable| variable == name)
+        || command.get_subcommands().any(|one| has_variable(one, name))
 }
 
 // === values of flags ===
@@ -425,6 +455,27 @@ fn lease_time(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_variable_that_looks_like_ours_is_known_or_of_a_service() {
+        for (name, expected) in [
+            ("IMAGESWAP_STRICT_MAPS", false),
+            ("IMAGESWAP_STRICT_MAP", true),
+            ("IMAGESWAP_CLIENT_CAS", true),
+            // Another command's.
+            ("IMAGESWAP_DIFF", false),
+            ("IMAGESWAP_COLOR", false),
+            ("IMAGESWAP_DISABLE_AUTO_MWC", false),
+            ("IMAGESWAP_SERVICE_HOST", false),
+            ("IMAGESWAP_PORT", false),
+            ("IMAGESWAP_PORT_443_TCP_ADDR", false),
+            ("IMAGESWAP_CACHE_SERVICE_PORT_HTTPS", false),
+            ("IMAGESWAP_CHAOS_TESTS", false),
+            ("PATH", false),
+        ] {
+            assert_eq!(is_unknown(name), expected, "{name}");
+        }
+    }
 
     #[test]
     fn an_address_to_listen_on_has_a_port() {
