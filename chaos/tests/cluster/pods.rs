@@ -34,21 +34,29 @@ pub(crate) fn debug(world: &World) -> anyhow::Result<()> {
         ("third", "annotations", "kubernetes.io/config.mirror"),
         ("fourth", "labels", "k8s.twr.io/imageswap"),
     ] {
-        let mut web = namespace.get(&["pod/web"])?;
-        web["metadata"][place][value] = json!("disabled");
-        let containers = web["spec"]["ephemeralContainers"].as_array_mut();
-        containers.context("none")?.push(json!({
-            "name": name, "image": UNSWAPPED, "command": ["busybox", "sleep", "1000"],
-        }));
         let path = format!(
             "/api/v1/namespaces/{}/pods/web/ephemeralcontainers",
             namespace.name
         );
-        let mut replace = world
-            .cluster
-            .kubectl(["replace", "--raw", &path, "-f", "-"]);
-        let replaced = run_with(&mut replace, &web.to_string())?;
-        ensure!(replaced.status.success(), "{}", text(&replaced.stderr));
+        // The kubelet writes the Pod's status meanwhile.
+        eventually(
+            "an update without a conflict",
+            Duration::from_secs(30),
+            || {
+                let mut web = namespace.get(&["pod/web"])?;
+                web["metadata"][place][value] = json!("disabled");
+                let containers = web["spec"]["ephemeralContainers"].as_array_mut();
+                containers.context("none")?.push(json!({
+                    "name": name, "image": UNSWAPPED, "command": ["busybox", "sleep", "1000"],
+                }));
+                let mut replace = world
+                    .cluster
+                    .kubectl(["replace", "--raw", &path, "-f", "-"]);
+                let replaced = run_with(&mut replace, &web.to_string())?;
+                ensure!(replaced.status.success(), "{}", text(&replaced.stderr));
+                Ok(())
+            },
+        )?;
         let web = namespace.get(&["pod/web"])?;
         ensure!(
             web["metadata"][place][value].is_null(),
