@@ -25,7 +25,7 @@ pub struct Diary {
     /// What else was found.
     pub notes: Vec<String>,
     /// Calls that may be lost, where only the scenario could tell.
-    pub may_lose: Option<Allowance>,
+    pub may_lose: Vec<Allowance>,
 }
 
 /// Calls that may be lost in the fault.

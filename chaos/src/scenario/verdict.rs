@@ -126,10 +126,8 @@ pub fn judge(
         let own = calls.iter().filter(|call| part(call, diary) == wanted);
         own.collect::<Vec<_>>()
     };
-    let lost = |calls: &[&Call]| {
-        let bad = calls.iter().filter(|call| !call.outcome.is_swapped());
-        bad.filter(|call| !is_excused(call, &diary.excuses)).count()
-    };
+    let is_lost = |call: &Call| !call.outcome.is_swapped() && !is_excused(call, &diary.excuses);
+    let lost = |calls: &[&Call]| calls.iter().filter(|call| is_lost(call)).count();
     let [before, during, after] = [Part::Before, Part::During, Part::After].map(of);
     let all: Vec<_> = calls.iter().collect();
     let report = |calls: &[&Call]| Report::of(calls.iter().copied());
@@ -154,28 +152,34 @@ pub fn judge(
         }
     }
     let in_fault = lost(&during);
-    let most = diary.may_lose.as_ref().map_or(budget.lost, |may| may.most);
+    let most = match &diary.may_lose[..] {
+        [] => budget.lost,
+        all => all.iter().map(|may| may.most).sum(),
+    };
     if in_fault > most {
         verdict.fail(format!("{in_fault} lost, and {most} may be"));
     }
-    if let Some(allowance) = &diary.may_lose {
-        let others = during.iter().filter(|call| !call.outcome.is_swapped());
-        let others = others.filter(|call| !is_allowed(allowance, call));
+    if !diary.may_lose.is_empty() {
+        let is_allowed = |call: &Call| diary.may_lose.iter().any(|may| is_allowed(may, call));
+        let others = during.iter().filter(|call| is_lost(call));
+        let others = others.filter(|call| !is_allowed(call));
         let others: Vec<_> = others.copied().collect();
-        if let Some(call) = others.first().filter(|_| lost(&others) > 0) {
+        if let Some(call) = others.first() {
             verdict.fail(format!(
                 "{} lost at another time or otherwise than may be, such as {:?}",
-                lost(&others),
+                others.len(),
                 call.outcome
             ));
         }
     }
-    let broken = during.iter().filter(|call| is_broken(call));
+    let broken = during
+        .iter()
+        .filter(|call| is_lost(call) && is_broken(call));
     let broken: Vec<_> = broken.copied().collect();
-    if let Some(call) = broken.first().filter(|_| lost(&broken) > 0) {
+    if let Some(call) = broken.first() {
         verdict.fail(format!(
             "{} lost for trust or by an answer, which no budget has, such as {:?}",
-            lost(&broken),
+            broken.len(),
             call.outcome
         ));
     }
@@ -383,11 +387,13 @@ mod tests {
             let outcome = || Outcome::Failed(format!("failed calling webhook: {why}"));
             let diary = Diary {
                 fault: Some(span(10, 20)),
-                may_lose: Some(Allowance {
-                    most: 2,
-                    at: vec![span(11, 11), span(15, 15)],
-                    words: &["EOF", "reset", "x509", "server", "webhook response"],
-                }),
+                may_lose: [11, 15]
+                    .map(|at| Allowance {
+                        most: 1,
+                        at: vec![span(at, at)],
+                        words: &["EOF", "reset", "x509", "server", "webhook response"],
+                    })
+                    .into(),
                 ..Diary::default()
             };
             let calls = calls(&[(11, outcome()), (second, outcome())]);
