@@ -36,7 +36,7 @@ use self::policy::{Deaths, EARLY, Next};
 const KEEPER: &str = "IMAGESWAP_KEEPER_PID";
 
 /// Tells a worker how many there were before it.
-const RESTARTS: &str = "IMAGESWAP_WORKER_RESTARTS";
+const RESTARTS: &str = "IMAGESWAP_KEEPER_RESTARTS";
 
 /// systemd's first one.
 const FIRST_FD: i32 = 3;

@@ -361,7 +361,13 @@ fn a_key_with_a_path_is_told_what_may_have_been_meant() {
         ("docker.io/org/nginx", "[REPLACE]REGISTRY/PATH/*::VALUE"),
         ("quay.io/org", "[REPLACE]REGISTRY/PATH/*::VALUE"),
         ("quay.io/", "write quay.io::VALUE"),
+        ("docker.io/library/", "write docker.io/library::VALUE"),
+        ("docker.io/bitnami/", "[REPLACE]REGISTRY/PATH/*::VALUE"),
         ("https://quay.io", "write quay.io::VALUE"),
+        (
+            "https://docker.io/library",
+            "write docker.io/library::VALUE",
+        ),
     ] {
         let path = file(dir.path(), "maps", &format!("default::\n{key}::b.io\n"));
         let found = json_lines(&imageswap(&["check", "-o", "json", &path], b""));

@@ -21,8 +21,8 @@ use crate::text::visible;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
     Comments, order and quoting stay. YAML with any number of documents, JSON, and Lists are \
-    read; objects that carry the disabling label stay as they are. Exits with 0 if all was read and \
-    written, else with 2, and then nothing was printed.")]
+    read; objects that carry the disabling label stay as they are. Exits with 2, and \
+    prints nothing, if something can't be read.")]
 pub(super) struct Args {
     /// The manifests; `-`, or none, reads standard input
     #[arg(value_name = "FILE")]
@@ -314,7 +314,7 @@ fn write_back(done: &[Done]) -> anyhow::Result<()> {
         after,
     } in done
     {
-        if is_stdin(path) || *before == after.text {
+        if *before == after.text {
             continue;
         }
         let beside = Beside::write(path, &after.text);
@@ -327,11 +327,6 @@ fn write_back(done: &[Done]) -> anyhow::Result<()> {
             .take_its_place()
             .with_context(|| unwritten(path, &changed))?;
         changed.push(path.display().to_string());
-    }
-    for Done { path, after, .. } in done {
-        if is_stdin(path) {
-            io::stdout().lock().write_all(after.text.as_bytes())?;
-        }
     }
     Ok(())
 }

@@ -237,24 +237,6 @@ fn images_in_block_scalars_are_swapped() {
     }
 }
 
-/// As to Kubernetes' parser, whatever the indicator says.
-#[test]
-fn a_block_scalar_that_a_file_ends_in_has_no_line_break_that_is_not_there() {
-    let text =
-        |image: &str| format!("kind: Pod\nspec:\n  containers:\n  - name: x\n    image: {image}");
-    for (image, expected) in [
-        ("|\n      a", "m/a"),
-        (">\n      a", "m/a"),
-        ("|+\n      a", "m/a"),
-        ("|-\n      a", "m/a"),
-        ("|\n      a\n", "\"m/a\\n\"\n"),
-        ("|+\n      a\n", "\"m/a\\n\"\n"),
-        ("|-\n      a\n", "m/a\n"),
-    ] {
-        becomes(&text(image), &text(expected));
-    }
-}
-
 #[test]
 fn text_before_the_image_does_not_shift_it() {
     for before in [

@@ -170,11 +170,7 @@ impl<'a> Builder<'a> {
                 self.leaf(Node::new(at, alias, None), 0);
             }
             Event::Scalar(text, style, anchor, tag) => {
-                let (mut text, style) = (text.into_owned(), style_of(style));
-                if style == Style::Block && self.is_unended(at.end) && text.ends_with('\n') {
-                    text.pop();
-                }
-                let value = Value::Text(text.into_boxed_str(), style);
+                let value = Value::Text(text.into_owned().into_boxed_str(), style_of(style));
                 self.leaf(Node::new(at, value, tag.as_deref().map(name)), anchor);
             }
             Event::SequenceStart(anchor, tag) => {
@@ -189,13 +185,6 @@ impl<'a> Builder<'a> {
             Event::StreamStart | Event::StreamEnd | Event::Nothing => {}
         }
         Ok(())
-    }
-
-    /// Whether the text ends there, in the middle of a line. To such a block scalar the parser gives the line break
-    /// that it lacks; Kubernetes' parser does not.
-    fn is_unended(&self, end: usize) -> bool {
-        let last = self.text.rsplit(['\n', '\r']).next();
-        end >= self.text.len() && last.is_some_and(|line| !line.trim().is_empty())
     }
 
     fn leaf(&mut self, node: Node, anchor: usize) {

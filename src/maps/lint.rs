@@ -68,6 +68,13 @@ fn registry_key(key: &str) -> Option<(String, String)> {
     if key == LIBRARY_KEY || Registry::parse(key).is_ok() {
         return None;
     }
+    if let Some((_, bare)) = key.split_once("://") {
+        let said = format!(
+            "{:?} is no registry: a key has no scheme",
+            shortened(key, SHOWN)
+        );
+        return Some((said, help_with_path(bare)));
+    }
     if let Some(registry) = key.strip_suffix("/library") {
         return Some((
             format!(
@@ -98,12 +105,11 @@ fn registry_key(key: &str) -> Option<(String, String)> {
 
 /// What may have been meant by a registry with a path.
 fn help_with_path(key: &str) -> String {
-    let bare = key.split_once("://").map_or(key, |(_, rest)| rest);
-    let bare = bare.trim_end_matches('/');
-    if Registry::parse(bare).is_ok() {
+    let bare = key.trim_end_matches('/');
+    if bare == LIBRARY_KEY || Registry::parse(bare).is_ok() {
         return format!("write {}::VALUE", shortened(bare, SHOWN));
     }
-    let of_hub = bare.strip_prefix("docker.io/");
+    let of_hub = bare.strip_prefix("docker.io/").filter(|_| bare == key);
     let name = of_hub.map(|path| path.strip_prefix("library/").unwrap_or(path));
     match name.filter(|name| !name.contains('/')) {
         Some(_) => {

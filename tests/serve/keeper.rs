@@ -47,6 +47,8 @@ async fn when_the_worker_is_killed_no_call_is_refused_and_all_but_those_in_it_ar
     const KILLS: usize = 5;
     let serve = Serve::start(&["--keeper", "on"]);
     let stop = Arc::new(AtomicBool::new(false));
+    // What the keeper tells its worker is no stranger's.
+    assert!(!serve.log().contains("unknown"), "{}", serve.log());
     // Kills that were begun, and those after which the worker was dead.
     let (begun, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let answered = Arc::new(AtomicUsize::new(0));
