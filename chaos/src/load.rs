@@ -528,6 +528,14 @@ impl Outcome {
     pub fn is_swapped(&self) -> bool {
         *self == Self::Swapped
     }
+
+    /// Whether it failed, and why has one of these words in it.
+    pub(crate) fn failed_by(&self, words: &[&str]) -> bool {
+        match self {
+            Self::Failed(why) => words.iter().any(|word| why.contains(word)),
+            Self::Swapped | Self::Unswapped(_) => false,
+        }
+    }
 }
 
 impl Report {

@@ -63,8 +63,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
              IMAGESWAP_IN_PLACE say so, too)"
         );
     }
-    let reads_stdin =
-        args.files.is_empty() || args.files.iter().any(|file| file.as_os_str() == "-");
+    let reads_stdin = args.files.is_empty() || args.files.iter().any(|file| is_stdin(file));
     if args.in_place && reads_stdin {
         anyhow::bail!("--in-place wants files: standard input can't be written back");
     }

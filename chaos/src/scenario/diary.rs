@@ -78,8 +78,8 @@ pub(super) fn covers(excuse: &Excuse, call: &Call) -> bool {
         (Outcome::Swapped, _) => false,
         (Outcome::Unswapped(_), of) => of == Excused::Uninstalled,
         (Outcome::Failed(_), Excused::All | Excused::Uninstalled) => true,
-        (Outcome::Failed(why), Excused::Distrust) => is_distrust(why),
-        (Outcome::Failed(why), Excused::Elsewhere) => !is_at_webhook(why),
+        (failed, Excused::Distrust) => is_distrust(failed),
+        (failed, Excused::Elsewhere) => !is_at_webhook(failed),
     };
     let is_there = excuse.server.is_none_or(|server| server == call.server);
     is_meant && is_there && is_under_way(call, excuse.span)
@@ -89,25 +89,24 @@ fn is_under_way(call: &Call, span: Span) -> bool {
     call.answered >= span.from && call.due <= span.to
 }
 
-/// Whether it may be one of those that may be lost.
+/// Whether a call that failed may be one of those that may be lost.
 pub(super) fn is_allowed(allowance: &Allowance, call: &Call) -> bool {
-    let Outcome::Failed(why) = &call.outcome else {
-        return false;
+    let words = match allowance.words {
+        // Whatever it says.
+        [] => &[""],
+        words => words,
     };
     let mut spans = allowance.at.iter();
     let is_then = allowance.at.is_empty() || spans.any(|span| is_under_way(call, *span));
-    let mut words = allowance.words.iter();
-    is_then && (allowance.words.is_empty() || words.any(|word| why.contains(word)))
+    is_then && call.outcome.failed_by(words)
 }
 
 /// Whether kube-apiserver did not find a leaf that it believes.
-pub(super) fn is_distrust(why: &str) -> bool {
-    ["x509", "certificate"]
-        .iter()
-        .any(|word| why.contains(word))
+pub(super) fn is_distrust(outcome: &Outcome) -> bool {
+    outcome.failed_by(&["x509", "certificate"])
 }
 
 /// Whether it was lost at the webhook, by kube-apiserver's own words.
-pub(super) fn is_at_webhook(why: &str) -> bool {
-    why.contains("webhook")
+pub(super) fn is_at_webhook(outcome: &Outcome) -> bool {
+    outcome.failed_by(&["webhook"])
 }

@@ -114,15 +114,7 @@ impl<'c> Stage<'c> {
         most: Option<Duration>,
         work: impl FnOnce() -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
-        let (span, done) = spanned(work);
-        self.excuse(Excuse {
-            span,
-            why: why.to_owned(),
-            most,
-            of,
-            server: None,
-        });
-        done
+        self.excused_at(None, of, why, most, work)
     }
 
     /// The same for all calls to the second kube-apiserver, and no others.
@@ -134,19 +126,26 @@ impl<'c> Stage<'c> {
         why: &str,
         work: impl FnOnce() -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
-        let (span, done) = spanned(work);
-        self.excuse(Excuse {
-            span,
-            why: why.to_owned(),
-            most: None,
-            of: Excused::All,
-            server: Some(1),
-        });
-        done
+        self.excused_at(Some(1), Excused::All, why, None, work)
     }
 
-    fn excuse(&self, excuse: Excuse) {
-        self.diary().excuses.push(excuse);
+    fn excused_at<T>(
+        &self,
+        server: Option<usize>,
+        of: Excused,
+        why: &str,
+        most: Option<Duration>,
+        work: impl FnOnce() -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let (span, done) = spanned(work);
+        self.diary().excuses.push(Excuse {
+            span,
+            why: why.to_owned(),
+            most,
+            of,
+            server,
+        });
+        done
     }
 
     /// Something was done.

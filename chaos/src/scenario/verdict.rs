@@ -87,24 +87,20 @@ pub(super) fn part(call: &Call, diary: &Diary) -> Part {
 
 /// Whether it was lost by what no fault of a process, a machine or a wire explains: nobody believed the
 /// certificate, or ImageSwap itself answered with an error.
-fn is_broken(call: &Call) -> bool {
-    match &call.outcome {
-        Outcome::Failed(why) => is_distrust(why) || is_at_webhook(why) && is_answered(why),
-        Outcome::Swapped | Outcome::Unswapped(_) => false,
-    }
+fn is_broken(outcome: &Outcome) -> bool {
+    is_distrust(outcome) || is_at_webhook(outcome) && is_answered(outcome)
 }
 
 /// Whether there was an answer, and not the one that was wanted: a wire does not say so.
-fn is_answered(why: &str) -> bool {
-    let words = [
+fn is_answered(outcome: &Outcome) -> bool {
+    outcome.failed_by(&[
         "ImageSwap failed",
         // An HTTP status, in the words of kube-apiserver's client: they all name the server.
         "the server ",
         // A review that can't be read, or that refuses.
         "webhook response",
         "denied the request",
-    ];
-    words.iter().any(|word| why.contains(word))
+    ])
 }
 
 /// From when the first call was due that an excuse covers, to the answer of the last.
@@ -159,30 +155,20 @@ pub fn judge(
     if in_fault > most {
         verdict.fail(format!("{in_fault} lost, and {most} may be"));
     }
+    let is_allowed = |call: &Call| diary.may_lose.iter().any(|may| is_allowed(may, call));
     if !diary.may_lose.is_empty() {
-        let is_allowed = |call: &Call| diary.may_lose.iter().any(|may| is_allowed(may, call));
-        let others = during.iter().filter(|call| is_lost(call));
-        let others = others.filter(|call| !is_allowed(call));
-        let others: Vec<_> = others.copied().collect();
-        if let Some(call) = others.first() {
-            verdict.fail(format!(
-                "{} lost at another time or otherwise than may be, such as {:?}",
-                others.len(),
-                call.outcome
-            ));
-        }
+        let others = during
+            .iter()
+            .filter(|call| is_lost(call) && !is_allowed(call));
+        verdict.fail_for(others, "lost at another time or otherwise than may be");
     }
     let broken = during
         .iter()
-        .filter(|call| is_lost(call) && is_broken(call));
-    let broken: Vec<_> = broken.copied().collect();
-    if let Some(call) = broken.first() {
-        verdict.fail(format!(
-            "{} lost for trust or by an answer, which no budget has, such as {:?}",
-            broken.len(),
-            call.outcome
-        ));
-    }
+        .filter(|call| is_lost(call) && is_broken(&call.outcome));
+    verdict.fail_for(
+        broken,
+        "lost for trust or by an answer, which no budget has",
+    );
     let through = |call: &&Call| matches!(call.outcome, Outcome::Unswapped(_));
     let through: Vec<_> = all.iter().copied().filter(through).collect();
     if lost(&through) > 0 {
@@ -199,6 +185,15 @@ pub fn judge(
 impl Verdict {
     fn fail(&mut self, reason: String) {
         self.reasons.push(reason);
+    }
+
+    /// If there are any of these calls.
+    fn fail_for<'c>(&mut self, calls: impl Iterator<Item = &'c &'c Call>, how: &str) {
+        let calls: Vec<_> = calls.collect();
+        if let Some(first) = calls.first() {
+            let (count, outcome) = (calls.len(), &first.outcome);
+            self.fail(format!("{count} {how}, such as {outcome:?}"));
+        }
     }
 
     fn check_times(&mut self, budget: &Budget) {

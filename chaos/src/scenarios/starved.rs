@@ -128,14 +128,10 @@ fn large_at_once(stage: &Stage<'_>) -> anyhow::Result<()> {
 /// Whether time was the reason: kube-apiserver's own, or its client's, or it had sent nothing for so long
 /// that ImageSwap took it for gone.
 fn is_given_up(outcome: &Outcome) -> bool {
-    let Outcome::Failed(why) = outcome else {
-        return false;
-    };
-    let words = [
+    outcome.failed_by(&[
         "context deadline exceeded",
         "did not complete within",
         "no answer within",
         "broken pipe",
-    ];
-    words.iter().any(|word| why.contains(word))
+    ])
 }

@@ -403,8 +403,9 @@ pub(super) fn name_forgotten() {
         let names = set.join(", ");
         warn!("set, but without a meaning since ImageSwap 2: {names} (docs/compatibility.md)");
     }
+    let command = crate::cli::command();
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    let unknown: Vec<_> = names.filter(|name| is_unknown(name)).collect();
+    let unknown: Vec<_> = names.filter(|name| is_unknown(&command, name)).collect();
     if !unknown.is_empty() {
         let names = unknown.join(", ");
         warn!("set, but unknown: {names}; `imageswap serve --help` names all variables");
@@ -412,7 +413,7 @@ pub(super) fn name_forgotten() {
 }
 
 /// Whether it looks like one of ours and is none. Kubernetes makes some for each Service, by its name.
-fn is_unknown(name: &str) -> bool {
+fn is_unknown(command: &clap::Command, name: &str) -> bool {
     let is_of_service = || {
         let mut parts = name.split('_').skip(1);
         parts.any(|part| part == "PORT" || part == "SERVICE")
@@ -421,7 +422,7 @@ fn is_unknown(name: &str) -> bool {
         && !FORGOTTEN.contains(&name)
         && !OTHERS.iter().any(|prefix| name.starts_with(prefix))
         && !is_of_service()
-        && !has_variable(&crate::cli::command(), name)
+        && !has_variable(command, name)
 }
 
 /// Of a command, or one of its own.
@@ -458,6 +459,7 @@ mod tests {
 
     #[test]
     fn a_variable_that_looks_like_ours_is_known_or_of_a_service() {
+        let command = crate::cli::command();
         for (name, expected) in [
             ("IMAGESWAP_STRICT_MAPS", false),
             ("IMAGESWAP_STRICT_MAP", true),
@@ -473,7 +475,7 @@ mod tests {
             ("IMAGESWAP_CHAOS_TESTS", false),
             ("PATH", false),
         ] {
-            assert_eq!(is_unknown(name), expected, "{name}");
+            assert_eq!(is_unknown(&command, name), expected, "{name}");
         }
     }
 
