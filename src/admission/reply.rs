@@ -5,10 +5,9 @@ use std::cmp::Ordering;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use smallvec::SmallVec;
 
+use super::base64;
 use super::object::Entry;
 use super::slots::List;
 use super::string_ends::is_plain;
@@ -127,7 +126,7 @@ pub(super) fn write(review: &Review<'_>, swaps: &Swaps<'_>, warnings: &[Cow<'_, 
     if !swaps.is_empty() {
         // Both or neither, says v1.
         push(&mut json, ",\"patchType\":\"JSONPatch\",\"patch\":\"");
-        push_base64(&mut json, &patch(swaps));
+        base64::push(&mut json, &patch(swaps));
         push(&mut json, "\",\"auditAnnotations\":{");
         push_annotations(&mut json, swaps);
         push(&mut json, "}");
@@ -163,7 +162,7 @@ fn patch(swaps: &Swaps<'_>) -> Vec<u8> {
             push(&mut json, step);
         }
         push(&mut json, "\",\"value\":\"");
-        push_escaped(&mut json, swaps.to(swap));
+        push_reference(&mut json, swaps.to(swap));
         push(&mut json, "\"}");
     }
     push(&mut json, "]");
@@ -184,9 +183,9 @@ fn push_annotations(json: &mut Vec<u8>, swaps: &Swaps<'_>) {
         push(json, if index > 0 { ",\"" } else { "\"" });
         key.parts().into_iter().for_each(|part| push(json, part));
         push(json, "\":\"");
-        push_escaped(json, &swap.from);
+        push_reference(json, &swap.from);
         push(json, " => ");
-        push_escaped(json, swaps.to(swap));
+        push_reference(json, swaps.to(swap));
         if let Some(RuleRef { line, text, .. }) = swap.rule {
             let by = if line.is_some() {
                 " by "
@@ -217,20 +216,18 @@ fn push_number(json: &mut Vec<u8>, number: usize) {
     json.extend(u8::try_from(number % 10).map(|digit| b'0' + digit));
 }
 
-fn push_base64(json: &mut Vec<u8>, bytes: &[u8]) {
-    let start = json.len();
-    json.resize(start + bytes.len().div_ceil(3) * 4, b'=');
-    if let Some(room) = json.get_mut(start..) {
-        // There is room for all of it.
-        let _ = STANDARD.encode_slice(bytes, room);
-    }
-}
-
 /// A JSON string.
 fn push_text(json: &mut Vec<u8>, text: &str) {
     push(json, "\"");
     push_escaped(json, text);
     push(json, "\"");
+}
+
+/// An image within a JSON string. What is swapped is a reference, and so is what it becomes: no character that
+/// one may have needs an escape.
+fn push_reference(json: &mut Vec<u8>, image: &str) {
+    debug_assert!(is_plain(image), "{image:?}");
+    push(json, image);
 }
 
 /// A text within a JSON string.

@@ -49,7 +49,9 @@ impl<'a> Marked<'a> {
         let bytes = text.trim_end_matches([' ', '\n', '\r', '\t']).as_bytes();
         let (blocks, rest) = bytes.as_chunks::<64>();
         let mut last = [b' '; 64];
-        last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+        if let Some(start) = last.get_mut(..rest.len()) {
+            start.copy_from_slice(rest);
+        }
         let mut marked = Self {
             text,
             ends: SmallVec::new(),
@@ -66,11 +68,11 @@ impl<'a> Marked<'a> {
         for (ends, block) in marked.ends.iter_mut().zip(blocks) {
             let block: u8x64<S> = (*block).simd_into(simd);
             lowest = lowest.min(block);
-            *ends = finder.ends(Block::of(block), at, &mut escapes);
+            *ends = finder.ends(simd, Block::of(block), at, &mut escapes);
             at += 64;
         }
         if let Some(ends) = marked.ends.last_mut() {
-            *ends = finder.ends(Block::of(last), at, &mut escapes);
+            *ends = finder.ends(simd, Block::of(last), at, &mut escapes);
         }
         if escapes.is_bad || lowest.simd_lt(b' ').any_true() {
             marked.ends.clear();
@@ -106,13 +108,25 @@ impl Cursor {
     /// Where the next end is, and behind it.
     #[inline(always)]
     pub(super) fn next(&mut self, ends: &[u64]) -> Option<usize> {
-        while self.bits == 0 {
-            self.block += 64;
-            self.bits = *ends.get(self.block / 64)?;
+        if self.bits == 0 {
+            self.enter_next(ends)?;
         }
         let at = self.block + self.bits.trailing_zeros() as usize;
         self.bits &= self.bits - 1;
         Some(at)
+    }
+
+    /// Goes to the next block in which a string ends. Most end in that of the string before.
+    #[inline(always)]
+    fn enter_next(&mut self, ends: &[u64]) -> Option<()> {
+        loop {
+            std::hint::cold_path();
+            self.block += 64;
+            self.bits = *ends.get(self.block / 64)?;
+            if self.bits != 0 {
+                return Some(());
+            }
+        }
     }
 }
 
@@ -145,13 +159,26 @@ struct Finder {
 impl Finder {
     /// Which bytes close a string, of the block that starts at `at`.
     #[inline(always)]
-    fn ends(&mut self, block: Block, at: usize, escapes: &mut Escapes<'_>) -> u64 {
+    fn ends<S: Simd>(
+        &mut self,
+        simd: S,
+        block: Block,
+        at: usize,
+        escapes: &mut Escapes<'_>,
+    ) -> u64 {
         let mut quotes = block.quotes;
         if block.backslashes | self.escaped != 0 {
             let escaped = escapes.take(block.backslashes, block.quotes, self.escaped, at);
             self.escaped = escaped.next;
             quotes &= !escaped.bytes;
         }
+        #[cfg(target_arch = "x86_64")]
+        if let Level::Avx512(avx512) = simd.level() {
+            let ends = deposit(avx512, EVERY_SECOND ^ self.inside, quotes);
+            self.inside ^= (u64::from(quotes.count_ones()) & 1).wrapping_neg();
+            return ends;
+        }
+        let _ = simd;
         let inside = self.inside ^ parity(quotes);
         self.inside = spread(inside);
         quotes & !inside
@@ -220,6 +247,20 @@ const fn counting(backslashes: u64) -> u64 {
     counting
 }
 
+/// Of all bits every second one from the second on: the quotes that close, where the first one opens.
+#[cfg(target_arch = "x86_64")]
+const EVERY_SECOND: u64 = 0xaaaa_aaaa_aaaa_aaaa;
+
+#[cfg(target_arch = "x86_64")]
+fearless_simd::kernel!(
+    /// Puts the lowest of the bits, one after the other, where `places` has ones. One instruction, but of the
+    /// processors that have AVX2 and no AVX-512 some take hundreds of cycles for it.
+    #[inline(always)]
+    fn deposit(avx512: Avx512, bits: u64, places: u64) -> u64 {
+        std::arch::x86_64::_pdep_u64(bits, places)
+    }
+);
+
 /// For each bit whether an odd number of those up to it are set: from each opening quote up to the byte
 /// before the closing one.
 const fn parity(mut bits: u64) -> u64 {
@@ -271,11 +312,11 @@ fn is_plain_by<S: Simd>(simd: S, text: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// All kinds of vectors that this processor has.
-    fn levels() -> Vec<Level> {
+    pub(in super::super) fn levels() -> Vec<Level> {
         let widest = Level::new();
         let all = [Some(widest), Some(Level::baseline())];
         #[cfg(target_arch = "x86_64")]
