@@ -426,6 +426,16 @@ fn check_shows_each_finding_with_its_place_and_fails_on_errors() {
 }
 
 #[test]
+fn standard_input_is_read_once() {
+    for command in ["check", "explain", "rewrite"] {
+        let output = imageswap(&[command, "-", "other", "-"], b"nginx\n");
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert!(stderr(&output).contains("`-` is named twice"), "{output:?}");
+        assert_eq!(stdout(&output), "", "{command}");
+    }
+}
+
+#[test]
 fn check_says_what_serve_takes_none_of() {
     let dir = tempfile::tempdir().unwrap();
     let page = file(dir.path(), "page", "<html>\n<body>no</body>\n</html>\n");

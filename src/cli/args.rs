@@ -1,6 +1,6 @@
 //! Arguments that several commands share.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -95,6 +95,20 @@ pub(super) enum Output {
     Text,
     /// For machines, one object a line
     Json,
+}
+
+/// Standard input can be named among the arguments once: a second time nothing is left of it.
+///
+/// # Errors
+/// It is named twice.
+pub(super) fn stdin_once<A: AsRef<OsStr>>(arguments: &[A]) -> anyhow::Result<()> {
+    let named = arguments.iter().filter(|name| name.as_ref() == "-");
+    if named.count() > 1 {
+        anyhow::bail!(
+            "`-` is named twice, and standard input can be read once: leave one of them out"
+        );
+    }
+    Ok(())
 }
 
 impl RulesArgs {

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::args::{Output, OutputArgs, flag};
+use super::args::{Output, OutputArgs, flag, stdin_once};
 use super::terminal::{self, ERROR, GOOD, WARNING};
 use crate::maps_file::{self, Loaded};
 use crate::text::counted;
@@ -38,6 +38,7 @@ struct Count {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    stdin_once(&args.files)?;
     let mut out = terminal::stdout();
     let (mut faulty, mut unread) = (false, false);
     // Whoever reads the findings may have read enough of them; the verdict is about all files.

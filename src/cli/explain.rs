@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::args::{Output, OutputArgs, RulesArgs};
+use super::args::{Output, OutputArgs, RulesArgs, stdin_once};
 use super::terminal::{self, BOLD, DIM, GOOD, WARNING};
 use crate::image::MAX_REFERENCE;
 use crate::maps::{RuleRef, Rules, Tried, Verdict};
@@ -52,6 +52,7 @@ struct RecordRule<'a> {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    stdin_once(&args.images)?;
     let rules = args.rules.load()?;
     let mut out = terminal::stdout();
     for image in &args.images {

@@ -11,7 +11,7 @@ use anyhow::Context;
 use similar::TextDiff;
 use tempfile::{NamedTempFile, TempPath};
 
-use super::args::{DISABLE_LABEL, Mode, RulesArgs, flag, label_key};
+use super::args::{DISABLE_LABEL, Mode, RulesArgs, flag, label_key, stdin_once};
 use super::terminal::{self, BOLD, ERROR, GOOD};
 use crate::manifests::{self, Ambiguous, Found, Rewritten};
 use crate::maps::Rules;
@@ -63,6 +63,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
              IMAGESWAP_IN_PLACE say so, too)"
         );
     }
+    stdin_once(&args.files)?;
     let reads_stdin = args.files.is_empty() || args.files.iter().any(|file| is_stdin(file));
     if args.in_place && reads_stdin {
         anyhow::bail!("--in-place wants files: standard input can't be written back");

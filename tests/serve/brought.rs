@@ -203,6 +203,24 @@ fn a_start_with_what_can_not_be_served_says_what_to_do() {
         write(dir.path(), &pem);
         says(&all, &[part, "correct the files"]);
     }
+    // What has another name is said with it.
+    write(dir.path(), &mixed(&good, &pair()));
+    for (from, to) in [("tls.crt", "server.pem"), ("tls.key", "server-key.pem")] {
+        fs::rename(dir.path().join(from), dir.path().join(to)).unwrap();
+    }
+    says(
+        &[
+            "--tls-cert",
+            "{dir}/server.pem",
+            "--tls-key",
+            "{dir}/server-key.pem",
+        ],
+        &[
+            "tls.key is not the key of the leaf in tls.crt (tls.crt is /",
+            "/server.pem, tls.key is /",
+            "/server-key.pem); correct the files",
+        ],
+    );
     write(dir.path(), &good);
     says(&PAIR[..2], &["--tls-cert needs --tls-key"]);
     says(&PAIR[2..], &["--tls-key needs --tls-cert"]);

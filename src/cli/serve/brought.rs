@@ -29,6 +29,9 @@ const JUDGE_AGAIN: Duration = Duration::from_secs(30);
 /// The name by which a person on this machine calls.
 const HERE: &str = "localhost";
 
+/// What is said of the files is said of these, as if they were a Secret's.
+const PARTS: [&str; 3] = ["tls.crt", "tls.key", "ca.crt"];
+
 /// The files, found right.
 pub(super) struct Brought {
     follower: Follower,
@@ -42,6 +45,8 @@ pub(super) struct Brought {
 #[derive(Debug, Clone)]
 struct Kind {
     source: Source,
+    /// Where its parts are: chain, key and CA.
+    paths: Vec<PathBuf>,
     /// What a leaf must be valid for.
     required: Vec<String>,
     /// What kube-apiserver asks for where a Service is called.
@@ -58,6 +63,7 @@ impl Brought {
         let is_called_by_service = place != Place::Machine;
         let kind = Kind {
             source,
+            paths: paths.clone(),
             required: is_called_by_service
                 .then(|| host.clone())
                 .into_iter()
@@ -73,8 +79,9 @@ impl Brought {
                 pair,
             })),
             Err(error) => bail!(
-                "can't serve {}: {error}; {}",
+                "can't serve {}: {}; {}",
                 source.name(),
+                kind.with_paths(&error.to_string()),
                 source.help_if_bad()
             ),
         }
@@ -176,6 +183,20 @@ impl Kind {
         }
     }
 
+    /// What is said of parts, and where those are that are not called so.
+    fn with_paths(&self, why: &str) -> String {
+        let is_named =
+            |(part, path): &(&str, &PathBuf)| why.contains(part) && !path.ends_with(part);
+        let parts = PARTS.into_iter().zip(&self.paths).filter(is_named);
+        let places: Vec<_> = parts
+            .map(|(part, path)| format!("{part} is {}", path.display()))
+            .collect();
+        match places.is_empty() {
+            true => why.to_owned(),
+            false => format!("{why} ({})", places.join(", ")),
+        }
+    }
+
     fn judge(&self, parts: &[Vec<u8>]) -> Result<Pair, Flaw> {
         let now = OffsetDateTime::now_utc();
         self.secret(parts, 0).judge(&self.required, now)
@@ -259,7 +280,10 @@ impl Local {
                     self.publish(&pair);
                     serving = pair;
                 }
-                Err(flaw) => self.refuse(&flaw.to_string()),
+                Err(flaw) => {
+                    let why = self.kind.with_paths(&flaw.to_string());
+                    self.refuse(&why);
+                }
             }
         }
     }
