@@ -64,6 +64,9 @@ pub enum Skip {
     Label,
     /// It mirrors a static pod, which the kubelet runs from its own file.
     Mirror,
+    /// It is a ReplicaSet or a ReplicationController that a controller made and compares with its own template: one
+    /// that differs it takes for another's, and makes the next, without end. Its Pods are reviewed all the same.
+    Owned,
     /// A key on the way to an image appears twice, so the server may see another image.
     DuplicateKey,
     /// It has more images than any object the server takes.
@@ -80,6 +83,7 @@ impl Outcome {
             Self::Unchanged => "unchanged",
             Self::Skipped(Skip::Label) => "skipped_label",
             Self::Skipped(Skip::Mirror) => "skipped_mirror",
+            Self::Skipped(Skip::Owned) => "skipped_owned",
             Self::Skipped(Skip::DuplicateKey) => "skipped_duplicate_key",
             Self::Skipped(Skip::TooLong) => "skipped_too_long",
             Self::Skipped(Skip::Unreadable) => "skipped_unreadable",
@@ -195,6 +199,9 @@ impl<'a> Decision<'a> {
         if workload.is_mirror && path.is_empty() && !request.is_ephemeral() {
             return Outcome::Skipped(Skip::Mirror);
         }
+        if workload.is_controlled && request.is_compared_by_its_owner() {
+            return Outcome::Skipped(Skip::Owned);
+        }
         self.swaps.reserve(workload.entries.len());
         let mut any = false;
         for list in List::ALL {
@@ -232,8 +239,11 @@ impl<'a> Decision<'a> {
             && let Err(why) = &verdict.outcome
         {
             let image = shortened(image, 100);
+            let line = verdict.rule.and_then(|rule| rule.line);
+            let by = line.map(|line| format!(" (line {line} of the map file)"));
+            let by = by.unwrap_or_default();
             self.warn(format_args!(
-                "{entry}: the image {image:?} stays as it is: {why}"
+                "{entry}: the image {image:?} stays as it is: {why}{by}"
             ));
         }
         if let Ok(result) = verdict.outcome {

@@ -5,6 +5,8 @@
 //! cases of `tests/compat` want it: an IPv6 address in brackets may end in an IPv4 address
 //! (`[::ffff:10.0.0.1]:5000/app`), and a path may be longer than 255 bytes.
 //!
+//! No character of a reference needs an escape in JSON: patches hold them as they are.
+//!
 //! Pure: no I/O, no clock. `docs/maps.md` describes the same for users.
 
 use std::fmt;
@@ -398,6 +400,31 @@ mod tests {
             "b_c:v1@sha256:0123456789abcdef0123456789abcdef"
         );
         assert_eq!(reference.to_string(), full);
+    }
+
+    #[test]
+    fn no_character_of_a_reference_needs_an_escape_in_json() {
+        let hex = "0".repeat(32);
+        let parts = [
+            ("", "host.io/a"),
+            ("host", ".io:5000/a"),
+            ("host.io:50", "00/a"),
+            ("[::", "1]:5000/a"),
+            ("host.io/a", "b/c:d"),
+            ("host.io/a:t", "ag"),
+            ("host.io/a@sha", "256:"),
+            ("host.io/a@sha256:0", ""),
+        ];
+        for (before, behind) in parts {
+            let hex = if before.contains('@') { &*hex } else { "" };
+            let with = |middle: &str| format!("{before}{middle}{behind}{hex}");
+            assert!(Reference::parse(&with("1")).is_ok(), "{before}1{behind}");
+            for odd in (0..0x20).chain(*b"\"\\").map(char::from) {
+                let text = with(&odd.to_string());
+                assert!(Reference::parse(&text).is_err(), "{text:?}");
+                assert!(!is_prefix(&text), "{text:?}");
+            }
+        }
     }
 
     #[test]

@@ -94,7 +94,7 @@ pub enum Unreadable {
     #[error("it is larger than {} MiB", MAX_BYTES >> 20)]
     TooLarge,
     /// More than a tenth of its bytes are control characters or no UTF-8.
-    #[error("it is a binary file, and no UTF-8 text (save one of UTF-16 as UTF-8)")]
+    #[error("it is a binary file, and no text (save one of UTF-16 as UTF-8)")]
     Binary,
 }
 
@@ -225,6 +225,7 @@ impl Maps {
         for (id, error) in too_large {
             self.skipped += 1;
             self.uncompiled += 1;
+            self.book.take_out(id);
             diagnostics.push(
                 Diagnostic::error(
                     "pattern-too-large",
@@ -250,6 +251,7 @@ impl Maps {
             .filter(|item| seen.insert(*item))
             .map(str::to_owned)
             .collect();
+        drop(seen);
         // The kind whose size is in proportion to the items.
         let finder = AhoCorasick::builder()
             .kind(Some(AhoCorasickKind::ContiguousNFA))
@@ -265,6 +267,7 @@ impl Maps {
             Err(error) => {
                 self.skipped += 1;
                 self.uncompiled += 1;
+                self.book.take_out(rule);
                 diagnostics.push(Diagnostic::error(
                     "list-too-large",
                     self.book.value_place(rule, ""),
@@ -320,9 +323,6 @@ fn shortest(items: &[String]) -> Vec<&str> {
 /// Text has few bytes that are control characters or no UTF-8; a binary file has many, and so has
 /// text in UTF-16. A few are errors on their lines.
 fn is_binary(bytes: &[u8]) -> bool {
-    if memchr::memchr(0, bytes).is_none() && std::str::from_utf8(bytes).is_ok() {
-        return false;
-    }
     let strange = bytes.utf8_chunks().map(|chunk| {
         let controls = chunk
             .valid()

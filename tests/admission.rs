@@ -730,6 +730,78 @@ fn every_kind_with_a_pod_template() {
     }
 }
 
+/// Who owns it compares its template with its own, and makes another if they differ.
+#[test]
+fn what_a_controller_finds_by_its_template_is_left_to_it() {
+    let pod = json!({"spec": {"containers": [{"name": "a", "image": "nginx"}]}});
+    let mut body = pod_review(json!({"spec": {"template": pod}}));
+    let slots = [(TEMPLATE_0, "hub.example.com/nginx")];
+    let owner = |controller: Value| json!([{"kind": "X"}, {"kind": "Y", "controller": controller}]);
+    for (kind, owners, is_left) in [
+        ("ReplicaSet", owner(json!(true)), true),
+        ("ReplicationController", owner(json!(true)), true),
+        ("ReplicaSet", owner(json!(false)), false),
+        ("ReplicaSet", owner(json!("true")), false),
+        ("ReplicaSet", owner(json!({"a": true})), false),
+        ("ReplicaSet", json!(true), false),
+        ("ReplicaSet", json!(null), false),
+        ("Deployment", owner(json!(true)), false),
+        ("Job", owner(json!(true)), false),
+    ] {
+        let group = if kind == "Job" { "batch" } else { "apps" };
+        let group = if kind == "ReplicationController" {
+            ""
+        } else {
+            group
+        };
+        body["request"]["kind"] = json!({"group": group, "version": "v1", "kind": kind});
+        for operation in ["CREATE", "UPDATE"] {
+            if (kind, operation) == ("Job", "UPDATE") {
+                continue;
+            }
+            body["request"]["operation"] = json!(operation);
+            body["request"]["object"]["metadata"] = json!({"ownerReferences": owners});
+            match is_left {
+                true => expect(&body, &[], Outcome::Skipped(Skip::Owned)),
+                false => expect(&body, &slots, Outcome::Swapped),
+            };
+        }
+    }
+    // The template's metadata is not the object's, and who owns a Pod does not matter.
+    body["request"]["kind"] = json!({"group": "apps", "version": "v1", "kind": "ReplicaSet"});
+    body["request"]["object"]["metadata"] = json!({});
+    let owned = json!({"ownerReferences": owner(json!(true))});
+    body["request"]["object"]["spec"]["template"]["metadata"] = owned.clone();
+    expect(&body, &slots, Outcome::Swapped);
+    let mut body = pod_review(pod);
+    body["request"]["object"]["metadata"] = owned;
+    expect(&body, &[(POD_0, "hub.example.com/nginx")], Outcome::Swapped);
+}
+
+#[test]
+fn a_long_line_of_a_map_file_is_shown_by_its_start() {
+    let line = format!("default::m.example.com/{}", "p".repeat(2000));
+    let rules = Rules::Maps(Box::new(Maps::parse(line.as_bytes()).unwrap().0));
+    let body = pod(json!([{"name": "a", "image": "nginx"}])).to_string();
+    let reply = review(body.as_bytes(), &rules, LABEL).unwrap();
+    let json: Value = serde_json::from_slice(&reply.body).unwrap();
+    let shown = json["response"]["auditAnnotations"]["containers.a"].as_str();
+    let end = format!(" by {}… (line 1)", line.get(..512).unwrap());
+    assert!(shown.is_some_and(|shown| shown.ends_with(&end)), "{json}");
+}
+
+#[test]
+fn a_warning_names_the_line_whose_result_is_none() {
+    let (maps, _) = Maps::parse(b"default::m.io\n[EXACT]nginx::\n").unwrap();
+    let body = pod(json!([{"name": "a", "image": "nginx"}])).to_string();
+    let reply = review(body.as_bytes(), &Rules::Maps(Box::new(maps)), LABEL).unwrap();
+    assert!(
+        reply.warnings[0].ends_with("it is empty: \"\" (line 2 of the map file)"),
+        "{:?}",
+        reply.warnings
+    );
+}
+
 #[test]
 fn two_thousand_containers() {
     let containers: Vec<_> = (0..2000)

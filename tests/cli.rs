@@ -430,7 +430,10 @@ fn standard_input_is_read_once() {
     for command in ["check", "explain", "rewrite"] {
         let output = imageswap(&[command, "-", "other", "-"], b"nginx\n");
         assert_eq!(output.status.code(), Some(2), "{output:?}");
-        assert!(stderr(&output).contains("`-` is named twice"), "{output:?}");
+        assert!(
+            stderr(&output).contains("`-` is named more than once"),
+            "{output:?}"
+        );
         assert_eq!(stdout(&output), "", "{command}");
     }
 }
@@ -450,6 +453,17 @@ fn check_says_what_serve_takes_none_of() {
 }
 
 /// What can't be compiled is no rule.
+#[test]
+fn what_is_mostly_control_characters_is_no_map_file() {
+    let text = format!("docker.io::m.io\n{}\n", "\x01".repeat(1000));
+    let output = imageswap(&["check", "-"], text.as_bytes());
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(
+        stderr(&output).contains("it is a binary file"),
+        "{output:?}"
+    );
+}
+
 #[test]
 fn check_counts_each_line_once() {
     let dir = tempfile::tempdir().unwrap();
@@ -505,6 +519,7 @@ fn every_finding() {
         ("default::a.io\na::b::c", "second-separator"),
         ("default::a.io\n::b", "empty-key"),
         ("default::a.io\n[exact]a::b", "unknown-prefix"),
+        ("default::a.io\n[REPLACE:]quay.io/*::b.io", "unknown-prefix"),
         ("default:a.io", "old-separator"),
         ("default::a.io\nc.io::b. io", "inner-blank"),
         ("default::a.io\ndefault::b.io", "repeated-key"),

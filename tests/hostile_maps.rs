@@ -8,6 +8,8 @@ use std::fs::{self, File};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use imageswap::maps::Maps;
+
 /// Virtual memory for each process, in KiB. Large patterns take most, 1,497,460 (of which 870,000 are used), and a
 /// debug build a few MiB more or less.
 const MEMORY: usize = 2_000_000;
@@ -51,6 +53,26 @@ fn run(name: &str, maps: &str, images: &str, command: &str) -> Option<i32> {
         }
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Its pattern can't be compiled beside the others, so the line is in error, and nothing of it counts.
+#[test]
+fn a_pattern_that_is_too_large_is_no_rule_in_any_way() {
+    let others = lines(25, |i| {
+        format!("[REPLACE]q{i}.io/{}::c.io", "?".repeat(2000))
+    });
+    let last = "[REPLACE]quay.io/?::docker.io";
+    let text = format!("default::b.io\n{others}{last}\n");
+    let (maps, found) = Maps::parse(text.as_bytes()).unwrap();
+    let codes: Vec<_> = found.iter().map(|found| found.code).collect();
+    assert_eq!(codes, ["pattern-too-large"]);
+    assert_eq!((maps.len(), maps.skipped()), (26, 1));
+    // What lies where it would put images is not where a rule puts them.
+    let result = |maps: &Maps| maps.swap("docker.io/team/app:1").image().map(str::to_owned);
+    assert_eq!(result(&maps).as_deref(), Some("b.io/team/app:1"));
+    let text = format!("default::b.io\n{last}\n");
+    let (alone, _) = Maps::parse(text.as_bytes()).unwrap();
+    assert_eq!(result(&alone), None);
 }
 
 /// Those in which no line is a rule that could ever apply.

@@ -259,6 +259,8 @@ fn odd_things_where_something_is_read_are_answered_alike() {
         "null",
         "\"x\"",
         "0",
+        "{\"\\ud800\":1}",
+        "[{\"\\ud800\":1}]",
         "[{\"image\":{1:2}}]",
         "[{\"image\":\"a\",\"image\":\"b\"}]",
         "[{\"name\":\"a\\tb\",\"image\":\"nginx\"}]",

@@ -1,5 +1,9 @@
-//! The base64 in which a patch is sent (RFC 4648, section 4), 48 bytes at a time by what vectors the processor
-//! has. The `base64` crate does the rest of a text, and is what this is held against.
+//! The base64 in which a patch is sent (RFC 4648, section 4), by what vectors the processor has. The `base64` crate
+//! does the rest of a text, and is what this is held against.
+//!
+//! Three bytes are four sixes of bits, each of which becomes a character. A vector has lanes of 16 bytes, so 12
+//! bytes become the 16 characters of a lane: 48 bytes are loaded as four lanes that start 12 bytes apart, each
+//! byte of a lane gets its six bits, and is then replaced by the character for them.
 //!
 //! A patch of 25 images is 3 KB: its base64 by the crate alone took as long as six of the 25 swaps.
 
@@ -11,7 +15,7 @@ use fearless_simd::{Level, dispatch, u8x16, u8x64, u32x16};
 /// So many bytes become 64 characters.
 const BLOCK: usize = 48;
 
-/// So many are loaded for them: 16 in the place of each 12.
+/// What is read for them: the last lane ends 4 bytes behind its 12.
 const LOADED: usize = BLOCK + 4;
 
 /// Adds the base64 of some bytes, padded.
@@ -24,13 +28,17 @@ fn push_at(level: Level, json: &mut Vec<u8>, bytes: &[u8]) {
     let start = json.len();
     json.resize(start + bytes.len().div_ceil(3) * 4, b'=');
     let room = json.get_mut(start..).unwrap_or_default();
-    let done = dispatch!(level, simd => blocks(simd, bytes, room));
+    // A vector's bytes are in the order of the machine's numbers.
+    let done = match cfg!(target_endian = "little") {
+        true => dispatch!(level, simd => blocks(simd, bytes, room)),
+        false => 0,
+    };
     let (rest, room) = (bytes.get(done..), room.get_mut(done / 3 * 4..));
     // There is room for all of it.
     let _ = STANDARD.encode_slice(rest.unwrap_or_default(), room.unwrap_or_default());
 }
 
-/// Encodes whole blocks, as long as there is something behind them, and says how many bytes that was.
+/// Encodes whole blocks, as long as 4 bytes are left behind them, and says how many bytes that was.
 #[inline(always)]
 fn blocks<S: Simd>(simd: S, bytes: &[u8], room: &mut [u8]) -> usize {
     let mut done = 0;
@@ -55,8 +63,8 @@ fn sixes<S: Simd>(simd: S, loaded: &[u8; LOADED]) -> u8x64<S> {
         twelve(0).combine(twelve(12)),
         twelve(24).combine(twelve(36)),
     );
-    // Of three bytes A, B, C: B, A, C, B. The two numbers of 16 bits in them then hold the upper and the
-    // lower two sixes each in a row.
+    // Of three bytes A, B, C: B, A, C, B. Read as two numbers of 16 bits, the lowest byte first, these are A with B
+    // and B with C: the first two sixes are the upper 12 bits of the one, the other two the lower 12 of the other.
     let order: u8x16<S> = [1, 0, 2, 1, 4, 3, 5, 4, 7, 6, 8, 7, 10, 9, 11, 10].simd_into(simd);
     let order = order.combine(order);
     let bytes = low

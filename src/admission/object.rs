@@ -56,6 +56,8 @@ pub struct Workload<'a> {
     pub is_disabled: bool,
     /// The object mirrors a static pod.
     pub is_mirror: bool,
+    /// A controller owns the object. Asked of objects with a template only: who owns a Pod does not matter.
+    pub is_controlled: bool,
     /// There are more than [`MAX_ENTRIES`], and `entries` has only the first.
     pub is_too_long: bool,
     /// A key on the way to an image, or in what decides about it, that appears twice.
@@ -166,6 +168,7 @@ impl<'de> ReadMap<'de> for Node<'_, 'de> {
                 self.workload.see(&mut meta, &key);
                 map.next_value_seed(IfMap(Meta {
                     disable_label: self.disable_label,
+                    reads_owners: rest.is_some() && self.is_root,
                     workload: self.workload,
                 }))?;
             } else if key == step {
@@ -190,12 +193,13 @@ impl<'de> ReadMap<'de> for Node<'_, 'de> {
 /// The metadata of an object or a pod template.
 struct Meta<'w, 'de> {
     disable_label: &'w str,
+    reads_owners: bool,
     workload: &'w mut Workload<'de>,
 }
 
 impl<'de> ReadMap<'de> for Meta<'_, 'de> {
     fn read<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let (mut labels, mut annotations) = (false, false);
+        let (mut labels, mut annotations, mut owners) = (false, false, false);
         while let Some(Text(key)) = map.next_key()? {
             match key.as_ref() {
                 "labels" => {
@@ -208,6 +212,10 @@ impl<'de> ReadMap<'de> for Meta<'_, 'de> {
                 "annotations" => {
                     self.workload.see(&mut annotations, &key);
                     map.next_value_seed(IfMap(Annotations(self.workload)))?;
+                }
+                "ownerReferences" if self.reads_owners => {
+                    self.workload.see(&mut owners, &key);
+                    map.next_value_seed(IfList(Owners(self.workload)))?;
                 }
                 _ => {
                     map.next_value::<IgnoredAny>()?;
@@ -247,6 +255,32 @@ impl<'de> ReadMap<'de> for Annotations<'_, 'de> {
         while let Some(Text(key)) = map.next_key()? {
             self.0.is_mirror |= key == MIRROR;
             map.next_value::<IgnoredAny>()?;
+        }
+        Ok(())
+    }
+}
+
+struct Owners<'w, 'de>(&'w mut Workload<'de>);
+
+impl<'de> ReadList<'de> for Owners<'_, 'de> {
+    fn read<A: SeqAccess<'de>>(self, mut owners: A) -> Result<(), A::Error> {
+        while owners.next_element_seed(IfMap(Owner(self.0)))?.is_some() {}
+        Ok(())
+    }
+}
+
+struct Owner<'w, 'de>(&'w mut Workload<'de>);
+
+impl<'de> ReadMap<'de> for Owner<'_, 'de> {
+    fn read<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut controller = false;
+        while let Some(Text(key)) = map.next_key()? {
+            if key == "controller" {
+                self.0.see(&mut controller, &key);
+                map.next_value_seed(IfTrue(&mut self.0.is_controlled))?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
         }
         Ok(())
     }
@@ -454,15 +488,15 @@ struct IfMap<R>(R);
 /// Lets a reader read if what comes is a list.
 struct IfList<R>(R);
 
-/// All that is neither a map nor a list.
+/// Notes that something is true.
+struct IfTrue<'w>(&'w mut bool);
+
+/// All that is neither a map nor a list nor a truth value.
 macro_rules! pass_over_scalars {
     () => {
         type Value = ();
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("any JSON")
-        }
-        fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-            Ok(())
         }
         fn visit_i64<E>(self, _: i64) -> Result<(), E> {
             Ok(())
@@ -485,6 +519,10 @@ macro_rules! pass_over_scalars {
 impl<'de, R: ReadMap<'de>> Visitor<'de> for IfMap<R> {
     pass_over_scalars!();
 
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
         self.0.read(map)
     }
@@ -497,12 +535,41 @@ impl<'de, R: ReadMap<'de>> Visitor<'de> for IfMap<R> {
 impl<'de, R: ReadList<'de>> Visitor<'de> for IfList<R> {
     pass_over_scalars!();
 
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
         pass_over_map(map)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<(), A::Error> {
         self.0.read(list)
+    }
+}
+
+impl<'de> Visitor<'de> for IfTrue<'_> {
+    pass_over_scalars!();
+
+    fn visit_bool<E>(self, is_true: bool) -> Result<(), E> {
+        *self.0 |= is_true;
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
+        pass_over_map(map)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<(), A::Error> {
+        pass_over_list(list)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for IfTrue<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
+        json.deserialize_any(self)
     }
 }
 
@@ -523,7 +590,10 @@ impl<'de, R: ReadList<'de>> DeserializeSeed<'de> for IfList<R> {
 }
 
 fn pass_over_map<'de, A: MapAccess<'de>>(mut map: A) -> Result<(), A::Error> {
-    while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+    // Not by `IgnoredAny`: serde_json looks at the escapes of keys, and not at those of what is ignored.
+    while map.next_key::<Text<'_>>()?.is_some() {
+        map.next_value::<IgnoredAny>()?;
+    }
     Ok(())
 }
 

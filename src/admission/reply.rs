@@ -13,6 +13,7 @@ use super::slots::List;
 use super::string_ends::is_plain;
 use super::wire::Review;
 use crate::maps::RuleRef;
+use crate::text::shortened;
 
 /// One audit annotation an image, as long as a person would read them.
 const MAX_ANNOTATIONS: usize = 64;
@@ -23,6 +24,9 @@ const PATCH: usize = 112;
 
 /// So many results are kept each by itself.
 const FEW: usize = 8;
+
+/// So much of a rule is shown in an annotation, in characters: a line of a map file may have MBs.
+const MAX_RULE: usize = 512;
 
 /// The longest name in an annotation's key (Kubernetes' qualified names).
 const MAX_KEY: usize = 63;
@@ -193,7 +197,11 @@ fn push_annotations(json: &mut Vec<u8>, swaps: &Swaps<'_>) {
                 " by IMAGE_PREFIX "
             };
             push(json, by);
-            push_escaped(json, text);
+            let start = shortened(text, MAX_RULE);
+            push_escaped(json, start);
+            if start.len() < text.len() {
+                push(json, "…");
+            }
             if let Some(line) = line {
                 push(json, " (line ");
                 push_number(json, line);
@@ -223,8 +231,8 @@ fn push_text(json: &mut Vec<u8>, text: &str) {
     push(json, "\"");
 }
 
-/// An image within a JSON string. What is swapped is a reference, and so is what it becomes: no character that
-/// one may have needs an escape.
+/// An image within a JSON string. What is swapped is a reference, and so is what it becomes, and no character of
+/// one needs an escape (`image` has a test that says so).
 fn push_reference(json: &mut Vec<u8>, image: &str) {
     debug_assert!(is_plain(image), "{image:?}");
     push(json, image);
@@ -252,7 +260,7 @@ impl Swaps<'_> {
     /// How long about what is answered for them is, in bytes.
     fn length(&self) -> usize {
         let annotation = |swap: &Swap<'_>| {
-            let rule = swap.rule.map_or(0, |rule| rule.text.len());
+            let rule = swap.rule.map_or(0, |rule| rule.text.len().min(MAX_RULE));
             let name = swap.name.as_ref().map_or(0, |name| name.len());
             64 + name + swap.from.len() + swap.to.len() + rule
         };

@@ -244,6 +244,11 @@ impl Request<'_> {
         self.operation == Operation::Update && keeps_images(path, &self.kind)
     }
 
+    /// Whether a controller that owns the object looks for it by its template.
+    pub(super) fn is_compared_by_its_owner(&self) -> bool {
+        matches!(&*self.kind, "ReplicaSet" | "ReplicationController")
+    }
+
     pub(super) fn is_ephemeral(&self) -> bool {
         self.sub_resource == "ephemeralcontainers"
     }

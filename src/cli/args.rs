@@ -97,15 +97,15 @@ pub(super) enum Output {
     Json,
 }
 
-/// Standard input can be named among the arguments once: a second time nothing is left of it.
+/// Standard input may be named once among the arguments: a second time nothing is left of it.
 ///
 /// # Errors
-/// It is named twice.
+/// It is named more than once.
 pub(super) fn stdin_once<A: AsRef<OsStr>>(arguments: &[A]) -> anyhow::Result<()> {
     let named = arguments.iter().filter(|name| name.as_ref() == "-");
     if named.count() > 1 {
         anyhow::bail!(
-            "`-` is named twice, and standard input can be read once: leave one of them out"
+            "`-` is named more than once, but standard input can be read only once: name it once"
         );
     }
     Ok(())

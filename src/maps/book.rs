@@ -31,6 +31,8 @@ pub(super) struct Rule {
     pub(super) kind: Kind,
     /// See [`Book::makes_references`].
     makes_references: bool,
+    /// See [`Book::take_out`].
+    is_out: bool,
     line: u32,
     /// The line, without comment and trailing white space.
     text: Span,
@@ -98,6 +100,7 @@ impl Book {
         let rule = Rule {
             kind: draft.kind,
             makes_references,
+            is_out: false,
             line: narrow(draft.line),
             text: Span::new(start..start + draft.text.len()),
             key,
@@ -126,8 +129,17 @@ impl Book {
         self.ids().filter(move |id| self.kind(*id) == Some(kind))
     }
 
+    /// Makes a rule none: it turned out to be in error. It has its place and its texts still, and no kind.
+    pub(super) fn take_out(&mut self, id: RuleId) {
+        if let Some(rule) = self.rules.get_mut(id as usize) {
+            rule.is_out = true;
+        }
+    }
+
+    /// The form of a rule that was not taken out.
     pub(super) fn kind(&self, id: RuleId) -> Option<Kind> {
-        self.rules.get(id as usize).map(|rule| rule.kind)
+        let rule = self.rules.get(id as usize)?;
+        (!rule.is_out).then_some(rule.kind)
     }
 
     pub(super) fn key(&self, id: RuleId) -> &str {

@@ -36,7 +36,8 @@ pub(super) fn lint(maps: &Maps) -> Vec<Diagnostic> {
 
 /// Whether some rule could ever apply to an image.
 pub(super) fn has_live_rule(maps: &Maps) -> bool {
-    let is_live = |id| key(maps, id).is_none() && value(maps, id).is_none();
+    let is_live =
+        |id| maps.book.kind(id).is_some() && key(maps, id).is_none() && value(maps, id).is_none();
     maps.book.ids().any(is_live)
 }
 

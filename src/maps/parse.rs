@@ -124,7 +124,7 @@ impl<'a> Reader<'a> {
             "EXACT" => Ok((Some(Kind::Exact), end)),
             "REPLACE" => Ok((Some(Kind::Replace), end)),
             // An IPv6 address.
-            _ if word.contains(':') => Ok((None, start)),
+            _ if address_length(line).is_some() => Ok((None, start)),
             _ => {
                 let help = match word.trim().to_ascii_uppercase().as_str() {
                     "EXACT" => "write [EXACT], in upper case",

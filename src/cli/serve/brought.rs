@@ -29,8 +29,29 @@ const JUDGE_AGAIN: Duration = Duration::from_secs(30);
 /// The name by which a person on this machine calls.
 const HERE: &str = "localhost";
 
-/// What is said of the files is said of these, as if they were a Secret's.
+/// A flaw names the parts as a Secret does, whatever the files are called.
 const PARTS: [&str; 3] = ["tls.crt", "tls.key", "ca.crt"];
+
+/// Where chain, key and CA are.
+#[derive(Debug, Clone)]
+pub(super) struct Paths(Vec<PathBuf>);
+
+impl Paths {
+    /// A flaw, with the path of each part it names whose file is called otherwise.
+    pub(super) fn tell(&self, flaw: &Flaw) -> String {
+        let flaw = flaw.to_string();
+        let is_told =
+            |(part, path): &(&str, &PathBuf)| flaw.contains(part) && !path.ends_with(part);
+        let told = PARTS.into_iter().zip(&self.0).filter(is_told);
+        let told: Vec<_> = told
+            .map(|(part, path)| format!("{part} is {}", path.display()))
+            .collect();
+        match told.is_empty() {
+            true => flaw,
+            false => format!("{flaw} ({})", told.join(", ")),
+        }
+    }
+}
 
 /// The files, found right.
 pub(super) struct Brought {
@@ -45,8 +66,7 @@ pub(super) struct Brought {
 #[derive(Debug, Clone)]
 struct Kind {
     source: Source,
-    /// Where its parts are: chain, key and CA.
-    paths: Vec<PathBuf>,
+    paths: Paths,
     /// What a leaf must be valid for.
     required: Vec<String>,
     /// What kube-apiserver asks for where a Service is called.
@@ -63,7 +83,7 @@ impl Brought {
         let is_called_by_service = place != Place::Machine;
         let kind = Kind {
             source,
-            paths: paths.clone(),
+            paths: Paths(paths.clone()),
             required: is_called_by_service
                 .then(|| host.clone())
                 .into_iter()
@@ -78,13 +98,19 @@ impl Brought {
                 parts,
                 pair,
             })),
-            Err(error) => bail!(
-                "can't serve {}: {}; {}",
-                source.name(),
-                kind.with_paths(&error.to_string()),
-                source.help_if_bad()
-            ),
+            Err(error) => {
+                let (name, help) = (source.name(), source.help_if_bad());
+                // What can't be read is named by its path already.
+                let flaw = error.downcast_ref().map(|flaw| kind.paths.tell(flaw));
+                let why = flaw.unwrap_or_else(|| error.to_string());
+                bail!("can't serve {name}: {why}; {help}")
+            }
         }
+    }
+
+    /// Where its parts are.
+    pub(super) fn paths(&self) -> Paths {
+        self.kind.paths.clone()
     }
 
     /// What it is called in a sentence.
@@ -183,20 +209,6 @@ impl Kind {
         }
     }
 
-    /// What is said of parts, and where those are that are not called so.
-    fn with_paths(&self, why: &str) -> String {
-        let is_named =
-            |(part, path): &(&str, &PathBuf)| why.contains(part) && !path.ends_with(part);
-        let parts = PARTS.into_iter().zip(&self.paths).filter(is_named);
-        let places: Vec<_> = parts
-            .map(|(part, path)| format!("{part} is {}", path.display()))
-            .collect();
-        match places.is_empty() {
-            true => why.to_owned(),
-            false => format!("{why} ({})", places.join(", ")),
-        }
-    }
-
     fn judge(&self, parts: &[Vec<u8>]) -> Result<Pair, Flaw> {
         let now = OffsetDateTime::now_utc();
         self.secret(parts, 0).judge(&self.required, now)
@@ -281,7 +293,7 @@ impl Local {
                     serving = pair;
                 }
                 Err(flaw) => {
-                    let why = self.kind.with_paths(&flaw.to_string());
+                    let why = self.kind.paths.tell(&flaw);
                     self.refuse(&why);
                 }
             }

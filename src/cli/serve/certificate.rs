@@ -9,6 +9,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{error, info, warn};
 
+use super::brought::Paths;
 use crate::cluster::{Look, Seen};
 use crate::pki::{Bundle, Flaw, Pair, Pem, judge};
 use crate::rotation::belief::Belief;
@@ -81,6 +82,7 @@ pub(super) struct Replica<S> {
 #[derive(Debug)]
 pub(super) struct BroughtPair {
     pub(super) pair: Pair,
+    pub(super) paths: Paths,
     /// Whether the files can't be read now. What was read before stays in use.
     pub(super) is_unreadable: watch::Receiver<bool>,
 }
@@ -225,6 +227,10 @@ impl<S: Store> Replica<S> {
             brought => brought.name().to_owned(),
         };
         let help = source.help_if_bad();
+        let flaw = match (&self.brought, source) {
+            (Some(brought), Source::Files | Source::FilesAlone) => brought.paths.tell(flaw),
+            _ => flaw.to_string(),
+        };
         let note = format!("{what} can't be served, and changes nothing: {flaw}; {help}");
         error!("{note}");
         self.notices.tell(Reason::CertificateRefused, note);

@@ -68,11 +68,12 @@ impl Cluster {
         let brought = brought.map(|brought| {
             // Who leads may have no files, and does not know this CA.
             alone = LEADERLESS;
-            let pair = brought.pair.clone();
+            let (pair, paths) = (brought.pair.clone(), brought.paths());
             let (files, is_unreadable) = brought.feed(metrics, &notices);
             cluster.set_files(files);
             BroughtPair {
                 pair,
+                paths,
                 is_unreadable,
             }
         });
