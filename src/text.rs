@@ -8,6 +8,10 @@ use time::format_description::well_known::Rfc3339;
 
 /// The first characters of a text, at most this many.
 pub(crate) fn shortened(text: &str, characters: usize) -> &str {
+    // Most are, and no character takes less than a byte.
+    if text.len() <= characters {
+        return text;
+    }
     match text.char_indices().nth(characters) {
         Some((end, _)) => text.get(..end).unwrap_or_default(),
         None => text,

@@ -168,7 +168,7 @@ impl<'de> ReadMap<'de> for Node<'_, 'de> {
                 self.workload.see(&mut meta, &key);
                 map.next_value_seed(IfMap(Meta {
                     disable_label: self.disable_label,
-                    reads_owners: rest.is_some() && self.is_root,
+                    reads_owners: rest.is_some(),
                     workload: self.workload,
                 }))?;
             } else if key == step {
