@@ -491,8 +491,18 @@ struct IfList<R>(R);
 /// Notes that something is true.
 struct IfTrue<'w>(&'w mut bool);
 
-/// All that is neither a map nor a list nor a truth value.
+/// All that is neither a map nor a list.
 macro_rules! pass_over_scalars {
+    () => {
+        pass_over_numbers_and_texts!();
+        fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+            Ok(())
+        }
+    };
+}
+
+/// And no truth value.
+macro_rules! pass_over_numbers_and_texts {
     () => {
         type Value = ();
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -519,10 +529,6 @@ macro_rules! pass_over_scalars {
 impl<'de, R: ReadMap<'de>> Visitor<'de> for IfMap<R> {
     pass_over_scalars!();
 
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
         self.0.read(map)
     }
@@ -535,10 +541,6 @@ impl<'de, R: ReadMap<'de>> Visitor<'de> for IfMap<R> {
 impl<'de, R: ReadList<'de>> Visitor<'de> for IfList<R> {
     pass_over_scalars!();
 
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
         pass_over_map(map)
     }
@@ -549,7 +551,7 @@ impl<'de, R: ReadList<'de>> Visitor<'de> for IfList<R> {
 }
 
 impl<'de> Visitor<'de> for IfTrue<'_> {
-    pass_over_scalars!();
+    pass_over_numbers_and_texts!();
 
     fn visit_bool<E>(self, is_true: bool) -> Result<(), E> {
         *self.0 |= is_true;
