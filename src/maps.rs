@@ -67,8 +67,6 @@ pub struct Maps {
     /// Made when first asked for: [`Maps::lint`] does.
     targets: OnceLock<Targets>,
     skipped: usize,
-    /// How many of these are in the book all the same: they were rules until they were compiled.
-    uncompiled: usize,
     unlisted: usize,
 }
 
@@ -224,7 +222,6 @@ impl Maps {
         }
         for (id, error) in too_large {
             self.skipped += 1;
-            self.uncompiled += 1;
             self.book.take_out(id);
             diagnostics.push(
                 Diagnostic::error(
@@ -266,7 +263,6 @@ impl Maps {
             }
             Err(error) => {
                 self.skipped += 1;
-                self.uncompiled += 1;
                 self.book.take_out(rule);
                 diagnostics.push(Diagnostic::error(
                     "list-too-large",
@@ -285,7 +281,7 @@ impl Maps {
 
     /// How many rules there are, without those in error.
     pub fn len(&self) -> usize {
-        self.book.len().saturating_sub(self.uncompiled)
+        self.book.len()
     }
 
     /// Whether there is no rule at all.

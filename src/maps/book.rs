@@ -117,8 +117,9 @@ impl Book {
         Some(std::mem::replace(earlier, last))
     }
 
+    /// How many rules there are, without those that were taken out.
     pub(super) fn len(&self) -> usize {
-        self.rules.len()
+        self.rules.iter().filter(|rule| !rule.is_out).count()
     }
 
     pub(super) fn ids(&self) -> impl Iterator<Item = RuleId> + use<> {
