@@ -288,7 +288,7 @@ fn swapping(rules: Rules, image: &str, result: Option<&str>) -> Run {
 
 fn maps(text: &str) -> Rules {
     let (maps, diagnostics) = Maps::parse(text.as_bytes()).unwrap();
-    assert!(diagnostics.is_empty(), "{diagnostics:?}");
+    assert!(diagnostics.listed().is_empty(), "{diagnostics:?}");
     Rules::Maps(Box::new(maps))
 }
 
@@ -413,7 +413,7 @@ fn loads() -> Vec<Case> {
             let case = Case::new("load", format!("{lines} lines"), move || {
                 let text = mixed(lines);
                 let (maps, diagnostics) = Maps::parse(text.as_bytes()).unwrap();
-                assert_eq!((maps.len(), diagnostics.len()), (lines, 0));
+                assert_eq!((maps.len(), diagnostics.listed().len()), (lines, 0));
                 let last = maps.swap(&format!("r{}.example.com/a:1", lines - 1));
                 let expected = format!("mirror.example.com/r{}/a:1", lines - 1);
                 assert_eq!(last.image(), Some(&*expected));

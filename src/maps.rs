@@ -24,7 +24,7 @@ use hashbrown::HashSet;
 
 use self::book::Book;
 pub use self::book::Kind;
-pub use self::diagnostic::{Diagnostic, Severity};
+pub use self::diagnostic::{Diagnostic, Findings, Severity};
 use self::glob::{Pattern, Patterns};
 use self::index::{Index, RuleId};
 pub use self::legacy::Legacy;
@@ -35,12 +35,13 @@ use crate::image::{self, Reference, Registry};
 /// The largest map file that is read, in bytes. A Kubernetes ConfigMap holds at most 1 MiB.
 pub const MAX_BYTES: usize = 16 << 20;
 
-/// How many findings are listed; more are only counted.
-const MAX_LISTED: usize = 10_000;
-
 /// What all patterns together may ask for: characters, and such that are not said plainly.
 const MAX_PATTERN_CHARACTERS: usize = 4_000_000;
 const MAX_PATTERN_WILDCARDS: usize = 50_000;
+
+/// What the items of `noswap_wildcards` may have in all, in characters: each takes some 60 bytes once compiled, and
+/// a ConfigMap holds no more.
+const MAX_ITEM_CHARACTERS: usize = 1 << 20;
 
 /// The registry key for Docker Hub's official images.
 const LIBRARY_KEY: &str = "docker.io/library";
@@ -67,7 +68,6 @@ pub struct Maps {
     /// Made when first asked for: [`Maps::lint`] does.
     targets: OnceLock<Targets>,
     skipped: usize,
-    unlisted: usize,
 }
 
 #[derive(Debug, Default)]
@@ -121,7 +121,7 @@ impl Maps {
     ///
     /// # Errors
     /// A file that is no map file at all: too large, or binary.
-    pub fn parse(bytes: &[u8]) -> Result<(Self, Vec<Diagnostic>), Unreadable> {
+    pub fn parse(bytes: &[u8]) -> Result<(Self, Findings), Unreadable> {
         if bytes.len() > MAX_BYTES {
             return Err(Unreadable::TooLarge);
         }
@@ -132,34 +132,23 @@ impl Maps {
             book: Book::with_capacity(bytes.len(), bytes.len() / 32),
             ..Self::default()
         };
-        let mut diagnostics = Vec::new();
+        let mut findings = Findings::default();
         for line in parse::lines(bytes) {
             match line {
                 parse::Line::Rule(draft, warnings) => {
                     let id = maps.book.push(&draft);
                     let repeated = maps.enter(id);
                     let found = warnings.into_iter().chain(repeated);
-                    found.for_each(|found| maps.list(&mut diagnostics, found));
+                    found.for_each(|found| findings.add(|| found));
                 }
                 parse::Line::Error(error) => {
                     maps.skipped += 1;
-                    maps.list(&mut diagnostics, *error);
+                    findings.add(|| *error);
                 }
             }
         }
-        for found in maps.compile() {
-            maps.list(&mut diagnostics, found);
-        }
-        Ok((maps, diagnostics))
-    }
-
-    /// Lists a finding, or counts it if there are more than anybody reads.
-    fn list(&mut self, diagnostics: &mut Vec<Diagnostic>, found: Diagnostic) {
-        if diagnostics.len() < MAX_LISTED {
-            diagnostics.push(found);
-        } else {
-            self.unlisted += 1;
-        }
+        maps.compile(&mut findings);
+        Ok((maps, findings))
     }
 
     /// Enters a rule where it is looked up. Of a repeated key the last rule counts, in the place of
@@ -191,16 +180,14 @@ impl Maps {
     }
 
     /// Makes what is tried all at once.
-    fn compile(&mut self) -> Vec<Diagnostic> {
-        let mut diagnostics = Vec::new();
-        self.compile_patterns(&mut diagnostics);
+    fn compile(&mut self, findings: &mut Findings) {
+        self.compile_patterns(findings);
         if let Some(rule) = self.noswap_rule {
-            self.compile_noswap(rule, &mut diagnostics);
+            self.compile_noswap(rule, findings);
         }
-        diagnostics
     }
 
-    fn compile_patterns(&mut self, diagnostics: &mut Vec<Diagnostic>) {
+    fn compile_patterns(&mut self, findings: &mut Findings) {
         let (mut rules, mut too_large) = (Vec::new(), Vec::new());
         let (mut characters, mut wildcards) = (0, 0);
         for id in self.book.ids_of(Kind::Replace) {
@@ -223,20 +210,20 @@ impl Maps {
         for (id, error) in too_large {
             self.skipped += 1;
             self.book.take_out(id);
-            diagnostics.push(
+            findings.add(|| {
                 Diagnostic::error(
                     "pattern-too-large",
                     self.book.key_place(id, ""),
                     format!("the pattern can't be compiled: {error}"),
                 )
-                .help("shorten or join patterns; a registry as a key (REGISTRY::VALUE) needs none"),
-            );
+                .help("shorten or join patterns; a registry as a key (REGISTRY::VALUE) needs none")
+            });
         }
         self.replace.patterns = patterns;
         self.replace.rules = rules;
     }
 
-    fn compile_noswap(&mut self, rule: RuleId, diagnostics: &mut Vec<Diagnostic>) {
+    fn compile_noswap(&mut self, rule: RuleId, findings: &mut Findings) {
         let mut seen = HashSet::new();
         let items: Vec<String> = self
             .book
@@ -249,11 +236,7 @@ impl Maps {
             .map(str::to_owned)
             .collect();
         drop(seen);
-        // The kind whose size is in proportion to the items.
-        let finder = AhoCorasick::builder()
-            .kind(Some(AhoCorasickKind::ContiguousNFA))
-            .build(shortest(&items));
-        match finder {
+        match finder(&shortest(&items)) {
             Ok(finder) => {
                 self.noswap = Some(Noswap {
                     rule,
@@ -264,18 +247,20 @@ impl Maps {
             Err(error) => {
                 self.skipped += 1;
                 self.book.take_out(rule);
-                diagnostics.push(Diagnostic::error(
-                    "list-too-large",
-                    self.book.value_place(rule, ""),
-                    format!("the list can't be compiled: {error}"),
-                ));
+                findings.add(|| {
+                    Diagnostic::error(
+                        "list-too-large",
+                        self.book.value_place(rule, ""),
+                        format!("the list can't be compiled: {error}"),
+                    )
+                });
             }
         }
     }
 
     /// What is probably not meant, in lines that are rules: keys that nothing matches, values that
     /// are no reference, rules that feed each other, a missing `default`.
-    pub fn lint(&self) -> Vec<Diagnostic> {
+    pub fn lint(&self) -> Findings {
         lint::lint(self)
     }
 
@@ -299,11 +284,20 @@ impl Maps {
     pub fn skipped(&self) -> usize {
         self.skipped
     }
+}
 
-    /// How many findings are not listed, because there are too many.
-    pub fn unlisted(&self) -> usize {
-        self.unlisted
+fn finder(items: &[&str]) -> Result<AhoCorasick, String> {
+    let characters: usize = items.iter().map(|item| item.len()).sum();
+    if characters > MAX_ITEM_CHARACTERS {
+        return Err(format!(
+            "its items have {characters} characters, and may have {MAX_ITEM_CHARACTERS}"
+        ));
     }
+    // The kind whose size is in proportion to the items.
+    let finder = AhoCorasick::builder()
+        .kind(Some(AhoCorasickKind::ContiguousNFA))
+        .build(items);
+    finder.map_err(|error| error.to_string())
 }
 
 /// Those that begin with no other: what holds such a one holds the other, too. With `h1` to `h40000` the finder

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::files::{Fingerprint, Stillness};
-use crate::maps::{Diagnostic, MAX_BYTES, Maps, Severity, Unreadable};
+use crate::maps::{Diagnostic, Findings, MAX_BYTES, Maps, Severity, Unreadable};
 use crate::text::sha256;
 
 /// A map file and what is to be said of it.
@@ -15,7 +15,7 @@ pub struct Loaded {
     /// The rules.
     pub maps: Maps,
     /// What is wrong with it, line by line.
-    pub diagnostics: Vec<Diagnostic>,
+    pub findings: Findings,
     /// SHA-256 of the file, in hexadecimal.
     pub hash: String,
     /// Whether the last line is ended: if not, more of it may be to come.
@@ -138,12 +138,12 @@ impl Loaded {
     /// # Errors
     /// They are no map file.
     pub fn parse(bytes: &[u8]) -> Result<Self, Unreadable> {
-        let (maps, mut diagnostics) = Maps::parse(bytes)?;
-        diagnostics.extend(maps.lint());
-        diagnostics.sort_by_key(|found| found.place.line);
+        let (maps, mut findings) = Maps::parse(bytes)?;
+        findings.append(maps.lint());
+        findings.sort();
         Ok(Self {
             maps,
-            diagnostics,
+            findings,
             hash: sha256(bytes),
             ends_well: bytes.last().is_none_or(|b| matches!(b, b'\n' | b'\r')),
         })
@@ -162,11 +162,11 @@ impl Loaded {
     /// How many lines are rules, but hardly meant, or are findings that are not listed.
     pub fn warnings(&self) -> usize {
         let is_warning = |found: &&Diagnostic| found.severity == Severity::Warning;
-        let listed = self.diagnostics.iter().filter(is_warning).count();
+        let all = self.findings.listed();
+        let listed = all.iter().filter(is_warning).count();
         // All others are lines in error, of which each is one finding.
-        let errors_listed = self.diagnostics.len() - listed;
-        let errors_unlisted = self.errors().saturating_sub(errors_listed);
-        listed + self.maps.unlisted().saturating_sub(errors_unlisted)
+        let errors_unlisted = self.errors().saturating_sub(all.len() - listed);
+        listed + self.findings.unlisted().saturating_sub(errors_unlisted)
     }
 }
 

@@ -64,7 +64,7 @@ fn a_pattern_that_is_too_large_is_no_rule_in_any_way() {
     let last = "[REPLACE]quay.io/?::docker.io";
     let text = format!("default::b.io\n{others}{last}\n");
     let (maps, found) = Maps::parse(text.as_bytes()).unwrap();
-    let codes: Vec<_> = found.iter().map(|found| found.code).collect();
+    let codes: Vec<_> = found.listed().iter().map(|found| found.code).collect();
     assert_eq!(codes, ["pattern-too-large"]);
     assert_eq!((maps.len(), maps.skipped()), (26, 1));
     // What lies where it would put images is not where a rule puts them.
@@ -123,6 +123,23 @@ fn each_ends_in_bounded_memory() {
         (
             "many rules into one host with many ports",
             lines(10_000, |i| format!("k{i}.io::h.io\nh.io:{i}::")),
+        ),
+        (
+            "many rules into Docker Hub, which has many ports and two names",
+            lines(20_000, |i| {
+                format!("r{i}.io::docker.io\ndocker.io:{i}::docker.io:{i}")
+            }),
+        ),
+        (
+            "values that name no registry",
+            lines(1_400_000, |i| format!("{i}::b")),
+        ),
+        (
+            "items that share nothing",
+            format!(
+                "docker.io::a.io\nnoswap_wildcards::{}",
+                lines(5_000, |i| format!("{},", format!("{i}x").repeat(500))).replace('\n', "")
+            ),
         ),
         (
             "many results into one registry",

@@ -265,10 +265,8 @@ mod tests {
 
     #[test]
     fn the_example_is_without_fault() {
-        let Loaded {
-            maps, diagnostics, ..
-        } = example().unwrap();
-        assert_eq!(diagnostics, []);
+        let Loaded { maps, findings, .. } = example().unwrap();
+        assert_eq!(findings.listed(), []);
         assert_eq!(
             maps.swap("docker.io/nginx/nginx:latest").image(),
             Some("my-registry.example.com/nginx/nginx:latest")

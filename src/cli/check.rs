@@ -88,22 +88,22 @@ fn print(
     strict: bool,
 ) -> anyhow::Result<()> {
     let name = file.display().to_string();
-    for found in loaded.diagnostics.iter().take(MAX_SHOWN) {
+    for found in loaded.findings.listed().iter().take(MAX_SHOWN) {
         // The stream drops the colour if it is not wanted.
         writeln!(out, "{}", found.render(&name, true))?;
     }
-    let more = loaded.diagnostics.len().saturating_sub(MAX_SHOWN);
+    let more = loaded.findings.listed().len().saturating_sub(MAX_SHOWN);
     if more > 0 {
         writeln!(
             out,
             "and {more} more findings; `--output json` shows them\n"
         )?;
     }
-    if loaded.maps.unlisted() > 0 {
+    if loaded.findings.unlisted() > 0 {
         writeln!(
             out,
             "and {} findings more than are kept\n",
-            loaded.maps.unlisted()
+            loaded.findings.unlisted()
         )?;
     }
     let (style, verdict) = match count {
@@ -127,15 +127,15 @@ fn print(
 
 fn print_json(out: &mut impl Write, file: &Path, loaded: &Loaded) -> anyhow::Result<()> {
     let name = file.display().to_string();
-    for found in &loaded.diagnostics {
+    for found in loaded.findings.listed() {
         serde_json::to_writer(&mut *out, &found.record(&name))?;
         out.write_all(b"\n")?;
     }
     if let Some(why) = loaded.refusal() {
         terminal::hint(&format!("`imageswap serve` takes nothing of {name}: {why}"));
     }
-    if loaded.maps.unlisted() > 0 {
-        let more = counted(loaded.maps.unlisted(), "more finding");
+    if loaded.findings.unlisted() > 0 {
+        let more = counted(loaded.findings.unlisted(), "more finding");
         terminal::hint(&format!("{name} has {more} than are kept and printed"));
     }
     Ok(())

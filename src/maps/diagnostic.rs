@@ -14,6 +14,9 @@ const MAX_SHOWN: usize = 400;
 /// Columns are counted up to here: a line of megabytes may have thousands of findings.
 const MAX_COLUMN: usize = 10_000;
 
+/// How many findings are listed; more are only counted.
+const MAX_LISTED: usize = 10_000;
+
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -39,6 +42,14 @@ pub struct Diagnostic {
     pub also: Vec<Place>,
     /// What to do.
     pub help: Option<String>,
+}
+
+/// Findings, of which the first 10,000 are kept and the others counted: a map file must not take the memory of
+/// the webhook.
+#[derive(Debug, Default)]
+pub struct Findings {
+    listed: Vec<Diagnostic>,
+    unlisted: usize,
 }
 
 /// A stretch of a line.
@@ -72,6 +83,38 @@ pub struct Record<'a> {
 }
 
 // === impl Diagnostic ===
+
+impl Findings {
+    /// Lists a finding, or counts it if there are more than anybody reads.
+    pub(super) fn add(&mut self, found: impl FnOnce() -> Diagnostic) {
+        if self.listed.len() < MAX_LISTED {
+            self.listed.push(found());
+        } else {
+            self.unlisted += 1;
+        }
+    }
+
+    /// Puts those of another look behind these; each lists its own.
+    pub fn append(&mut self, mut others: Self) {
+        self.listed.append(&mut others.listed);
+        self.unlisted += others.unlisted;
+    }
+
+    /// In the order of the lines, as far as they are listed.
+    pub fn sort(&mut self) {
+        self.listed.sort_by_key(|found| found.place.line);
+    }
+
+    /// Those that are listed.
+    pub fn listed(&self) -> &[Diagnostic] {
+        &self.listed
+    }
+
+    /// How many are not.
+    pub fn unlisted(&self) -> usize {
+        self.unlisted
+    }
+}
 
 impl Diagnostic {
     pub(super) fn new(

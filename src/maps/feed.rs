@@ -14,8 +14,8 @@ use std::ops::Bound;
 
 use hashbrown::{HashMap, HashSet};
 
-use super::book::Kind;
-use super::diagnostic::Diagnostic;
+use super::book::{Book, Kind};
+use super::diagnostic::{Diagnostic, Findings};
 use super::glob::Pattern;
 use super::index::RuleId;
 use super::sample::{can_swap, key_host};
@@ -25,15 +25,12 @@ use crate::image::{self, Reference, Registry};
 /// How much the comparison of patterns and targets may cost: less than a second.
 const MAX_STEPS: usize = 50_000_000;
 
-/// The most that is reported.
-const MAX_REPORTED: usize = 10_000;
-
 /// Reports producers, each with a consumer of each kind.
-pub(super) fn feeds(maps: &Maps) -> Vec<Diagnostic> {
+pub(super) fn feeds(maps: &Maps) -> Findings {
     let mut feeds = Feeds {
         maps,
         reported: HashSet::new(),
-        diagnostics: Vec::new(),
+        findings: Findings::default(),
         steps: 0,
     };
     feeds.results_of_exact();
@@ -44,13 +41,13 @@ pub(super) fn feeds(maps: &Maps) -> Vec<Diagnostic> {
     if feeds.steps > MAX_STEPS {
         feeds.report_incomplete();
     }
-    feeds.diagnostics
+    feeds.findings
 }
 
 struct Feeds<'m> {
     maps: &'m Maps,
     reported: HashSet<(RuleId, RuleId)>,
-    diagnostics: Vec<Diagnostic>,
+    findings: Findings,
     steps: usize,
 }
 
@@ -192,33 +189,10 @@ impl Feeds<'_> {
     }
 
     fn report(&mut self, producer: RuleId, consumer: RuleId) {
-        let is_new = self.reported.insert((producer, consumer));
-        if !is_new || self.diagnostics.len() >= MAX_REPORTED {
-            return;
+        if self.reported.insert((producer, consumer)) {
+            let book = &self.maps.book;
+            self.findings.add(|| feed(book, producer, consumer));
         }
-        let book = &self.maps.book;
-        let (line, other) = (book.line(producer), book.line(consumer));
-        let diagnostic = if producer == consumer {
-            Diagnostic::warning(
-                "feeds",
-                book.value_place(producer, "an image that is here matches the key again"),
-                "the rule feeds itself: an image that is swapped twice ends up elsewhere",
-            )
-            .help("let the value be a registry that the key does not name")
-        } else {
-            Diagnostic::warning(
-                "feeds",
-                book.value_place(producer, "what is put here"),
-                format!(
-                    "line {line} feeds line {other}: an image that is swapped twice ends up elsewhere"
-                ),
-            )
-            .also(book.key_place(consumer, "is swapped again by this"))
-            .help(format!(
-                "let line {line} name the final place, or take line {other} out"
-            ))
-        };
-        self.diagnostics.push(diagnostic);
     }
 
     fn report_incomplete(&mut self) {
@@ -226,15 +200,36 @@ impl Feeds<'_> {
         let Some((id, _)) = self.maps.replace.rules.first() else {
             return;
         };
-        self.diagnostics.push(
+        self.findings.add(|| {
             Diagnostic::warning(
                 "feeds-unknown",
                 book.key_place(*id, ""),
                 "there are too many patterns and values to tell whether rules feed each other",
             )
-            .help("fewer [REPLACE] patterns, or patterns that begin with a registry"),
-        );
+            .help("fewer [REPLACE] patterns, or patterns that begin with a registry")
+        });
     }
+}
+
+fn feed(book: &Book, producer: RuleId, consumer: RuleId) -> Diagnostic {
+    if producer == consumer {
+        return Diagnostic::warning(
+            "feeds",
+            book.value_place(producer, "an image that is here matches the key again"),
+            "the rule feeds itself: an image that is swapped twice ends up elsewhere",
+        )
+        .help("let the value be a registry that the key does not name");
+    }
+    let (line, other) = (book.line(producer), book.line(consumer));
+    Diagnostic::warning(
+        "feeds",
+        book.value_place(producer, "what is put here"),
+        format!("line {line} feeds line {other}: an image that is swapped twice ends up elsewhere"),
+    )
+    .also(book.key_place(consumer, "is swapped again by this"))
+    .help(format!(
+        "let line {line} name the final place, or take line {other} out"
+    ))
 }
 
 // === where a producer puts images ===
@@ -423,9 +418,29 @@ struct HostKeys<'m> {
     library: Option<RuleId>,
     plain: Option<RuleId>,
     by_port: HashMap<&'m str, RuleId>,
-    /// With a port, and making something else of an image with that port: the first, or all where
-    /// the host has two names.
+    /// With a port, and making something else of an image with that port: the first for each name of
+    /// the host.
     changing: Vec<RuleId>,
+    /// For which of its names one is there.
+    is_changed: [bool; 2],
+}
+
+impl HostKeys<'_> {
+    /// Notes under which names of the host an image with this port becomes another, and says whether that
+    /// was known of none of them.
+    fn change(&mut self, host: &str, port: &str, target: &str) -> bool {
+        let names: &[&str] = match host {
+            image::DOCKER_HUB => &[image::DOCKER_HUB, image::DOCKER_HUB_INDEX],
+            host => &[host],
+        };
+        let mut is_new = false;
+        for (name, is_changed) in names.iter().zip(&mut self.is_changed) {
+            let stays = target.strip_prefix(name).and_then(|t| t.strip_prefix(':')) == Some(port);
+            is_new |= !stays && !*is_changed;
+            *is_changed |= !stays;
+        }
+        is_new
+    }
 }
 
 impl<'m> Keys<'m> {
@@ -440,9 +455,7 @@ impl<'m> Keys<'m> {
             match Registry::parse(key).map(|registry| registry.port) {
                 Ok(Some(port)) => {
                     keys.by_port.insert(port, id);
-                    let two_names = host == image::DOCKER_HUB;
-                    let changes = two_names || maps.book.target(id) != key;
-                    if changes && can_swap(maps, id) && (two_names || keys.changing.is_empty()) {
+                    if can_swap(maps, id) && keys.change(host, port, maps.book.target(id)) {
                         keys.changing.push(id);
                     }
                 }

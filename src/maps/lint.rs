@@ -3,7 +3,7 @@
 //! Each finding is a warning: the file is used as it is.
 
 use super::book::Kind;
-use super::diagnostic::{Diagnostic, Place};
+use super::diagnostic::{Diagnostic, Findings, Place};
 use super::glob::Pattern;
 use super::index::RuleId;
 use super::sample::{can_swap, sample_results};
@@ -14,24 +14,25 @@ use crate::text::shortened;
 /// How many characters of a key or a result are shown.
 const SHOWN: usize = 200;
 
-pub(super) fn lint(maps: &Maps) -> Vec<Diagnostic> {
-    let mut diagnostics: Vec<_> = maps
-        .book
-        .ids()
-        .flat_map(|id| {
-            [
-                key(maps, id),
-                value(maps, id),
-                no_registry(maps, id),
-                digest(maps, id),
-                item(maps, id),
-            ]
-        })
-        .flatten()
-        .collect();
-    diagnostics.extend(no_default(maps));
-    diagnostics.extend(feed::feeds(maps));
-    diagnostics
+pub(super) fn lint(maps: &Maps) -> Findings {
+    let mut findings = Findings::default();
+    if let Some(found) = no_default(maps) {
+        findings.add(|| found);
+    }
+    for id in maps.book.ids() {
+        let found = [
+            key(maps, id),
+            value(maps, id),
+            no_registry(maps, id),
+            digest(maps, id),
+            item(maps, id),
+        ];
+        for found in found.into_iter().flatten() {
+            findings.add(|| found);
+        }
+    }
+    findings.append(feed::feeds(maps));
+    findings
 }
 
 /// Whether some rule could ever apply to an image.

@@ -615,7 +615,7 @@ fn maps_found(maps: Option<&Option<Vec<u8>>>, findings: &mut Vec<Finding>) {
     } else if errors > 0 {
         let is_error =
             |found: &&crate::maps::Diagnostic| found.severity == crate::maps::Severity::Error;
-        let found = loaded.diagnostics.iter().filter(is_error).take(NAMED);
+        let found = loaded.findings.listed().iter().filter(is_error).take(NAMED);
         let lines: Vec<_> = found
             .map(|found| format!("line {}: {}", found.place.line, found.message))
             .collect();

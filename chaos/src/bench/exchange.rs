@@ -240,7 +240,7 @@ mod tests {
 
     fn answer_to(body: &[u8]) -> Vec<u8> {
         let (maps, errors) = Maps::parse(MAPS.as_bytes()).unwrap();
-        assert!(errors.is_empty(), "{errors:?}");
+        assert!(errors.listed().is_empty(), "{errors:?}");
         let rules = Rules::Maps(Box::new(maps));
         let reply = review(body, &rules, "k8s.twr.io/imageswap").unwrap();
         let head = format!(

@@ -138,17 +138,17 @@ fn publish(loaded: Loaded, metrics: &Metrics, notices: &Notices) -> Rules {
     metrics.maps_info.reset();
     metrics.maps_info.with_label_values(&[&loaded.hash]).set(1);
     info!(rules, errors, hash = loaded.hash, "loaded the map file");
-    for found in loaded.diagnostics.iter().take(MAX_LOGGED) {
+    for found in loaded.findings.listed().iter().take(MAX_LOGGED) {
         log(found);
     }
-    let more = loaded.diagnostics.len().saturating_sub(MAX_LOGGED);
+    let more = loaded.findings.listed().len().saturating_sub(MAX_LOGGED);
     if more > 0 {
         warn!(
             "{} in the map file; `imageswap check` shows more",
-            counted(more + loaded.maps.unlisted(), "more finding")
+            counted(more + loaded.findings.unlisted(), "more finding")
         );
     }
-    let mut found = loaded.diagnostics.iter();
+    let mut found = loaded.findings.listed().iter();
     if let Some(first) = found.find(|found| found.severity == Severity::Error) {
         // The same in every replica that has this file, so that it becomes one Event.
         let note = format!(
