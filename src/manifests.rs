@@ -180,6 +180,11 @@ pub fn rewrite(
     })
 }
 
+/// Whether a text begins as JSON does, which YAML may, too: who reads a stream takes all of it for JSON then.
+pub fn begins_as_json(text: &str) -> bool {
+    json::begins(text)
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
     Yaml,

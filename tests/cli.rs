@@ -836,7 +836,9 @@ fn rewrite_separates_what_would_run_into_each_other() {
     let yaml = "apiVersion: v1\nkind: Pod\n";
     let directive = format!("%YAML 1.2\n---\n{yaml}");
     let behind = format!("# why\n\n  # and how\n{directive}");
-    let files = [json, flow, yaml, &directive, &behind, "# why"].map(|text| format!("{text}\n"));
+    let dashes = "---a: 1";
+    let files =
+        [json, flow, yaml, &directive, &behind, "# why", dashes].map(|text| format!("{text}\n"));
     let paths: Vec<_> = files
         .iter()
         .enumerate()
@@ -857,12 +859,17 @@ fn rewrite_separates_what_would_run_into_each_other() {
         // There is no document yet that could end.
         (5, 3, ""),
         (5, 2, "---\n"),
+        (2, 6, "---\n"),
     ] {
         // One with nothing in it changes nothing.
         let args = ["rewrite", "--maps", &maps, &paths[one], &empty, &paths[two]];
         let text = stdout(&imageswap(&args, b""));
         // What begins as JSON is taken for that to its end.
-        let start = if one == 0 && two != 0 { "---\n" } else { "" };
+        let start = if one < 2 && (one, two) != (0, 0) {
+            "---\n"
+        } else {
+            ""
+        };
         let expected = format!("{start}{}{separator}{}", files[one], files[two]);
         assert_eq!(text, expected);
         let again = imageswap(&["rewrite", "--maps", &maps], text.as_bytes());
@@ -951,6 +958,11 @@ fn rewrite_prints_a_byte_order_mark_only_at_the_start() {
     let printed = stdout(&imageswap(&args, b""));
     assert_eq!(printed.matches('\u{feff}').count(), 1, "{printed}");
     assert!(printed.starts_with('\u{feff}'));
+    // Nor behind the separator before JSON that comes first.
+    let json = file(dir.path(), "marked.json", "\u{feff}{\"a\":1}\n");
+    let yaml = file(dir.path(), "c.yaml", "c: 3\n");
+    let stream = stdout(&imageswap(&["rewrite", "--maps", &maps, &json, &yaml], b""));
+    assert_eq!(stream, "---\n{\"a\":1}\n---\nc: 3\n");
     let again = imageswap(&["rewrite", "--maps", &maps], printed.as_bytes());
     assert_eq!(stdout(&again), printed, "{again:?}");
 }
@@ -960,6 +972,18 @@ fn check_counts_what_it_does_not_keep() {
     let dir = tempfile::tempdir().unwrap();
     let errors: String = (0..10_000).map(|n| format!("e{n}\n")).collect();
     let repeated: String = (0..12).map(|n| format!("q.io::a{n}.io\n")).collect();
+    // What is said of rules has as much room of its own.
+    let doubtful: String = (0..10_003).map(|n| format!("q{n}.io::b\n")).collect();
+    let doubtful = file(dir.path(), "doubtful", &format!("default::\n{doubtful}"));
+    let json = imageswap(&["check", "-o", "json", &doubtful], b"");
+    assert_eq!(stdout(&json).lines().count(), 10_000);
+    assert!(stderr(&json).contains("has 3 more findings than are kept"));
+    let printed = stdout(&imageswap(&["check", &doubtful], b""));
+    assert!(
+        printed.contains("10004 rules, 0 errors, 10003 warnings"),
+        "{printed}"
+    );
+
     let maps = file(
         dir.path(),
         "maps",

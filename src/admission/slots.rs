@@ -80,6 +80,14 @@ pub fn pod_path(group: &str, kind: &str) -> Option<&'static [&'static str]> {
     }
 }
 
+/// Whether a controller that owns an object of this kind looks for it by its template: one that differs it takes for
+/// another's, and makes the next, without end.
+///
+/// Source: the Deployment controller's look for its newest ReplicaSet.
+pub fn is_compared_by_its_owner(kind: &str) -> bool {
+    matches!(kind, "ReplicaSet" | "ReplicationController")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

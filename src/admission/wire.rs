@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 
 use super::object::{Text, Workload};
-use super::slots::pod_path;
+use super::slots::{is_compared_by_its_owner, pod_path};
 use crate::text::shortened;
 
 /// An AdmissionReview that can be answered.
@@ -244,9 +244,9 @@ impl Request<'_> {
         self.operation == Operation::Update && keeps_images(path, &self.kind)
     }
 
-    /// Whether a controller that owns the object looks for it by its template.
+    /// As [`is_compared_by_its_owner`].
     pub(super) fn is_compared_by_its_owner(&self) -> bool {
-        matches!(&*self.kind, "ReplicaSet" | "ReplicationController")
+        is_compared_by_its_owner(&self.kind)
     }
 
     pub(super) fn is_ephemeral(&self) -> bool {

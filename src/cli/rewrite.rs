@@ -192,24 +192,27 @@ fn print_manifests(done: &[Done]) -> anyhow::Result<()> {
             shown(&many.path)
         );
     }
+    let is_stream = all.len() > 1;
     let mut out = io::BufWriter::new(io::stdout().lock());
     let (mut before, mut has_document) = ("", false);
     for Done { after, .. } in all {
+        // Without a separator this would begin a stream of JSON.
+        let looks_like_json = !is_json && is_stream && manifests::begins_as_json(&after.text);
+        let is_first = before.is_empty();
         // A mark is one only where a stream begins.
         let text = match after.text.strip_prefix('\u{feff}') {
-            Some(text) if !before.is_empty() => text,
+            Some(text) if !is_first || looks_like_json => text,
             _ => &after.text,
         };
-        if !before.is_empty() && !before.ends_with('\n') {
+        if !is_first && !before.ends_with('\n') {
             out.write_all(b"\n")?;
         }
         let first = first_of_a_document(text);
         let separator = match text {
             // What reads values of JSON one after the other may not know the separator.
             _ if is_json => "",
-            // Without it this would begin a stream of JSON.
-            _ if before.is_empty() && after.json_values.is_some() => "---\n",
-            _ if before.is_empty() || text.starts_with("---") => "",
+            _ if is_first && looks_like_json => "---\n",
+            _ if is_first || begins_a_document(text) => "",
             // Directives need the end of the document before them, if there is one.
             _ if first.is_some_and(|line| line.starts_with('%')) => match has_document {
                 true => "...\n",
@@ -224,6 +227,12 @@ fn print_manifests(done: &[Done]) -> anyhow::Result<()> {
     }
     out.flush()?;
     Ok(())
+}
+
+/// Whether its first line separates it from what is before.
+fn begins_a_document(yaml: &str) -> bool {
+    let behind = yaml.strip_prefix("---");
+    behind.is_some_and(|text| text.is_empty() || text.starts_with([' ', '\t', '\r', '\n']))
 }
 
 /// The first line that is no comment.

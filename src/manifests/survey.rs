@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::admission::slots::{DISABLED, List, MIRROR, pod_path};
+use crate::admission::slots::{DISABLED, List, MIRROR, is_compared_by_its_owner, pod_path};
 
 use super::tree::{Id, MAX_DEPTH, Style, Tree, Value};
 
@@ -153,6 +153,9 @@ impl<'t> Surveyor<'t> {
         if self.is_skipped(id)? || self.is_skipped(pod)? || self.is_mirror(pod, path)? {
             return Ok(false);
         }
+        if is_compared_by_its_owner(kind) && self.is_controlled(id)? {
+            return Ok(false);
+        }
         let name = self.name(id)?;
         self.pod(pod, Object { kind, name })?;
         Ok(true)
@@ -182,6 +185,22 @@ impl<'t> Surveyor<'t> {
         }
         let path = ["metadata", "annotations", MIRROR];
         Ok(self.follow(pod, &path)?.is_some())
+    }
+
+    /// Whether a controller owns this object.
+    fn is_controlled(&mut self, id: Id) -> Result<bool, Stop> {
+        let owners = self.follow(id, &["metadata", "ownerReferences"])?;
+        let owners = owners.map(|owners| &self.tree.node(self.tree.target(owners)).value);
+        let Some(Value::List(owners)) = owners else {
+            return Ok(false);
+        };
+        for owner in owners {
+            let controller = self.fields.get(*owner, "controller")?;
+            if controller.and_then(|value| self.tree.truth(value)) == Some(true) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn name(&mut self, id: Id) -> Result<&'t str, Stop> {

@@ -474,6 +474,61 @@ fn skipped_objects() {
     assert_eq!(run(&text(disabled, "", "a")).unwrap().objects, 1);
 }
 
+/// As the webhook does: who owns it would not know it again.
+#[test]
+fn replica_sets_that_a_controller_owns() {
+    let text = |kind: &str, owners: &str, image: &str| {
+        format!(
+            "apiVersion: apps/v1\nkind: {kind}\nmetadata: {{ownerReferences: {owners}}}\nspec:\n  template:\n    \
+             spec: {{containers: [{{image: {image}}}]}}\n"
+        )
+    };
+    for owners in [
+        "[{controller: true}]",
+        "[{kind: a}, {controller: True}]",
+        "[{controller: yes}]",
+    ] {
+        stays(&text("ReplicaSet", owners, "a"));
+        stays(&text("ReplicationController", owners, "a"));
+        becomes(
+            &text("Deployment", owners, "a"),
+            &text("Deployment", owners, "m/a"),
+        );
+    }
+    for owners in [
+        "[]",
+        "a",
+        "[{kind: a}]",
+        "[{controller: false}]",
+        "[{controller: \"true\"}]",
+        "{controller: true}",
+    ] {
+        becomes(
+            &text("ReplicaSet", owners, "a"),
+            &text("ReplicaSet", owners, "m/a"),
+        );
+    }
+    let json = r#"{"kind":"ReplicaSet","apiVersion":"apps/v1","metadata":{"ownerReferences":[{"controller":true}]},
+        "spec":{"template":{"spec":{"containers":[{"image":"a"}]}}}}"#;
+    stays(json);
+    becomes(
+        &json.replace("true", "false"),
+        &json.replace("true", "false").replace(r#""a""#, r#""m/a""#),
+    );
+}
+
+#[test]
+fn truth_values_are_no_images() {
+    for odd in ["true", "False", "no", "ON", "!!bool \"true\""] {
+        let text = pod(&format!("image: {odd}"));
+        let got = run(&text).unwrap();
+        assert_eq!((got.text, got.odd), (text, vec![5]));
+    }
+    container_becomes("image: \"true\"", "image: \"m/true\"");
+    container_becomes("image: !!str true", "image: !!str m/true");
+    container_becomes("image: n", "image: m/n");
+}
+
 #[test]
 fn mirror_pods() {
     let mirror = "metadata: {annotations: {kubernetes.io/config.mirror: x}}";

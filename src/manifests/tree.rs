@@ -104,8 +104,8 @@ impl Tree {
 
     /// The text of a scalar that Kubernetes reads as a string.
     ///
-    /// Numbers count, as nobody who writes `image: 1.2` means a number. A tag of one's own does
-    /// not: only its inventor knows what it makes of the text.
+    /// Numbers count, as nobody who writes `image: 1.2` means a number. Truth values do not: nobody means an image
+    /// by one. Nor does a text with a tag of one's own: only its inventor knows what it makes of the text.
     pub(super) fn string(&self, id: Id) -> Option<&str> {
         let node = self.node(self.target(id));
         let Value::Text(text, _) = &node.value else {
@@ -115,7 +115,23 @@ impl Tree {
             node.tag.as_deref(),
             None | Some("!" | "tag:yaml.org,2002:str")
         );
-        (!is_tagged && !self.is_null(id)).then_some(text)
+        let is_other = self.is_null(id) || self.truth(id).is_some();
+        (!is_tagged && !is_other).then_some(text)
+    }
+
+    /// What it says if it is a truth value, for those who read YAML 1.2 or 1.1.
+    pub(super) fn truth(&self, id: Id) -> Option<bool> {
+        let node = self.node(self.target(id));
+        let text = match (&node.value, node.tag.as_deref()) {
+            (Value::Text(text, Style::Plain), None) | (Value::Other(text), _) => text,
+            (Value::Text(text, _), Some("tag:yaml.org,2002:bool")) => text,
+            _ => return None,
+        };
+        match &**text {
+            "true" | "True" | "TRUE" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => Some(true),
+            "false" | "False" | "FALSE" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => Some(false),
+            _ => None,
+        }
     }
 
     /// Whether it says that nothing is there.
