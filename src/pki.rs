@@ -27,7 +27,7 @@ use crate::text::sha256;
 pub use self::alone::judge_alone;
 pub use self::bundle::Bundle;
 pub use self::certificate::is_foreign;
-pub use self::judge::{Flaw, is_key_of, judge};
+pub use self::judge::{Flaw, can_be_asked_for, is_key_of, judge};
 pub use self::mint::{MintError, mint};
 #[cfg(test)]
 pub(crate) use self::mint::{by_way_of_another, two_ways};

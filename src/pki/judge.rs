@@ -283,6 +283,12 @@ pub(super) fn verify(
         .map(|_| ())
 }
 
+/// Whether a client can ask for this name at all. Not so for one that ends in a label of digits, or of a number in
+/// hexadecimal: that might be an address, and no leaf is valid for it, whatever it says.
+pub fn can_be_asked_for(name: &str) -> bool {
+    ServerName::try_from(name).is_ok()
+}
+
 /// Whether this is the key of that chain's leaf, as far as both can be read.
 pub fn is_key_of(key: &str, chain: &str) -> bool {
     let pair = read(chain, key, &Bundle::default());

@@ -356,10 +356,11 @@ impl<'a> Eyes<'a> {
     }
 
     /// Whether the pair lacks a name that is wanted now. What somebody else brought is right as it
-    /// is.
+    /// is. Some names no client can ask for, such as a Service's in a namespace of digits without `.svc`.
     fn lacks_name(&self, pair: &Pair) -> Option<&str> {
         let mut names = self.policy.names.iter();
-        let lacks = names.find(|name| pair.is_minted && !pair.is_valid_for(name));
+        let lacks = |name: &&String| pki::can_be_asked_for(name) && !pair.is_valid_for(name);
+        let lacks = names.find(|name| pair.is_minted && lacks(name));
         lacks.map(String::as_str)
     }
 }

@@ -602,6 +602,21 @@ fn a_leaf_that_lacks_a_name_that_is_wanted_is_renewed() {
     }
 }
 
+/// It would be renewed again and again: a namespace may be called 123.
+#[test]
+fn a_leaf_needs_no_name_that_no_client_can_ask_for() {
+    let names = ["imageswap", "imageswap.123", HOST, "imageswap.0x1f"].map(str::to_owned);
+    let pem = mint(&names, YEAR, NOW).unwrap();
+    let policy = Policy {
+        names: names.to_vec(),
+        ..policy()
+    };
+    let live = [bundle(&[&pem])];
+    let seen = observed(Some(secret(&pem)), Some(&live));
+    let plan = plan_by(&policy, &seen, Some(&pem), &[], (NOW, true, LONG));
+    assert_eq!(plan.step.kind().name(), "wait", "{}", plan.reason);
+}
+
 /// What is staged beside a pair that can't be served is the next to serve, but believed first.
 #[test]
 fn a_staged_pair_takes_the_place_of_one_that_is_broken_once_it_is_believed() {

@@ -40,6 +40,9 @@ const AFTER_ERROR: Duration = Duration::from_secs(1);
 /// The longest a release may take, so that a stop is not held up.
 const RELEASE: Duration = Duration::from_secs(2);
 
+/// The longest lease time that a replica can be given.
+const LONGEST: Duration = Duration::from_secs(3600);
+
 /// What does not work is logged this often.
 const SAY_AGAIN: Duration = Duration::from_secs(30);
 
@@ -194,12 +197,20 @@ impl Election {
     }
 
     /// Whether the Lease has said the same for two lease times by our own clock: its holder is gone,
-    /// and its clock was ahead of ours.
+    /// and its clock was ahead of ours. The lease time is the longer one of ours and the holder's, which may have been
+    /// started with another.
     fn is_dead(&self, memory: &mut Memory, lease: &Lease) -> bool {
         let record = record(lease);
         let now = Instant::now();
         match &memory.record {
-            Some((seen, since)) if *seen == record => now - *since > self.time * 2,
+            Some((seen, since)) if *seen == record => {
+                let spec = lease.spec.as_ref();
+                let theirs = spec.and_then(|spec| spec.lease_duration_seconds);
+                let theirs = u64::try_from(theirs.unwrap_or_default()).unwrap_or_default();
+                // Whatever anybody wrote there, it must not hold for ever.
+                let theirs = Duration::from_secs(theirs).min(LONGEST);
+                now - *since > self.time.max(theirs) * 2
+            }
             _ => {
                 memory.record = Some((record, now));
                 false
@@ -209,7 +220,7 @@ impl Election {
 
     async fn expire(&self, lease: &Lease) -> Result<(), Refused> {
         info!("the Lease has not changed for two lease times: taking it for expired");
-        let spec = json!({"renewTime": LONG_AGO});
+        let spec = json!({"renewTime": LONG_AGO, "leaseDurationSeconds": 1});
         self.patch(lease, &spec).await
     }
 
