@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use rustls::ServerConnection;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_rustls::TlsAcceptor;
@@ -41,6 +42,10 @@ pub const MOST_WAITING: usize = 512;
 /// How much the kernel may keep of what comes for one that waits, in bytes; it takes twice as much for its own
 /// account. It counts as ours from when it was accepted, and would be 64 MiB on a port if each sent what it can.
 const WAITING_BUFFER: usize = 8 << 10;
+
+/// How much of what a peer does not read TLS keeps, in bytes, besides the kernel: a record. Its own measure is four
+/// times as much.
+const TLS_BUFFER: usize = 16 << 10;
 
 /// How often to look for a place for those that wait: one that is answered makes room as well as one that leaves,
 /// and says nothing.
@@ -211,7 +216,9 @@ async fn shake_hands<S>(
         // A new stream is taken for readable until it was read.
         stream.peek(&mut [0]).await?;
         place.activity.enter(State::Handshake);
-        TlsAcceptor::from(cert.current()).accept(stream).await
+        let acceptor = TlsAcceptor::from(cert.current());
+        let bounded = |tls: &mut ServerConnection| tls.set_buffer_limit(Some(TLS_BUFFER));
+        acceptor.accept_with(stream, bounded).await
     };
     let handshake = client_certs::told(peer, metrics, handshake);
     let (result, stream) = tokio::select! {

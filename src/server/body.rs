@@ -31,6 +31,9 @@ const PATIENCE_IF_LARGE: Duration = Duration::from_secs(2);
 /// The same for one whose share another address has waited for as long.
 const PATIENCE_IF_WANTED: Duration = Duration::from_millis(200);
 
+/// How long what is left of a slow body is still read, to throw it away.
+const PARTING: Duration = Duration::from_secs(1);
+
 /// How fast a body must come at least, in bytes a second.
 const PACE: usize = 1 << 20;
 
@@ -168,22 +171,28 @@ impl BodyReader {
             let had = whole.bytes.len();
             // Most is there already, and needs no clock.
             let frame = match body.frame().now_or_never() {
-                Some(frame) => frame,
+                Some(frame) => Ok(frame),
                 None => {
                     let due = |pace| started + Duration::from_millis((had * 1000 / pace) as u64);
                     match &share {
                         Some(share) => {
                             let late = deadline.min(due(PACE) + PATIENCE_IF_LARGE);
                             let hurried = due(PACE_IF_WANTED) + PATIENCE_IF_WANTED;
-                            haste.next(&mut body, hurried, late, share).await?
+                            haste.next(&mut body, hurried, late, share).await
                         }
-                        None => next(&mut body, deadline.min(due(PACE) + PATIENCE)).await?,
+                        None => next(&mut body, deadline.min(due(PACE) + PATIENCE)).await,
                     }
                 }
             };
             let frame = match frame {
-                None => break,
-                Some(frame) => frame.map_err(|error| Refusal::Broken(error.to_string()))?,
+                Ok(None) => break,
+                Ok(Some(frame)) => frame.map_err(|error| Refusal::Broken(error.to_string()))?,
+                Err(slow) => {
+                    // It may be in the middle of writing. Others have the memory meanwhile.
+                    drop((share, whole));
+                    discard_by(body, deadline.min(Instant::now() + PARTING)).await;
+                    return Err(slow);
+                }
             };
             let Ok(data) = frame.into_data() else {
                 continue;
@@ -208,6 +217,12 @@ impl BodyReader {
                         discard_by(body, deadline).await;
                         return Err(Refusal::NoMemory);
                     }
+                }
+                if had == 0 && body.is_end_stream() {
+                    return Ok(WholeBody {
+                        bytes: Content::Piece(data),
+                        share,
+                    });
                 }
                 // To wait for that was not the peer's time.
                 started = Instant::now();
@@ -240,9 +255,13 @@ async fn next(
     frame.map_err(|_| Refusal::Slow)
 }
 
-/// Since when another address has been seen waiting for the share of a body.
+/// How long another address has been seen waiting for the share of a body. That is looked at as often whether
+/// something of the body comes or not: a byte now and then wins no time.
 #[derive(Debug, Default)]
-struct Haste(Option<Instant>);
+struct Haste {
+    wanted_since: Option<Instant>,
+    look: Option<Instant>,
+}
 
 impl Haste {
     /// What comes next, if it comes before `late`, or before `hurried` if the share has been wanted for a
@@ -255,25 +274,27 @@ impl Haste {
         share: &Share,
     ) -> Result<Option<Result<Frame, axum::Error>>, Refusal> {
         loop {
-            let look = Instant::now() + PATIENCE_IF_WANTED / 2;
-            if look >= late {
-                return next(body, late).await;
+            let look = *self
+                .look
+                .get_or_insert_with(|| Instant::now() + PATIENCE_IF_WANTED / 2);
+            let come = next(body, look.min(late)).await;
+            let now = Instant::now();
+            if now >= look && self.is_wanted(share, now) && hurried <= now {
+                return Err(Refusal::Slow);
             }
-            let slow = match next(body, look).await {
-                Err(slow) => slow,
-                come => return come,
-            };
-            self.0 = match share.is_wanted() {
-                true => self.0.or_else(|| Some(Instant::now())),
-                false => None,
-            };
-            let is_wanted = self
-                .0
-                .is_some_and(|since| since.elapsed() >= PATIENCE_IF_WANTED);
-            if is_wanted && hurried <= Instant::now() {
-                return Err(slow);
+            if come.is_ok() || now >= late {
+                return come;
             }
         }
+    }
+
+    /// Looks, and says when to look again.
+    fn is_wanted(&mut self, share: &Share, now: Instant) -> bool {
+        self.look = Some(now + PATIENCE_IF_WANTED / 2);
+        let since = self.wanted_since.unwrap_or(now);
+        self.wanted_since = share.is_wanted().then_some(since);
+        self.wanted_since
+            .is_some_and(|since| now - since >= PATIENCE_IF_WANTED)
     }
 }
 

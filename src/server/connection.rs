@@ -16,6 +16,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
+use http::StatusCode;
 use http::header::{CONNECTION, HeaderValue};
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
@@ -99,7 +100,9 @@ where
             }
         }
     };
+    // In the middle of an answer it would be taken for more of it.
     if (is_stopping || activity.awaits_request())
+        && activity.state() != State::Writing
         && let Some(stream) = requests.into_stream()
     {
         // In a box, for the task would have room for it as long as the connection lives.
@@ -146,7 +149,9 @@ async fn answer<S: Answers>(
     });
     request.extensions_mut().insert(Peer(activity.peer()));
     let mut response = terms.service.clone().oneshot(request).await?;
-    if response.status().is_success() {
+    // Who is asked to come again soon, comes on this connection.
+    let status = response.status();
+    if status.is_success() || status == StatusCode::TOO_MANY_REQUESTS {
         activity.served();
     }
     let is_over = activity.age() > terms.max_age || activity.is_evicted();
@@ -196,6 +201,7 @@ impl hyper::body::Body for Ended {
 mod tests {
     use std::sync::Mutex;
 
+    use axum::response::IntoResponse;
     use futures_util::FutureExt;
     use http_body_util::BodyExt;
     use tokio::io::DuplexStream;
@@ -269,6 +275,7 @@ mod tests {
         served: JoinHandle<&'static str>,
         activity: Arc<Activity>,
         connections: Places,
+        lifecycle: Lifecycle,
         _others: Vec<Place>,
     }
 
@@ -319,12 +326,17 @@ mod tests {
                         _ => drop(request.into_body().collect().await.unwrap()),
                     }
                     let long = "x".repeat(if path == "/long" { 50_000 } else { 0 });
-                    Ok(Response::new(Body::from(format!(
-                        "{long}{path} is answered\n"
-                    ))))
+                    let answer = Body::from(format!("{long}{path} is answered\n"));
+                    let status = match &*path {
+                        "/shed" => StatusCode::TOO_MANY_REQUESTS,
+                        "/unknown" => StatusCode::NOT_FOUND,
+                        _ => StatusCode::OK,
+                    };
+                    Ok((status, answer).into_response())
                 }
             });
-            let forever = Duration::from_secs(600);
+            let forever = FOREVER;
+            let lifecycle = Lifecycle::default();
             let terms = Terms {
                 service,
                 patience: Patience {
@@ -334,7 +346,7 @@ mod tests {
                     max_age: forever,
                 },
                 max_age: forever,
-                lifecycle: Lifecycle::default(),
+                lifecycle: lifecycle.clone(),
                 places: connections.clone(),
             };
             let (peer, theirs) = tokio::io::duplex(room);
@@ -351,6 +363,7 @@ mod tests {
                 served,
                 activity,
                 connections,
+                lifecycle,
                 _others: places,
             }
         }
@@ -374,6 +387,33 @@ mod tests {
     }
 
     const MANY: usize = 100;
+
+    const FOREVER: Duration = Duration::from_secs(600);
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_asked_to_come_again_is_no_newcomer() {
+        let mut talk = Talk::among(0).await;
+        for (path, is_newcomer) in [("/unknown", true), ("/shed", false)] {
+            let request = format!("GET {path} HTTP/1.1\r\n\r\n");
+            talk.send(request.as_bytes(), 1_000).await;
+            talk.read_to(&format!("{path} is answered\n")).await;
+            assert_eq!(talk.activity.is_newcomer(), is_newcomer, "{path}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_farewell_does_not_stand_in_the_middle_of_an_answer() {
+        let mut talk = Talk::among(0).await;
+        talk.send(b"GET /long HTTP/1.1\r\n\r\n", 1_000).await;
+        talk.lifecycle.enter(Phase::Stopping);
+        tokio::time::sleep(FOREVER + LINGER / 2).await;
+        let mut answer = Vec::new();
+        talk.peer.read_to_end(&mut answer).await.unwrap();
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.contains("content-length: 50018\r\n"), "{answer}");
+        assert!(answer.ends_with("xxxx"), "{answer}");
+        assert_eq!(talk.served.await.unwrap(), "late");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn requests_are_answered_in_whatever_pieces_they_come() {

@@ -25,6 +25,7 @@ use super::tracked::Tracked;
 /// The stretch in which a connection is read, in bytes; no head may be longer. A thousand peers can fill
 /// it.
 const BUFFER: usize = 16 << 10;
+const LARGE: usize = 64 << 10;
 
 /// Up to this many connections keep their buffers.
 const FEW: usize = 64;
@@ -102,7 +103,11 @@ where
         if let Some(stream) = self.waiting.take() {
             let mut http = http1::Builder::new();
             let io = TokioIo::new(stream);
-            let connection = http.max_buf_size(BUFFER);
+            let connection = http.max_buf_size(if self.places.len() > FEW {
+                BUFFER
+            } else {
+                LARGE
+            });
             let connection = connection.serve_connection(io, self.service.clone());
             self.talking = Some(Box::new(connection));
         }

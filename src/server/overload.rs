@@ -217,11 +217,14 @@ where
 #[cfg(test)]
 mod tests {
     use std::pin::Pin;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::ready;
 
     use super::*;
     use bytes::Bytes;
     use http_body_util::BodyExt;
     use hyper::body::{Frame, SizeHint};
+    use tokio::time::{Interval, interval_at};
 
     fn limits() -> Limits {
         Limits {
@@ -352,15 +355,24 @@ mod tests {
         };
         // How many stall, how much they declare, from how many addresses; how large the review is, and how
         // long it may take in milliseconds.
-        for (stalling, declared, addresses, size, most) in [
+        let cases = [
             (64, None, 1, 20_000, 0),
             (12, Some(1 << 20), 1, 100_000, 0),
             (120, Some(64 << 10), 1, 20_000, 0),
             (12, Some(1 << 20), 2, 100_000, 600),
             (120, Some(64 << 10), 2, 20_000, 600),
             (48, Some(1 << 20), 8, 100_000, 1_450),
-        ] {
-            let case = format!("{stalling} of {declared:?} from {addresses}");
+        ];
+        let drips = [
+            None,
+            Some(Duration::from_millis(50)),
+            Some(Duration::from_millis(80)),
+        ];
+        let cases = drips
+            .into_iter()
+            .flat_map(|drip| cases.map(|case| (drip, case)));
+        for (drip, (stalling, declared, addresses, size, most)) in cases {
+            let case = format!("{stalling} of {declared:?} from {addresses}, {drip:?}");
             let stack = stack(&limits, &Metrics::new().unwrap(), async |_| {
                 "done".into_response()
             });
@@ -369,7 +381,7 @@ mod tests {
                     let (stack, address) = (stack.clone(), n % addresses);
                     tokio::spawn(async move {
                         loop {
-                            let mut request = post("/?timeout=300s", stall(declared));
+                            let mut request = post("/?timeout=300s", stall(declared, drip));
                             let address = [10, 0, 0, address].into();
                             request.extensions_mut().insert(Peer(address));
                             let _ = stack.clone().oneshot(request).await;
@@ -392,26 +404,68 @@ mod tests {
         }
     }
 
-    /// A body that declares so much, or nothing, sends 17 KB, and then no more.
-    fn stall(declared: Option<u64>) -> Body {
-        struct Stalling(Option<Bytes>, Option<u64>);
+    /// A body that declares so much, or nothing, sends 17 KB, and then no more, or a byte now and then.
+    fn stall(declared: Option<u64>, drip: Option<Duration>) -> Body {
+        struct Stalling {
+            sent: Option<Bytes>,
+            declared: Option<u64>,
+            drip: Option<Interval>,
+        }
         impl hyper::body::Body for Stalling {
             type Data = Bytes;
             type Error = Infallible;
             fn poll_frame(
                 mut self: Pin<&mut Self>,
-                _: &mut Context<'_>,
+                cx: &mut Context<'_>,
             ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-                match self.0.take() {
-                    Some(sent) => Poll::Ready(Some(Ok(Frame::data(sent)))),
-                    None => Poll::Pending,
+                if let Some(sent) = self.sent.take() {
+                    return Poll::Ready(Some(Ok(Frame::data(sent))));
                 }
+                let Some(drip) = &mut self.drip else {
+                    return Poll::Pending;
+                };
+                ready!(drip.poll_tick(cx));
+                Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"x")))))
             }
             fn size_hint(&self) -> SizeHint {
-                self.1.map_or_else(SizeHint::default, SizeHint::with_exact)
+                self.declared
+                    .map_or_else(SizeHint::default, SizeHint::with_exact)
             }
         }
-        Body::new(Stalling(Some(Bytes::from(vec![b'x'; 17_000])), declared))
+        Body::new(Stalling {
+            sent: Some(Bytes::from(vec![b'x'; 17_000])),
+            declared,
+            drip: drip.map(|drip| interval_at(Instant::now() + drip, drip)),
+        })
+    }
+
+    /// Who is in the middle of writing it would see a broken connection, and not the answer.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_left_of_a_slow_body_is_read_before_it_is_refused() {
+        let stack = stack(&limits(), &Metrics::new().unwrap(), async |_| {
+            "no".into_response()
+        });
+        let was_read = Arc::new(AtomicBool::new(false));
+        let end = was_read.clone();
+        let halves = futures_util::stream::unfold(0, move |half| {
+            let end = end.clone();
+            async move {
+                match half {
+                    0 => {}
+                    1 => tokio::time::sleep(Duration::from_millis(2_500)).await,
+                    _ => {
+                        end.store(true, Ordering::Relaxed);
+                        return None;
+                    }
+                }
+                let bytes = Bytes::from(vec![b'x'; 50_000]);
+                Some((Ok::<_, Infallible>(bytes), half + 1))
+            }
+        });
+        let slow = post("/", Body::from_stream(halves));
+        let answer = parts(stack.oneshot(slow).await.unwrap()).await;
+        assert_eq!((answer.0, answer.2.as_str()), (503, "close"));
+        assert!(was_read.load(Ordering::Relaxed));
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@
 //!
 //! Otherwise one goes of the address that has the most connections, never one whose request is being answered:
 //! - whose peer has kept us waiting in the middle of something other than a body;
-//! - who has been idle longest;
+//! - who has been idle longest; also of an address with at least half as many, where this one has none;
 //! - a newcomer that has had its moment;
 //! - any other.
 //!
@@ -88,7 +88,10 @@ impl Places {
     pub(super) fn try_enter(&self, peer: IpAddr, waited: Duration) -> Option<Place> {
         let peer = peer.to_canonical();
         let mut open = self.open();
-        if open.by_number.len() >= self.0.max && open.evict(self.0.max).is_none() {
+        if open.by_number.len() >= self.0.max
+            && open.staying().count() >= self.0.max
+            && open.evict(self.0.max).is_none()
+        {
             if waited < MOMENT {
                 return None;
             }
@@ -167,27 +170,41 @@ impl Open {
         self.call_off(self.most_dispensable(max)?)
     }
 
+    /// It stays in the table until it is closed: a request that crossed this is answered first.
     fn call_off(&mut self, number: u64) -> Option<()> {
-        let activity = self.by_number.remove(&number)?;
-        activity.evict();
+        self.by_number.get(&number)?.evict();
         Some(())
+    }
+
+    /// Those that have not been called off.
+    fn staying(&self) -> impl Iterator<Item = (u64, &Activity)> {
+        let all = self.by_number.iter();
+        let all = all.map(|(number, activity)| (*number, &**activity));
+        all.filter(|(_, activity)| !activity.is_evicted())
     }
 
     fn most_dispensable(&self, max: usize) -> Option<u64> {
         let now = Instant::now();
-        let newcomers = self.by_number.values().filter(|a| a.is_newcomer());
+        let newcomers = self.staying().filter(|(_, a)| a.is_newcomer());
         if newcomers.count() * 2 >= max {
             return self.most_dispensable_newcomer(now);
         }
-        let of = |crowd: Option<IpAddr>| {
-            let all = self.by_number.iter();
-            all.filter(|(_, activity)| crowd.is_none_or(|crowd| activity.peer() == crowd))
-                .filter_map(|(number, activity)| Some((dispensability(activity, now)?, *number)))
-                .min()
-                .map(|(_, number)| number)
-        };
-        // It may have none that can go just now.
-        of(self.crowd()).or_else(|| of(None))
+        let counts = self.counts();
+        let (crowd, most_of_all) = most(counts.iter().map(|(peer, count)| (*peer, *count)))?;
+        let ranked = self.staying().filter_map(|(number, activity)| {
+            let (rank, since) = dispensability(activity, now)?;
+            let peer = activity.peer();
+            let has_many = counts.get(&peer).is_some_and(|of| of * 2 >= most_of_all);
+            let is_unmissed = matches!(rank, Rank::Late | Rank::Idle);
+            let turn = match peer == crowd {
+                true if is_unmissed => Turn::CrowdsUnmissed,
+                false if is_unmissed && has_many => Turn::OthersUnmissed,
+                true => Turn::Crowds,
+                false => Turn::Last,
+            };
+            Some((turn, rank, since, number))
+        });
+        ranked.min().map(|(.., number)| number)
     }
 
     /// Of those that are slow to say what they want, one of an address that has at least half as many as the one
@@ -196,7 +213,7 @@ impl Open {
         let newcomers = self.newcomers(now);
         let most = newcomers.values().map(|of| of.all).max()?;
         let is_crowd = |peer| newcomers.get(&peer).is_some_and(|of| of.all * 2 >= most);
-        let all = self.by_number.iter().filter(|(_, a)| a.is_newcomer());
+        let all = self.staying().filter(|(_, a)| a.is_newcomer());
         let ranked = all.filter_map(|(number, activity)| {
             let age = now.saturating_duration_since(activity.born());
             let is_crowd = is_crowd(activity.peer());
@@ -211,23 +228,23 @@ impl Open {
                 _ => return None,
             };
             // The one that has taken longest over it, whatever it does now.
-            Some((rank, activity.born(), *number))
+            Some((rank, activity.born(), number))
         });
         ranked.min().map(|(.., number)| number)
     }
 
-    /// The address with the most connections.
-    fn crowd(&self) -> Option<IpAddr> {
-        let mut counts = HashMap::<_, usize>::new();
-        for activity in self.by_number.values() {
+    /// How many connections each address has.
+    fn counts(&self) -> HashMap<IpAddr, usize> {
+        let mut counts = HashMap::new();
+        for (_, activity) in self.staying() {
             *counts.entry(activity.peer()).or_default() += 1;
         }
-        most(counts.into_iter()).map(|(peer, _)| peer)
+        counts
     }
 
     fn newcomers(&self, now: Instant) -> HashMap<IpAddr, Newcomers> {
         let mut newcomers = HashMap::<_, Newcomers>::new();
-        for activity in self.by_number.values().filter(|a| a.is_newcomer()) {
+        for (_, activity) in self.staying().filter(|(_, a)| a.is_newcomer()) {
             let of = newcomers.entry(activity.peer()).or_default();
             let age = now.saturating_duration_since(activity.born());
             of.all += 1;
@@ -247,17 +264,38 @@ impl Open {
         let ours = newcomers.get(&peer).map_or(0, |of| of.all) + 1;
         let counts = newcomers.iter().map(|(peer, of)| (*peer, of.all));
         let (crowd, _) = most(counts).filter(|(_, count)| *count > 2 * ours)?;
-        let all = self.by_number.iter();
+        let all = self.staying();
         let theirs = all.filter(|(_, a)| a.peer() == crowd && a.is_newcomer());
         theirs
             .filter(|(_, a)| a.state() != State::Body)
             .min_by_key(|(_, a)| a.born())
-            .map(|(number, _)| *number)
+            .map(|(number, _)| number)
     }
 }
 
+/// When a connection has to go. The first goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Turn {
+    /// It is late or idle, and of the address with the most.
+    CrowdsUnmissed,
+    /// It is late or idle, and of an address with at least half as many.
+    OthersUnmissed,
+    /// Of the address with the most.
+    Crowds,
+    Last,
+}
+
+/// How little a connection would be missed. The first goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Late,
+    Idle,
+    Newcomer,
+    Other,
+}
+
 /// The least goes first; `None` for one that must not.
-fn dispensability(activity: &Activity, now: Instant) -> Option<(u8, Instant)> {
+fn dispensability(activity: &Activity, now: Instant) -> Option<(Rank, Instant)> {
     let (state, since) = (activity.state(), activity.since());
     let moment = match state {
         State::Silent => MOMENT,
@@ -267,11 +305,11 @@ fn dispensability(activity: &Activity, now: Instant) -> Option<(u8, Instant)> {
     let rank = match state {
         State::Answering => return None,
         _ if activity.is_newcomer() && age < moment => return None,
-        State::Idle => 1,
+        State::Idle => Rank::Idle,
         // A body may be waiting for us.
-        _ if state != State::Body && now.saturating_duration_since(since) > LATE => 0,
-        _ if activity.is_newcomer() => 2,
-        _ => 3,
+        _ if state != State::Body && now.saturating_duration_since(since) > LATE => Rank::Late,
+        _ if activity.is_newcomer() => Rank::Newcomer,
+        _ => Rank::Other,
     };
     Some((rank, since))
 }
@@ -312,7 +350,7 @@ mod tests {
     /// Which of these were evicted.
     fn evicted(connections: &Places, places: &[Place]) -> Vec<usize> {
         let open = connections.open();
-        let gone = |place: &Place| !open.by_number.contains_key(&place.number);
+        let gone = |place: &Place| open.by_number[&place.number].is_evicted();
         let gone = places.iter().enumerate().filter(|(_, place)| gone(place));
         gone.map(|(index, _)| index).collect()
     }
@@ -424,6 +462,53 @@ mod tests {
         }
         // Nor when all others have their moment.
         assert_eq!(gone(&connections, there), (false, expected));
+    }
+
+    /// kube-apiserver does not repeat a review that is cut off.
+    #[tokio::test(start_paused = true)]
+    async fn who_is_idle_goes_before_a_review_of_who_has_a_few_more() {
+        let [there, far]: [IpAddr; 2] = ["10.0.0.7", "10.0.0.8"].map(|ip| ip.parse().unwrap());
+        let connections = Places::new(8, Metrics::new().unwrap());
+        let mut places = Vec::new();
+        for (peer, state) in [
+            (far, State::Idle),
+            (there, State::Idle),
+            (there, State::Idle),
+            (HERE, State::Body),
+            (HERE, State::Body),
+            (HERE, State::Body),
+            (HERE, State::Body),
+            (HERE, State::Idle),
+        ] {
+            places.push(enter_from(&connections, peer, state, true).await);
+        }
+        for (n, expected) in [
+            (1, vec![7]),
+            (2, vec![1, 7]),
+            // Now there is but one of theirs.
+            (3, vec![1, 3, 7]),
+        ] {
+            places.push(connections.enter([10, 0, 1, n].into()).await);
+            places.last().unwrap().activity.enter(State::Answering);
+            places.last().unwrap().activity.served();
+            assert_eq!(evicted(&connections, &places), expected);
+        }
+    }
+
+    /// Nothing of it is lost when the process ends.
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_crossed_its_eviction_is_seen() {
+        let connections = Places::new(1, Metrics::new().unwrap());
+        let place = enter(&connections, State::Idle, true).await;
+        connections.evict_one();
+        place.activity.enter(State::Answering);
+        assert!(connections.any_busy());
+        // But has given up its place.
+        let next = connections.try_enter(HERE, Duration::ZERO).unwrap();
+        assert!(connections.try_enter(HERE, Duration::ZERO).is_none());
+        assert_eq!(connections.len(), 2);
+        drop((place, next));
+        assert!(connections.is_empty());
     }
 
     /// Its review may be waiting for us.
