@@ -44,8 +44,8 @@ pub struct Diagnostic {
     pub help: Option<String>,
 }
 
-/// Findings, of which the first 10,000 are kept and the others counted: a map file must not take the memory of
-/// the webhook.
+/// What one look at a map file finds. The first 10,000 are kept and the others counted: the file must not take the
+/// memory of the webhook.
 #[derive(Debug, Default)]
 pub struct Findings {
     listed: Vec<Diagnostic>,

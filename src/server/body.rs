@@ -177,8 +177,8 @@ impl BodyReader {
                     match &share {
                         Some(share) => {
                             let late = deadline.min(due(PACE) + PATIENCE_IF_LARGE);
-                            let hurried = due(PACE_IF_WANTED) + PATIENCE_IF_WANTED;
-                            haste.next(&mut body, hurried, late, share).await
+                            let come = (started, had);
+                            haste.next(&mut body, come, late, share).await
                         }
                         None => next(&mut body, deadline.min(due(PACE) + PATIENCE)).await,
                     }
@@ -214,6 +214,7 @@ impl BodyReader {
                 match timeout_at(shed, self.budget.share(size, peer)).await {
                     Ok(got) => share = got,
                     Err(_) => {
+                        drop((data, whole));
                         discard_by(body, deadline).await;
                         return Err(Refusal::NoMemory);
                     }
@@ -264,26 +265,38 @@ struct Haste {
 }
 
 impl Haste {
-    /// What comes next, if it comes before `late`, or before `hurried` if the share has been wanted for a
-    /// while then.
+    /// What comes next of a body of which so much has come since then, if it comes before `late`, and fast enough if
+    /// the share has been wanted for a while.
     async fn next(
         &mut self,
         body: &mut Body,
-        hurried: Instant,
+        (since, had): (Instant, usize),
         late: Instant,
         share: &Share,
     ) -> Result<Option<Result<Frame, axum::Error>>, Refusal> {
+        let is_slow = |had: usize, now| {
+            let due = Duration::from_millis((had * 1000 / PACE_IF_WANTED) as u64);
+            since + due + PATIENCE_IF_WANTED <= now
+        };
         loop {
             let look = *self
                 .look
                 .get_or_insert_with(|| Instant::now() + PATIENCE_IF_WANTED / 2);
             let come = next(body, look.min(late)).await;
             let now = Instant::now();
-            if now >= look && self.is_wanted(share, now) && hurried <= now {
-                return Err(Refusal::Slow);
-            }
-            if come.is_ok() || now >= late {
-                return come;
+            let is_wanted = now >= look && self.is_wanted(share, now);
+            match &come {
+                Err(_) if is_wanted && is_slow(had, now) => return come,
+                Err(_) if now < late => {}
+                // What has come to its end is not thrown away.
+                Ok(Some(Ok(frame))) if is_wanted && !body.is_end_stream() => {
+                    let more = frame.data_ref().map_or(0, Bytes::len);
+                    return match is_slow(had + more, now) {
+                        true => Err(Refusal::Slow),
+                        false => come,
+                    };
+                }
+                _ => return come,
             }
         }
     }

@@ -25,6 +25,9 @@ use super::tracked::Tracked;
 /// The stretch in which a connection is read, in bytes; no head may be longer. A thousand peers can fill
 /// it.
 const BUFFER: usize = 16 << 10;
+
+/// The same for one that is begun where there are few, and keeps it: a usual body comes in one piece, and is read
+/// where it was received. That piece and the next stretch may be there at once.
 const LARGE: usize = 64 << 10;
 
 /// Up to this many connections keep their buffers.
@@ -49,6 +52,8 @@ pub(super) struct KeepAlive<T, V: Replies> {
     /// One of the two is there, until the end.
     waiting: Option<Tracked<T>>,
     talking: Option<Box<http1::Connection<TokioIo<Tracked<T>>, V>>>,
+    /// It was begun where there were many.
+    is_cramped: bool,
 }
 
 impl<T, V> KeepAlive<T, V>
@@ -60,6 +65,7 @@ where
         Self {
             waiting: Some(Tracked::new(stream, activity.clone())),
             talking: None,
+            is_cramped: false,
             activity,
             places,
             service,
@@ -82,7 +88,10 @@ where
                 Poll::Ready(Ok(())) => return Poll::Ready("done"),
                 Poll::Ready(Err(error)) if error.is_parse() => return Poll::Ready("not_http"),
                 Poll::Ready(Err(_)) => return Poll::Ready("broken"),
-                Poll::Pending if self.activity.rests() && self.places.len() > FEW => {
+                // Where there are few again, it is begun anew once.
+                Poll::Pending
+                    if self.activity.rests() && (self.is_cramped || self.places.len() > FEW) =>
+                {
                     self.wait();
                 }
                 Poll::Pending => return Poll::Pending,
@@ -103,11 +112,8 @@ where
         if let Some(stream) = self.waiting.take() {
             let mut http = http1::Builder::new();
             let io = TokioIo::new(stream);
-            let connection = http.max_buf_size(if self.places.len() > FEW {
-                BUFFER
-            } else {
-                LARGE
-            });
+            self.is_cramped = self.places.len() > FEW;
+            let connection = http.max_buf_size(if self.is_cramped { BUFFER } else { LARGE });
             let connection = connection.serve_connection(io, self.service.clone());
             self.talking = Some(Box::new(connection));
         }

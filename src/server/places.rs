@@ -12,12 +12,12 @@
 //!
 //! Otherwise one goes of the address that has the most connections, never one whose request is being answered:
 //! - whose peer has kept us waiting in the middle of something other than a body;
-//! - who has been idle longest; also of an address with at least half as many, where this one has none;
-//! - a newcomer that has had its moment;
-//! - any other.
+//! - who has been idle longest;
+//! - a newcomer that has had its moment, and whose body does not come;
+//! - any other; but before it, who is late or idle of an address with at least half as many.
 //!
 //! So ten thousand silent peers displace each other, and a stranger who asks as kube-apiserver does displaces
-//! himself, and neither kube-apiserver's connections nor a new one of its.
+//! himself, and neither reviews under way nor a new connection of kube-apiserver's.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -196,8 +196,10 @@ impl Open {
             let peer = activity.peer();
             let has_many = counts.get(&peer).is_some_and(|of| of * 2 >= most_of_all);
             let is_unmissed = matches!(rank, Rank::Late | Rank::Idle);
+            // Whose body comes may be waiting for us.
+            let is_new = rank == Rank::Newcomer && activity.state() != State::Body;
             let turn = match peer == crowd {
-                true if is_unmissed => Turn::CrowdsUnmissed,
+                true if is_unmissed || is_new => Turn::CrowdsUnmissed,
                 false if is_unmissed && has_many => Turn::OthersUnmissed,
                 true => Turn::Crowds,
                 false => Turn::Last,
@@ -276,7 +278,7 @@ impl Open {
 /// When a connection has to go. The first goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Turn {
-    /// It is late or idle, and of the address with the most.
+    /// It is late, idle or a newcomer, and of the address with the most.
     CrowdsUnmissed,
     /// It is late or idle, and of an address with at least half as many.
     OthersUnmissed,

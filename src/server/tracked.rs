@@ -51,19 +51,6 @@ impl<T: AsyncRead + Unpin> Tracked<T> {
         Poll::Ready(Ok(()))
     }
 
-    /// As much as is there. TLS gives a record at a time, of 16 KiB at most.
-    fn poll_all(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let mut before = buf.filled().len();
-        ready!(self.poll_more(cx, buf))?;
-        while buf.filled().len() > before && buf.remaining() > 0 {
-            before = buf.filled().len();
-            if let Poll::Ready(Err(error)) = self.poll_more(cx, buf) {
-                return Poll::Ready(Err(error));
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-
     fn poll_more(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
@@ -84,7 +71,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Tracked<T> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.unread.is_empty() {
-            return self.poll_all(cx, buf);
+            return self.poll_more(cx, buf);
         }
         self.activity.heard();
         let length = self.unread.len().min(buf.remaining());

@@ -15,6 +15,7 @@ use super::certificate::{Replica, Serving, show};
 use super::tasks::supervise;
 use crate::cluster::local::store::LocalStore;
 use crate::cluster::local::{Loaded, Origin, StateDir};
+use crate::pki;
 use crate::rotation::belief::Belief;
 use crate::rotation::clock::Clock;
 use crate::rotation::driver::{self, Driver};
@@ -24,7 +25,9 @@ use crate::telemetry::notices::Notices;
 
 /// Serves the certificate in the directory, made now if need be, and rotates it from now on.
 pub(super) fn start(args: &Args, dir: &StateDir, metrics: &Metrics) -> anyhow::Result<ServingCert> {
-    let names = args.local_names();
+    let mut names = args.local_names();
+    // Such as a Service's in a namespace of digits.
+    names.retain(|name| pki::can_be_asked_for(name));
     let policy = args.policy(names.clone(), names)?;
     let loaded = dir.load_or_mint(&policy.names, policy.life, OffsetDateTime::now_utc())?;
     say(&loaded.origin, dir);
