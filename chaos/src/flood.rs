@@ -7,8 +7,9 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ChildStdout, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use base64::Engine;
@@ -61,6 +62,12 @@ const GARBAGE: Pace = Pace::new(0, 20);
 
 /// How large a body is.
 const BODY: usize = 10_000_000;
+
+/// How long it may take until all idle connections are there.
+const FILLED: Duration = Duration::from_secs(120);
+
+/// How often a slow head goes on by a byte.
+const DRIP: Duration = Duration::from_secs(1);
 
 /// What is said on standard output when all idle connections are there.
 pub const READY: &str = "flooded";
@@ -163,16 +170,21 @@ pub fn run(
                 if is_hostile { IDLE.measured() } else { IDLE },
                 &ended,
                 idle,
+                |_| (),
                 ready,
             )
         });
-        let silent = scope.spawn(|| keep(SILENT, &ended, silent, || ()));
+        let silent = scope.spawn(|| keep(SILENT, &ended, silent, |_| (), || ()));
         let ended = &ended;
         let mut threads = vec![(idle, &mut flooded.idle), (silent, &mut flooded.silent)];
         if is_hostile {
-            let slow = scope.spawn(move || keep(SLOW, ended, slow, || ()));
-            let bodies = scope.spawn(move || keep(BODIES, ended, body, || ()));
-            let garbage = scope.spawn(move || keep(GARBAGE, ended, garbage, || ()));
+            let drip = |stream: &mut StreamOwned<ClientConnection, TcpStream>| {
+                // Whoever cut it off does not want more.
+                let _ = stream.write_all(b"m").and_then(|()| stream.flush());
+            };
+            let slow = scope.spawn(move || keep(SLOW, ended, slow, drip, || ()));
+            let bodies = scope.spawn(move || keep(BODIES, ended, body, |()| (), || ()));
+            let garbage = scope.spawn(move || keep(GARBAGE, ended, garbage, |_| (), || ()));
             threads.push((slow, &mut flooded.slow));
             threads.push((bodies, &mut flooded.bodies));
             threads.push((garbage, &mut flooded.garbage));
@@ -188,25 +200,32 @@ pub fn run(
     Ok(flooded)
 }
 
-/// Opens connections, and keeps so many. Gives how many came about, and how many did not.
+/// Opens connections, and keeps so many, each of which is tended to now and then. Gives how many came about, and how
+/// many did not.
 fn keep<T, E>(
     pace: Pace,
     ended: &AtomicBool,
     open: impl Fn() -> Result<T, E>,
+    tend: impl Fn(&mut T),
     when_full: impl Fn(),
 ) -> (usize, usize) {
     let mut kept = VecDeque::new();
     let (mut opened, mut refused) = (0, 0);
+    let mut tended = Instant::now();
     while !ended.load(Ordering::Relaxed) {
+        if tended.elapsed() >= DRIP {
+            tended = Instant::now();
+            kept.iter_mut().for_each(&tend);
+        }
         match open() {
             Ok(connection) => {
                 kept.push_back(connection);
                 opened += 1;
+                if opened == pace.most {
+                    when_full();
+                }
             }
             Err(_) => refused += 1,
-        }
-        if opened == pace.most {
-            when_full();
         }
         thread::sleep(if opened < pace.most {
             pace.filling
@@ -254,8 +273,21 @@ impl Upon {
             .stdout(Stdio::piped());
         let mut child = command.spawn()?;
         let mut output = BufReader::new(child.stdout.take().context("no output")?);
-        let mut line = String::new();
-        output.read_line(&mut line)?;
+        // In a thread, for it may never come: who refuses all connections is what may be found.
+        let (ready, is_ready) = mpsc::channel();
+        thread::spawn(move || {
+            let mut line = String::new();
+            let read = output.read_line(&mut line).map(|_| (line, output));
+            // Nobody waits any more.
+            let _ = ready.send(read);
+        });
+        let come = is_ready.recv_timeout(FILLED);
+        if !matches!(come, Ok(Ok(_))) {
+            child.kill()?;
+            child.wait()?;
+        }
+        let (line, output) =
+            come.with_context(|| format!("its connections do not come about in {FILLED:?}"))??;
         ensure!(line.trim() == READY, "it says {line:?}");
         Ok(Self { child, output })
     }

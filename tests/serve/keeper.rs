@@ -201,7 +201,7 @@ fn a_start_that_fails_is_told_once_and_not_tried_again() {
 /// A terminal sends it to every process of its foreground group.
 #[test]
 fn control_c_reaches_the_worker_once() {
-    let mut serve = Serve::start(&["--keeper", "on", "--drain-delay", "60s"]);
+    let mut serve = Serve::start_in_group(&["--keeper", "on", "--drain-delay", "60s"]);
     // Two that come together may count as one, or as two: "now".
     assert_eq!(getpgid(Some(serve.worker())).unwrap(), serve.worker());
     kill_process_group(serve.pid(), Signal::INT).unwrap();

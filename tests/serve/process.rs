@@ -97,22 +97,33 @@ impl Serve {
 
     /// Its logs go into a pipe that nobody reads.
     pub fn start_unread(args: &[&str]) -> Self {
-        Self::spawn(tempfile::tempdir().unwrap(), args, &[], Stdio::piped())
+        let dir = tempfile::tempdir().unwrap();
+        let command = serve(args, dir.path());
+        Self::spawn(dir, command, &[], Stdio::piped())
+    }
+
+    /// In a process group of its own. All others are in that of the tests: Control-C ends them, too.
+    pub fn start_in_group(args: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let log = File::create(dir.path().join("log")).unwrap();
+        let mut command = serve(args, dir.path());
+        command.process_group(0);
+        Self::spawn(dir, command, &[], log.into())
     }
 
     pub fn start_in(dir: TempDir, args: &[&str], env: &[(&str, &str)]) -> Self {
         let log = File::create(dir.path().join("log")).unwrap();
-        Self::spawn(dir, args, env, log.into())
+        let command = serve(args, dir.path());
+        Self::spawn(dir, command, env, log.into())
     }
 
-    fn spawn(dir: TempDir, args: &[&str], env: &[(&str, &str)], log: Stdio) -> Self {
+    fn spawn(dir: TempDir, mut command: Command, env: &[(&str, &str)], log: Stdio) -> Self {
         let path = dir.path().to_str().unwrap().to_owned();
-        let mut child = serve(args, dir.path())
+        let mut child = command
             .envs(
                 env.iter()
                     .map(|(name, value)| (name, value.replace("{dir}", &path))),
             )
-            .process_group(0)
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()

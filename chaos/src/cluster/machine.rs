@@ -32,6 +32,14 @@ done
 for own in run:/run var-lib:/var/lib var-log:/var/log; do
     mount --bind "$state/$name/${own%%:*}" "${own#*:}"
 done
+# The kubelet writes these, which are the whole kernel's, unless it finds them so.
+for setting in vm/overcommit_memory=1 vm/panic_on_oom=0 kernel/panic=10 kernel/panic_on_oops=1 \
+    kernel/keys/root_maxkeys=1000000 kernel/keys/root_maxbytes=25000000; do
+    found="$state/$name/sys/${setting%%=*}"
+    mkdir -p "${found%/*}"
+    echo "${setting#*=}" > "$found"
+    mount --bind "$found" "/proc/sys/${setting%%=*}"
+done
 mount --make-rshared /
 : > "$state/$name/held"
 exec "$state/init" init

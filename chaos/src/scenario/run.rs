@@ -106,8 +106,11 @@ impl Run {
             .iter()
             .for_each(|remark| say(format_args!("  {remark}")));
         if !verdict.is_passed {
-            let logs = install::keep_logs(cluster, &format!("run-{}", scenario.name))?;
-            say(format_args!("  logs: {}", logs.display()));
+            // What was found is told in any case.
+            match install::keep_logs(cluster, &format!("run-{}", scenario.name)) {
+                Ok(logs) => say(format_args!("  logs: {}", logs.display())),
+                Err(error) => say(format_args!("  no logs: {error:#}")),
+            }
         }
         Ok(performance)
     }

@@ -101,6 +101,11 @@ fn ready(cluster: &Cluster, settings: &BTreeMap<String, String>) -> anyhow::Resu
     if is_changed && !is_new {
         install::restart(cluster)?;
     }
+    at_rest(cluster)
+}
+
+/// Waits until all replicas are there, one leads, and the caBundle is as it should be.
+fn at_rest(cluster: &Cluster) -> anyhow::Result<()> {
     install::wait(cluster)?;
     install::old_ones_gone(cluster)?;
     rotation::settled(cluster)
@@ -137,7 +142,9 @@ pub fn perform(
     let calls = calls.context("the load did not last")?;
     deleted?;
     let diary = stage.diary();
-    let played = played.and_then(|()| called_all(servers(scenario).len(), &calls));
+    let played = played
+        .and_then(|()| called_all(servers(scenario).len(), &calls))
+        .and_then(|()| at_rest(cluster).context("what it left is not in order"));
     let played = played.map_err(|error| format!("{error:#}"));
     Ok(Performance {
         name: scenario.name,
@@ -198,10 +205,19 @@ fn shown<T>(name: &str, stage: &Stage<'_>, load: &Load, work: impl FnOnce() -> T
                 std::thread::sleep(Duration::from_millis(200));
             }
         });
-        let done = work();
-        is_done.store(true, Ordering::Relaxed);
-        done
+        // Also after a panic: the scope waits for the thread.
+        let _done = Done(&is_done);
+        work()
     })
+}
+
+/// Says so when it is dropped.
+struct Done<'d>(&'d AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[cfg(test)]

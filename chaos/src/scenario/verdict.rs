@@ -7,6 +7,9 @@ use serde::Serialize;
 use super::diary::{Diary, Excuse, covers, is_allowed, is_at_webhook, is_distrust, is_excused};
 use crate::load::{Call, Outcome, Report};
 
+/// How many calls one server may have in its hands, as many as the load has clients: an outage would cost more.
+const IN_HAND: usize = 4;
+
 /// What a scenario may cost.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Budget {
@@ -155,12 +158,24 @@ pub fn judge(
     if in_fault > most {
         verdict.fail(format!("{in_fault} lost, and {most} may be"));
     }
-    let is_allowed = |call: &Call| diary.may_lose.iter().any(|may| is_allowed(may, call));
+    let is_accounted_for = |call: &Call| diary.may_lose.iter().any(|may| is_allowed(may, call));
     if !diary.may_lose.is_empty() {
         let others = during
             .iter()
-            .filter(|call| is_lost(call) && !is_allowed(call));
+            .filter(|call| is_lost(call) && !is_accounted_for(call));
         verdict.fail_for(others, "lost at another time or otherwise than may be");
+    }
+    for may in diary.may_lose.iter().filter(|may| !may.at.is_empty()) {
+        let at_once = during
+            .iter()
+            .filter(|call| is_lost(call) && is_allowed(may, call));
+        let at_once = at_once.count();
+        if at_once > may.most.max(IN_HAND) {
+            verdict.fail(format!(
+                "{at_once} lost at once, and {} may be in a server's hands",
+                may.most.max(IN_HAND)
+            ));
+        }
     }
     let broken = during
         .iter()
@@ -395,6 +410,23 @@ mod tests {
             super::judge(&Budget::NOTHING, &calls, &diary, Ok(())).is_passed
         };
         assert!(judge(15, "EOF"));
+        // More at once than one has in its hands.
+        let diary = Diary {
+            fault: Some(span(10, 20)),
+            may_lose: (0..9)
+                .map(|_| Allowance {
+                    most: 1,
+                    at: vec![span(11, 19)],
+                    words: &["EOF"],
+                })
+                .collect(),
+            ..Diary::default()
+        };
+        for (lost, passes) in [(4, true), (5, false)] {
+            let wrong: Vec<_> = (11..11 + lost).map(|at| (at, failed())).collect();
+            let verdict = super::judge(&Budget::NOTHING, &calls(&wrong), &diary, Ok(()));
+            assert_eq!(verdict.is_passed, passes, "{:?}", verdict.reasons);
+        }
         // A server that closes what it was sent, all the time.
         assert!(!judge(13, "EOF"));
         // Nobody listens.
