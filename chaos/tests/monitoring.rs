@@ -21,11 +21,13 @@ use serde_json::{Value, json};
 const VARIABLE: &str = "IMAGESWAP_CHAOS_TESTS";
 
 /// What others export: Prometheus itself, kube-apiserver, kube-state-metrics, the kubelet.
-const FOREIGN: [&str; 8] = [
+const FOREIGN: [&str; 10] = [
     "up",
+    "apiserver_admission_webhook_admission_duration_seconds_bucket",
     "apiserver_admission_webhook_fail_open_count",
     "apiserver_admission_webhook_rejection_count",
     "kube_deployment_spec_replicas",
+    "kube_deployment_status_condition",
     "kube_deployment_status_replicas_available",
     "kube_pod_container_status_restarts_total",
     "container_cpu_usage_seconds_total",

@@ -15,12 +15,13 @@ use crate::text::counted;
 /// The oldest Kubernetes that is supported: `docs/compatibility.md`.
 pub const OLDEST: (u32, u32) = (1, 32);
 
-/// What two replicas take of a quota, by `deploy/base/deployment.yaml`; a resource has two names.
+/// What two replicas take of a quota, and in a rollout one more, by `deploy/base/deployment.yaml`; a resource has two
+/// names.
 const NEEDS: [(&[&str], &str); 6] = [
-    (&["pods", "count/pods"], "2"),
-    (&["cpu", "requests.cpu"], "100m"),
-    (&["memory", "requests.memory"], "64Mi"),
-    (&["limits.memory"], "512Mi"),
+    (&["pods", "count/pods"], "3"),
+    (&["cpu", "requests.cpu"], "150m"),
+    (&["memory", "requests.memory"], "96Mi"),
+    (&["limits.memory"], "768Mi"),
     (&["services", "count/services"], "1"),
     (&["secrets", "count/secrets"], "1"),
 ];
@@ -111,6 +112,9 @@ pub struct Hook {
     /// Whether its namespaces are selected by labels that `kubectl apply` would leave beside a selector without them:
     /// nobody has applied the configuration yet.
     pub keeps_labels: bool,
+    /// Whether it has a caBundle that whoever applied the configuration wrote, so that applying one without takes it
+    /// out.
+    pub loses_bundle: bool,
 }
 
 /// A Deployment.
@@ -135,7 +139,7 @@ pub struct Node {
     pub is_free: bool,
 }
 
-/// A ResourceQuota without scopes.
+/// A ResourceQuota that counts our Pods.
 #[derive(Debug, Clone, Default)]
 pub struct Quota {
     /// Its name.
@@ -230,7 +234,12 @@ pub fn report(facts: &Facts) -> Report {
     }
     let ready = seen(all, "the Service's endpoints", &facts.ready);
     match seen(all, "the webhook configurations", &facts.hooks) {
-        Some(Some(hooks)) => hooks_found(facts, hooks, ready, all),
+        Some(Some(hooks)) => {
+            if installed != Installed::Imageswap {
+                bundles_found(facts, hooks, all);
+            }
+            hooks_found(facts, hooks, ready, all);
+        }
         Some(None) => finding(
             all,
             ("admission-missing", Error),
@@ -486,6 +495,24 @@ fn hooks_found(facts: &Facts, hooks: &[Hook], ready: Option<&usize>, findings: &
     }
 }
 
+/// 1.5.3 leaves the configuration to others if it is told to (`IMAGESWAP_DISABLE_AUTO_MWC`).
+fn bundles_found(facts: &Facts, hooks: &[Hook], findings: &mut Vec<Finding>) {
+    let mut ours = hooks
+        .iter()
+        .filter(|hook| hook.configuration == facts.configuration);
+    if ours.any(|hook| hook.loses_bundle) {
+        finding(
+            findings,
+            ("webhook-loses-ca", Error),
+            format!(
+                "{} was applied with a caBundle: applying ours takes it out, and Pods are refused until a replica writes it",
+                facts.configuration
+            ),
+            "first have it forgotten who wrote it (docs/install.md, Upgrade)",
+        );
+    }
+}
+
 fn nodes_found(free: usize, findings: &mut Vec<Finding>) {
     match free {
         0 => finding(
@@ -553,7 +580,7 @@ fn quotas_found(quotas: &[Quota], limits: &[Limit], is_new: bool, findings: &mut
                     format!(
                         "the ResourceQuota {name} leaves less than {needs} of {resource}: {used} of {hard} are used"
                     ),
-                    "raise it: replicas that can't start leave Pods refused",
+                    "raise it: replicas that can't start leave Pods refused, and a rollout needs one more",
                 );
             }
             let unstated = UNSTATED.iter().find(|(name, ..)| name == resource);

@@ -435,7 +435,25 @@ fn hook_of(configuration: &Value, hook: &Value) -> Hook {
             .is_some()
             && !is_applied(configuration)
             && applier(configuration).is_none(),
+        loses_bundle: hook
+            .pointer("/clientConfig/caBundle")
+            .and_then(text)
+            .is_some_and(|bundle| !bundle.is_empty())
+            && applies_bundle(configuration),
     }
+}
+
+/// Whether a caBundle is in what somebody applied.
+fn applies_bundle(configuration: &Value) -> bool {
+    let mut annotations = pairs(configuration.pointer("/metadata/annotations"));
+    let mut fields = list(configuration.pointer("/metadata/managedFields"));
+    annotations.any(|(key, value)| key == APPLIED && value.contains("\"caBundle\":\""))
+        || fields.any(|one| {
+            one.get("operation") == Some(&json!("Apply"))
+                && one
+                    .get("fieldsV1")
+                    .is_some_and(|of| of.to_string().contains("\"f:caBundle\""))
+        })
 }
 
 fn deployment_of(found: &Value) -> pre::Deployment {
@@ -467,9 +485,10 @@ fn is_free(node: &Value) -> bool {
         && conditions.any(|now| is(now, "type", "Ready") && is(now, "status", "True"))
 }
 
-/// Those with scopes count only some Pods, mostly not ours.
+/// Those with scopes count only some Pods: ours, which run on and ask for memory, if for that.
 fn quota_of(found: &Value) -> Option<Quota> {
-    if list(found.pointer("/spec/scopes")).next().is_some()
+    let ours = ["NotTerminating", "NotBestEffort"].map(Value::from);
+    if list(found.pointer("/spec/scopes")).any(|scope| !ours.contains(scope))
         || found.pointer("/spec/scopeSelector").is_some()
     {
         return None;
@@ -545,6 +564,48 @@ mod tests {
             );
             assert!(!hook_of(&object, &json!({})).keeps_labels, "{object}");
         }
+    }
+
+    #[test]
+    fn who_applied_a_ca_bundle_would_take_it_out() {
+        let hook = json!({"clientConfig": {"caBundle": "Q0E="}});
+        let with = r#"{"webhooks":[{"clientConfig":{"caBundle":"Q0E="}}]}"#;
+        let fields = json!({"f:webhooks": {"k": {"f:clientConfig": {"f:caBundle": {}}}}});
+        for (metadata, loses) in [
+            (json!({}), false),
+            (
+                json!({"annotations": {APPLIED: "{\"webhooks\":[{\"clientConfig\":{}}]}"}}),
+                false,
+            ),
+            (json!({"annotations": {APPLIED: with}}), true),
+            (json!({"annotations": {"other": with}}), false),
+            (
+                json!({"managedFields": [{"operation": "Update", "fieldsV1": fields}]}),
+                false,
+            ),
+            (
+                json!({"managedFields": [{"operation": "Apply", "fieldsV1": fields}]}),
+                true,
+            ),
+        ] {
+            let object = json!({"metadata": metadata});
+            assert_eq!(hook_of(&object, &hook).loses_bundle, loses, "{object}");
+            assert!(!hook_of(&object, &json!({})).loses_bundle, "{object}");
+        }
+    }
+
+    #[test]
+    fn a_quota_with_a_scope_that_our_pods_are_in_counts() {
+        for (scopes, counts) in [
+            (json!([]), true),
+            (json!(["NotTerminating", "NotBestEffort"]), true),
+            (json!(["NotTerminating", "BestEffort"]), false),
+            (json!(["Terminating"]), false),
+        ] {
+            let quota = json!({"spec": {"scopes": scopes, "hard": {"pods": "1"}}});
+            assert_eq!(quota_of(&quota).is_some(), counts, "{scopes}");
+        }
+        assert!(quota_of(&json!({"spec": {"scopeSelector": {}}})).is_none());
     }
 
     #[test]

@@ -54,6 +54,7 @@ fn hook(configuration: &str, service: &str) -> Hook {
         takes_pods: true,
         has_our_label: false,
         keeps_labels: false,
+        loses_bundle: false,
     }
 }
 
@@ -173,6 +174,13 @@ fn an_empty_cluster_is_right_and_each_fault_is_one_finding() {
             };
             facts.hooks = Ok(Some(vec![rival]));
         }),
+        ("webhook-loses-ca", Error, &|facts| {
+            facts.hooks = Ok(Some(vec![Hook {
+                loses_bundle: true,
+                ..hook("imageswap-webhook", "imageswap")
+            }]));
+            facts.ready = Ok(1);
+        }),
         ("webhook-others", Note, &|facts| {
             facts.hooks = Ok(Some(vec![hook("another", "another")]))
         }),
@@ -192,7 +200,7 @@ fn an_empty_cluster_is_right_and_each_fault_is_one_finding() {
             facts.limits = limit("cpu", |limit| limit.default = some("500m"));
         }),
         ("quota", Error, &|facts| {
-            facts.quotas = quota("pods", "10", "9")
+            facts.quotas = quota("pods", "10", "8")
         }),
         ("quota", Error, &|facts| {
             facts.quotas = quota("requests.memory", "1Gi", "1000Mi")
@@ -246,8 +254,8 @@ fn an_empty_cluster_is_right_and_each_fault_is_one_finding() {
                 ..hook("imageswap-webhook", "imageswap")
             }]));
         },
-        &|facts| facts.quotas = quota("pods", "10", "8"),
-        &|facts| facts.quotas = quota("requests.cpu", "1", "900m"),
+        &|facts| facts.quotas = quota("pods", "10", "7"),
+        &|facts| facts.quotas = quota("requests.cpu", "1", "850m"),
         &|facts| facts.limits = limit("memory", |limit| limit.max = some("256Mi")),
         // One that somebody made for this program.
         &|facts| facts.has_scaler = Ok(true),
@@ -326,15 +334,16 @@ fn the_deployment_asks_for_what_is_counted_here() {
         assert!(manifest.contains(part), "{part}");
     }
     assert!(!manifest.contains("ephemeral-storage"));
-    // What a quota must have room for is two of them.
+    // What a quota must have room for is two of them, and one more in a rollout.
+    assert!(manifest.contains("maxSurge: 1") && manifest.contains("maxUnavailable: 0"));
     for (names, one) in [
         ("requests.cpu", cpu),
         ("requests.memory", memory),
         ("limits.memory", most_memory),
     ] {
         let mut needs = NEEDS.iter().filter(|(all, _)| all.contains(&names));
-        let both = needs.next().unwrap().1;
-        assert_eq!(milli(both), milli(one).map(|one| 2 * one), "{names}");
+        let all = needs.next().unwrap().1;
+        assert_eq!(milli(all), milli(one).map(|one| 3 * one), "{names}");
     }
 }
 
