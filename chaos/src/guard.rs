@@ -13,6 +13,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context;
+use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Pid, Signal, WaitOptions};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -28,11 +29,16 @@ const KEEP: &[u8] = b"keep\n";
 pub struct Guard(Mutex<Option<(Child, ChildStdin)>>);
 
 impl Guard {
-    /// Watches over a cluster from now on. `chaos` is the program of this crate.
+    /// Watches over a cluster from now on. `chaos` is the program of this crate. A [`turn`] lasts until the cluster is
+    /// gone, too, also if who took it is killed.
     ///
     /// # Errors
     /// It can't be started.
-    pub fn start(chaos: &Path, cluster: &str) -> anyhow::Result<Self> {
+    pub fn start(chaos: &Path, cluster: &str, turn: Option<&File>) -> anyhow::Result<Self> {
+        let turn = turn.map(File::try_clone).transpose()?;
+        if let Some(turn) = &turn {
+            fcntl_setfd(turn, FdFlags::empty())?;
+        }
         let mut child = Command::new(chaos)
             .args(["guard", cluster])
             .stdin(Stdio::piped())
@@ -40,6 +46,7 @@ impl Guard {
             .process_group(0)
             .spawn()
             .with_context(|| format!("can't start {}", chaos.display()))?;
+        drop(turn);
         let pipe = child.stdin.take().context("a guard without a pipe")?;
         let guard = Self(Mutex::new(Some((child, pipe))));
         end_children_on_signals(chaos.to_owned(), "stopping: taking the cluster down")?;

@@ -331,7 +331,7 @@ fn up(name: &str, nodes: usize, yes: bool) -> anyhow::Result<()> {
     doctor::offer(yes)?;
     let binaries = binaries::ready()?;
     let chaos = std::env::current_exe()?;
-    let guard = Guard::start(&chaos, name)?;
+    let guard = Guard::start(&chaos, name, None)?;
     let cluster = Cluster::up(name, nodes, binaries, &chaos)?;
     guard.keep();
     say("`chaos down` takes it away again; `kubectl` speaks to it after this:");

@@ -70,7 +70,7 @@ pub(super) fn measure(
 ) -> anyhow::Result<()> {
     doctor::cure()?;
     let binaries = binaries::ready()?;
-    let guard = Guard::start(chaos, NAME)?;
+    let guard = Guard::start(chaos, NAME, None)?;
     let cluster = Cluster::up(NAME, 1, binaries, chaos)?;
     let done = ways(&cluster, programs).and_then(|ways| rounds(&cluster, options, &ways, sheet));
     if done.is_err() {

@@ -20,7 +20,7 @@ use crate::replicas;
 const PROGRAM: &str = "conntrack";
 
 /// How soon it surely listens.
-const LISTENS: Duration = Duration::from_millis(300);
+const LISTENS: Duration = Duration::from_secs(1);
 
 /// In the states of connections on which nothing is asked any more.
 const OVER: [&str; 4] = ["FIN_WAIT", "CLOSE", "LAST_ACK", "TIME_WAIT"];

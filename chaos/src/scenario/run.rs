@@ -57,8 +57,8 @@ impl Run {
             Some(binary) => binary.clone(),
             None => image::binary()?,
         };
-        let _turn = guard::turn()?;
-        let guard = Guard::start(&self.chaos, NAME)?;
+        let turn = guard::turn()?;
+        let guard = Guard::start(&self.chaos, NAME, Some(&turn))?;
         let cluster = Cluster::up(NAME, 3, binaries, &self.chaos)?;
         install::load_image(&cluster, &binary)?;
         let facts = facts_of(&cluster)?;

@@ -65,13 +65,14 @@ pub(super) const SCENARIO: Scenario = Scenario::new(
                     "{pod} was about to end, and its reviews still went from {before} to {after}"
                 );
                 wait_until(BEFORE_ITS_CLOSE);
-                // It may have been told as soon as that was asked for.
-                let at = clock::now().saturating_sub(asked);
+                pause(stage)?;
+                // It may have been told as soon as that was asked for, and kube-apiserver stood still at the latest
+                // when it began to do so for this long.
+                let at = clock::now().saturating_sub(asked + PAUSE);
                 ensure!(
                     at < CLOSES,
                     "this machine is too slow: {pod} had closed when kube-apiserver was to stand still, after {at:.1?}"
                 );
-                pause(stage)?;
                 stage.rolled_out()?;
             }
             Ok(())

@@ -57,6 +57,10 @@ const TESTS: &[(&str, Test)] = &[
         "workloads::all_kinds_run_swapped_images",
         workloads::all_kinds,
     ),
+    (
+        "workloads::replica_sets_are_left_to_their_deployments",
+        workloads::replica_sets,
+    ),
     ("pods::debug_containers_are_swapped_once_each", pods::debug),
     ("pods::an_image_volume_is_swapped", pods::image_volume),
     (

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use chaos::command::eventually;
+use chaos::install::CONFIGURATION;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -69,6 +70,71 @@ pub(crate) fn all_kinds(world: &World) -> anyhow::Result<()> {
     let words = ["patch", "cronjob/cron-job", "--subresource=status"];
     namespace.kubectl(&[&words[..], &["--type=merge", "-p", &last]].concat())?;
     reach(&namespace, "cron-job", "Succeeded", 1)
+}
+
+/// Where somebody registers the webhook for ReplicaSets, and not for Deployments: a Deployment that does not find its
+/// template in its ReplicaSet would make the next, without end.
+pub(crate) fn replica_sets(world: &World) -> anyhow::Result<()> {
+    world.need(Installed::Base)?;
+    let rule = json!({
+        "operations": ["CREATE", "UPDATE"],
+        "apiGroups": ["apps"],
+        "apiVersions": ["v1"],
+        "resources": ["replicasets"],
+    });
+    let added = json!([{"op": "add", "path": "/webhooks/0/rules/-", "value": rule}]);
+    let configuration = format!("mutatingwebhookconfiguration/{CONFIGURATION}");
+    let patch = |patch: &Value| {
+        let patch = patch.to_string();
+        world.kubectl(&["patch", &configuration, "--type=json", "-p", &patch])
+    };
+    let rules = || -> anyhow::Result<usize> {
+        let found = world.get(&[&configuration])?;
+        let rules = found["webhooks"][0]["rules"].as_array();
+        Ok(rules.context("no rules")?.len())
+    };
+    let before = rules()?;
+    patch(&added)?;
+    let done = owned_and_alone(world);
+    patch(&json!([{"op": "remove", "path": format!("/webhooks/0/rules/{before}")}]))?;
+    done
+}
+
+fn owned_and_alone(world: &World) -> anyhow::Result<()> {
+    let namespace = world.namespace()?;
+    let set = |kind: &str, of: &str| {
+        json!({
+            "apiVersion": "apps/v1",
+            "kind": kind,
+            "metadata": {"name": of},
+            "spec": {"selector": {"matchLabels": {"of": of}}, "template": running(of)},
+        })
+    };
+    // kube-apiserver may not have heard of the rule yet.
+    eventually("a ReplicaSet of its own", Duration::from_secs(30), || {
+        namespace.apply(set("ReplicaSet", "alone"))?;
+        let alone = namespace.get(&["replicaset/alone"])?;
+        if images(&alone["spec"]["template"]) != [SWAPPED; 3] {
+            namespace.kubectl(&["delete", "replicaset/alone", "--cascade=orphan"])?;
+            bail!("it is not swapped");
+        }
+        Ok(())
+    })?;
+    namespace.apply(set("Deployment", "owned"))?;
+    reach(&namespace, "owned", "Running", 1)?;
+    // Each of them would have been made within milliseconds.
+    std::thread::sleep(Duration::from_secs(3));
+    let list = namespace.get(&["replicasets", "-l", "of=owned"])?;
+    let found = list["items"].as_array().context("no list")?;
+    let [owned] = &found[..] else {
+        bail!("there are {} ReplicaSets", found.len());
+    };
+    let kept = images(&owned["spec"]["template"]);
+    ensure!(kept == [UNSWAPPED; 3], "the images are {kept:?}");
+    let deployment = namespace.get(&["deployment/owned"])?;
+    let generation = &deployment["status"]["observedGeneration"];
+    ensure!(*generation == 1, "{generation} changes were seen");
+    Ok(())
 }
 
 /// Waits until that many Pods are there, in that phase, and looks at their images.

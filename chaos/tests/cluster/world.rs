@@ -84,7 +84,7 @@ impl World {
         let binary = chaos::image::binary()?;
         let lock = guard::turn()?;
         let chaos = Path::new(CHAOS);
-        let guard = Guard::start(chaos, NAME)?;
+        let guard = Guard::start(chaos, NAME, Some(&lock))?;
         let cluster = Cluster::up(NAME, 3, binaries, chaos)?;
         install::load_image(&cluster, &binary)?;
         Ok(Self {
