@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use imageswap::pki::Pem;
 
 use crate::client::{Client, metric};
-use crate::pem::{ended, mixed, mount, pair, pair_for, rename, write};
+use crate::pem::{beginning_in, ended, mixed, mount, pair, pair_for, rename, write};
 use crate::process::{Serve, refused};
 
 const PAIR: [&str; 4] = ["--tls-cert", "{dir}/tls.crt", "--tls-key", "{dir}/tls.key"];
@@ -192,6 +192,7 @@ fn a_start_with_what_can_not_be_served_says_what_to_do() {
     for (pem, part) in [
         (mixed(&good, &pair()), "tls.key is not the key"),
         (ended(), " ended at "),
+        (beginning_in(time::Duration::hours(1)), " begins at "),
         (
             Pem {
                 ca: pair().ca,
@@ -233,6 +234,19 @@ fn a_start_with_what_can_not_be_served_says_what_to_do() {
         fs::write(dir.path().join("clients"), text).unwrap();
         let args = ["--client-ca", "{dir}/clients"];
         says(&args, &["clients", part, "--client-ca names a PEM file"]);
+    }
+}
+
+/// Who made it may have a clock that is a little ahead, and dates it from that moment.
+#[test]
+fn one_that_begins_in_a_moment_is_served_at_a_start() {
+    for args in [&PAIR[..], &[&PAIR[..], &CA].concat()] {
+        let serve = start(&beginning_in(time::Duration::minutes(2)), args);
+        assert!(
+            serve
+                .log()
+                .contains("has not begun by this machine's clock")
+        );
     }
 }
 

@@ -28,6 +28,14 @@ pub fn ended() -> Pem {
     mint(&names, Duration::days(8), began).unwrap()
 }
 
+/// A pair that begins so much later than now.
+pub fn beginning_in(time: Duration) -> Pem {
+    let names = [HOST, "localhost"].map(str::to_owned);
+    // What is minted begins two days and an hour before.
+    let minted = OffsetDateTime::now_utc() + Duration::hours(49) + time;
+    mint(&names, Duration::days(8), minted).unwrap()
+}
+
 /// The leaf of the one with the key of the other.
 pub fn mixed(one: &Pem, other: &Pem) -> Pem {
     Pem {

@@ -26,6 +26,10 @@ use crate::text::rfc3339;
 /// How often files that do not change are judged again: leaves end, and begin.
 const JUDGE_AGAIN: Duration = Duration::from_secs(30);
 
+/// How slow a machine's clock may be beside that of who makes certificates, which may begin at the moment they are
+/// made.
+const SLOW: Duration = Duration::from_secs(300);
+
 /// The name by which a person on this machine calls.
 const HERE: &str = "localhost";
 
@@ -91,7 +95,7 @@ impl Brought {
             host,
         };
         let mut follower = Follower::new(paths);
-        match files::begin(&mut follower, |parts| kind.judge(parts)).await {
+        match files::begin(&mut follower, |parts| kind.judge_first(parts)).await {
             Ok((parts, pair)) => Ok(Some(Self {
                 follower,
                 kind,
@@ -206,6 +210,22 @@ impl Kind {
             next_key: None,
             request: None,
             answered: None,
+        }
+    }
+
+    /// As at a start, where there is nothing else to serve: what begins in a moment by this machine's clock may have begun
+    /// by that of who calls.
+    fn judge_first(&self, parts: &[Vec<u8>]) -> Result<Pair, Flaw> {
+        match self.judge(parts) {
+            Err(Flaw::NotYet(begins)) if begins <= OffsetDateTime::now_utc() + SLOW => {
+                let begins_at = rfc3339(begins);
+                warn!(
+                    begins_at,
+                    "the certificate has not begun by this machine's clock, which may be slow: serving it"
+                );
+                self.secret(parts, 0).judge(&self.required, begins)
+            }
+            judged => judged,
         }
     }
 
