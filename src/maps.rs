@@ -163,6 +163,19 @@ impl Maps {
             Kind::Noswap => only(&mut self.noswap_rule, id),
             Kind::Legacy => None,
         }?;
+        let (first, key) = (self.book.key(earlier), self.book.key(id));
+        // The other name of Docker Hub must not take over what is said of the usual one.
+        if key.starts_with(image::DOCKER_HUB_INDEX) && !first.starts_with(image::DOCKER_HUB_INDEX) {
+            let found = Diagnostic::warning(
+                "repeated-key",
+                self.book.key_place(id, "this one does not count"),
+                format!("{key} is another name of {first}, which has a line"),
+            )
+            .also(self.book.key_place(earlier, "this one counts"))
+            .help("remove one of the two lines");
+            self.book.drop_last();
+            return Some(found);
+        }
         let replaced = self.book.replace_with_last(earlier)?;
         let key = self.book.key(earlier);
         Some(

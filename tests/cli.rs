@@ -509,6 +509,25 @@ fn check_prints_json_for_machines() {
     assert_eq!(found[1]["file"], bad);
 }
 
+/// Whoever writes a line for each name means all images by the usual one.
+#[test]
+fn the_other_name_of_docker_hub_does_not_take_over_the_usual_one() {
+    let dir = tempfile::tempdir().unwrap();
+    for [first, second] in [
+        ["docker.io::a.io", "index.docker.io::"],
+        ["index.docker.io::", "docker.io::a.io"],
+    ] {
+        let text = format!("{first}\n{second}\ndefault::d.io\n");
+        let maps = file(dir.path(), "maps", &text);
+        for image in ["nginx", "docker.io/b/c", "index.docker.io/b/c"] {
+            let explained = imageswap(&["explain", "-o", "json", "--maps", &maps, image], b"");
+            let record: Value = serde_json::from_str(&stdout(&explained)).unwrap();
+            let result = record["result"].as_str().unwrap();
+            assert!(result.starts_with("a.io/"), "{text}{record}");
+        }
+    }
+}
+
 /// One line for each thing that `check` can find.
 #[test]
 fn every_finding() {
@@ -525,6 +544,10 @@ fn every_finding() {
         ("default::a.io\ndefault::b.io", "repeated-key"),
         (
             "index.docker.io::b.io\ndefault::\ndocker.io::c.io",
+            "repeated-key",
+        ),
+        (
+            "docker.io::c.io\ndefault::\nindex.docker.io::b.io",
             "repeated-key",
         ),
         (
@@ -1033,6 +1056,17 @@ fn rewrite_prints_one_stream_of_json_or_of_yaml() {
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         assert_eq!(stdout(&output), expected, "{files:?}");
     }
+    let full = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let unwritten = std::process::Command::new(env!("CARGO_BIN_EXE_imageswap"))
+        .args(["rewrite", "--maps", &maps, &yaml])
+        .stdout(full)
+        .output()
+        .unwrap();
+    assert_eq!(unwritten.status.code(), Some(2));
+    assert!(stderr(&unwritten).contains("can't write to standard output: No space"));
     let two = file(dir.path(), "two.json", &format!("{a}{b}"));
     let alone = imageswap(&["rewrite", "--maps", &maps, &two], b"");
     assert_eq!(stdout(&alone), format!("{a}{b}"));

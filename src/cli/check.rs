@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::args::{Output, OutputArgs, flag, stdin_once};
+use super::heard;
 use super::terminal::{self, ERROR, GOOD, WARNING};
 use crate::maps_file::{self, Loaded};
 use crate::text::counted;
@@ -41,11 +42,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     stdin_once(&args.files)?;
     let mut out = terminal::stdout();
     let (mut faulty, mut unread) = (false, false);
-    // Whoever reads the findings may have read enough of them; the verdict is about all files.
-    let heard = |printed: anyhow::Result<()>| match printed {
-        Err(error) if super::has_reader_left(&error) => Ok(()),
-        printed => printed,
-    };
+    // The verdict is about all files.
     for file in &args.files {
         match maps_file::load(file) {
             Ok(loaded) => {
@@ -57,13 +54,13 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 })?;
             }
             Err(error) => {
-                heard(out.flush().map_err(Into::into))?;
+                heard(out.flush())?;
                 terminal::complain(&error.to_string());
                 unread = true;
             }
         }
     }
-    heard(out.flush().map_err(Into::into))?;
+    heard(out.flush())?;
     Ok(match (unread, faulty) {
         (true, _) => ExitCode::from(2),
         (false, true) => ExitCode::from(1),

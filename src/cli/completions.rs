@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use clap_complete::Shell;
 
+use super::terminal;
+
 /// Print a script that completes this command line in your shell
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -18,7 +20,7 @@ pub(super) fn run(args: &Args, command: &mut clap::Command) -> anyhow::Result<Ex
     // Into memory first: the generator panics where it can't write.
     let mut script = Vec::new();
     clap_complete::generate(args.shell, command, "imageswap", &mut script);
-    let mut out = std::io::stdout().lock();
+    let mut out = terminal::plain_stdout();
     out.write_all(&script)?;
     out.flush()?;
     Ok(ExitCode::SUCCESS)

@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, Write};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use serde::Serialize;
 
 use super::args::{Output, OutputArgs, RulesArgs, stdin_once};
@@ -71,7 +72,8 @@ fn explain_lines(out: &mut impl Write, rules: &Rules, output: Output) -> anyhow:
     let mut line = Vec::new();
     loop {
         line.clear();
-        if !read_line(&mut input, &mut line)? {
+        let is_there = read_line(&mut input, &mut line);
+        if !is_there.context("can't read standard input")? {
             return Ok(());
         }
         let image = line.strip_suffix(b"\r").unwrap_or(&line);

@@ -119,8 +119,11 @@ fn rewrite(path: &Path, rules: &Rules, disable_label: &str) -> anyhow::Result<Do
             && let Err(why) = &verdict.outcome
         {
             let (line, image) = (found.line, found.image);
+            let by = verdict.rule.and_then(|rule| rule.line);
+            let by = by.map(|line| format!(" (line {line} of the map file)"));
+            let by = by.unwrap_or_default();
             terminal::hint(&format!(
-                "{name}:{line}: the image {image:?} stays as it is: {why}"
+                "{name}:{line}: the image {image:?} stays as it is: {why}{by}"
             ));
         }
         verdict.outcome.ok()
@@ -193,7 +196,7 @@ fn print_manifests(done: &[Done]) -> anyhow::Result<()> {
         );
     }
     let is_stream = all.len() > 1;
-    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut out = io::BufWriter::new(terminal::plain_stdout());
     let (mut before, mut has_document) = ("", false);
     for Done { after, .. } in all {
         // Without a separator this would begin a stream of JSON.
@@ -245,7 +248,7 @@ fn first_of_a_document(yaml: &str) -> Option<&str> {
 fn print_diffs<'a>(done: &'a [Done]) -> anyhow::Result<()> {
     let has_colour = terminal::stdout_has_colour();
     // As it is: what drops colour drops control characters, too, and no patch applies without them.
-    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut out = io::BufWriter::new(terminal::plain_stdout());
     for Done {
         path,
         before,

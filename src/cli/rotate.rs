@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::args::{duration, flag};
+use super::heard;
 use super::names::NameArgs;
 use super::status::cluster;
 use super::terminal;
@@ -32,7 +33,7 @@ pub(super) struct Args {
     #[arg(long, env = "IMAGESWAP_ROTATE_WAIT", value_parser = flag)]
     wait: bool,
 
-    /// How long to wait
+    /// How long to wait, with --wait
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5m", env = "IMAGESWAP_ROTATE_TIMEOUT")]
     timeout: Duration,
 
@@ -73,14 +74,19 @@ async fn rotate(args: &Args) -> anyhow::Result<()> {
     let (started, mut last) = (Instant::now(), Progress::Asked);
     while last != Progress::Done {
         if started.elapsed() > args.timeout {
+            let goes_on =
+                |why| format!("{why}; it goes on by itself, and the leader's log says more");
             let why = match cluster.survey(reach).await {
-                Ok(facts) if !facts.is_led() => "nobody leads".to_owned(),
-                Ok(facts) => rotation(&facts).reason,
-                Err(why) => format!("can't look at the installation: {why}"),
+                Ok(facts) if !facts.is_led() => {
+                    "nobody leads; it goes on once somebody does, and `imageswap status` and the replicas' logs say \
+                     what keeps them"
+                        .to_owned()
+                }
+                Ok(facts) => goes_on(rotation(&facts).reason),
+                Err(why) => goes_on(format!("can't look at the installation: {why}")),
             };
             bail!(
-                "the rotation is not done within {:?}, it is {}: {why}; it goes on by itself, and the \
-                 leader's log says more",
+                "the rotation is not done within {:?}, it is {}: {why}",
                 args.timeout,
                 words(last)
             );
@@ -123,8 +129,8 @@ fn words(progress: Progress) -> &'static str {
     }
 }
 
-fn say(text: &str) -> std::io::Result<()> {
+/// What is to be done is done, whoever hears of it.
+fn say(text: &str) -> anyhow::Result<()> {
     let mut out = terminal::stdout();
-    writeln!(out, "{text}")?;
-    out.flush()
+    heard(writeln!(out, "{text}").and_then(|()| out.flush()))
 }

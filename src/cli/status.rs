@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow, bail};
 
 use super::args::{Output, OutputArgs, flag};
+use super::heard;
 use super::names::NameArgs;
 use super::terminal::{self, BOLD, DIM, ERROR, GOOD, WARNING};
 use crate::cluster::kubernetes::{Kubernetes, Reach};
@@ -42,17 +43,18 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .context("can't start the runtime")?;
     let found = runtime.block_on(look(args))?;
     let mut out = terminal::stdout();
-    match (args.output.form, &found) {
+    let printed = match (args.output.form, &found) {
         (Output::Json, Found::Live(report)) => {
-            writeln!(out, "{}", serde_json::to_string(report)?)?;
+            writeln!(out, "{}", serde_json::to_string(report)?)
         }
         (Output::Json, Found::Before(report)) => {
-            writeln!(out, "{}", serde_json::to_string(report)?)?;
+            writeln!(out, "{}", serde_json::to_string(report)?)
         }
-        (Output::Text, Found::Live(report)) => print(&mut out, report)?,
-        (Output::Text, Found::Before(report)) => print_before(&mut out, report)?,
-    }
-    out.flush()?;
+        (Output::Text, Found::Live(report)) => print(&mut out, report),
+        (Output::Text, Found::Before(report)) => print_before(&mut out, report),
+    };
+    // The exit code says it, too.
+    heard(printed.and_then(|()| out.flush()))?;
     let (Found::Live(Report { healthy, .. }) | Found::Before(pre::Report { healthy, .. })) = found;
     Ok(ExitCode::from(u8::from(!healthy)))
 }

@@ -1,7 +1,7 @@
 //! Colour where a person looks, none where a program reads.
 
 use std::ffi::{OsStr, OsString};
-use std::io::Write;
+use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 use clap::ValueEnum;
@@ -78,7 +78,32 @@ fn has_colour(stream: &impl anstream::stream::RawStream) -> bool {
 
 /// Standard output; drops colour where it is not wanted, and other control characters with it.
 pub(super) fn stdout() -> impl Write {
-    std::io::BufWriter::with_capacity(64 << 10, anstream::stdout())
+    std::io::BufWriter::with_capacity(64 << 10, Named(anstream::stdout()))
+}
+
+/// Standard output, and each byte as it is.
+pub(super) fn plain_stdout() -> impl Write {
+    Named(std::io::stdout().lock())
+}
+
+/// Standard output, which says so where it can't be written.
+struct Named<W>(W);
+
+impl<W: Write> Write for Named<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map_err(named)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(named)
+    }
+}
+
+fn named(error: io::Error) -> io::Error {
+    io::Error::new(
+        error.kind(),
+        format!("can't write to standard output: {error}"),
+    )
 }
 
 /// An error, in one line, on standard error.

@@ -117,6 +117,11 @@ impl Book {
         Some(std::mem::replace(earlier, last))
     }
 
+    /// Forgets the last rule.
+    pub(super) fn drop_last(&mut self) {
+        self.rules.pop();
+    }
+
     /// How many rules there are, without those that were taken out.
     pub(super) fn len(&self) -> usize {
         self.rules.iter().filter(|rule| !rule.is_out).count()

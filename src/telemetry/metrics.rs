@@ -69,11 +69,11 @@ pub struct All {
     pub responses: Family<1>,
     /// Reviews turned away with 429 because too much was under way.
     pub shed: IntCounter,
-    /// Reviews not answered before their deadline.
+    /// Reviews answered 503 because they were not decided in time.
     pub deadline_exceeded: IntCounter,
     /// Panics caught while answering.
     pub panics: IntCounter,
-    /// Connections open now.
+    /// Connections that have a place.
     pub connections: IntGauge,
     /// Connections that were accepted and have no place yet.
     pub connections_waiting: IntGauge,
@@ -162,10 +162,10 @@ impl Metrics {
             shed: new.counter("shed_total", "Reviews turned away with 429")?,
             deadline_exceeded: new.counter(
                 "deadline_exceeded_total",
-                "Reviews not answered before their deadline",
+                "Reviews answered 503 because they were not decided in time",
             )?,
             panics: new.counter("panics_total", "Panics caught while answering")?,
-            connections: new.gauge("connections", "Connections open now")?,
+            connections: new.gauge("connections", "Connections that have a place")?,
             connections_waiting: new
                 .gauge("connections_waiting", "Connections that wait for a place")?,
             accepted: new.counter("connections_accepted_total", "Connections accepted")?,

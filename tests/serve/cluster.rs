@@ -1,7 +1,7 @@
 //! In a cluster: against a small Kubernetes API in this process, found by a kubeconfig.
 
 use std::fs;
-use std::process::Output;
+use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -32,6 +32,17 @@ pub fn configuration() -> serde_json::Value {
 
 /// What a person's command comes to. It is waited for on a thread on which the API does not live.
 pub async fn person(api: &Api, words: &[&str]) -> Output {
+    person_reading(api, words, Stdio::piped()).await
+}
+
+/// The same, of whose output nobody reads a word.
+pub async fn person_unread(api: &Api, words: &[&str]) -> Output {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    person_reading(api, words, writer.into()).await
+}
+
+async fn person_reading(api: &Api, words: &[&str], stdout: Stdio) -> Output {
     let dir = tempfile::tempdir().unwrap();
     let kubeconfig = dir.path().join("kubeconfig");
     write_kubeconfig(&kubeconfig, api.address);
@@ -39,7 +50,8 @@ pub async fn person(api: &Api, words: &[&str]) -> Output {
     command
         .args(words)
         .args(["--namespace", "ns"])
-        .env("KUBECONFIG", kubeconfig);
+        .env("KUBECONFIG", kubeconfig)
+        .stdout(stdout);
     let done = tokio::task::spawn_blocking(move || command.output().unwrap());
     done.await.unwrap()
 }

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::api::{Api, CONFIGURATION, SECRET};
-use crate::cluster::{configuration, person, until_ready};
+use crate::cluster::{configuration, person, person_unread, until_ready};
 use crate::pem::pair;
 use crate::process::Serve;
 
@@ -67,6 +67,28 @@ async fn what_nobody_would_carry_out_is_refused_with_the_next_step() {
         assert!(text.contains(sentence), "{text}");
         assert!(!asked(&api), "{text}");
     }
+}
+
+/// `| true` in a script.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_nothing_of_it_has_what_he_asked_for_and_the_right_exit_code() {
+    let api = Api::start().await;
+    api.put(CONFIGURATION, configuration());
+    api.put(SECRET, secret(json!({})));
+    let status = person_unread(&api, &["status"]).await;
+    assert_eq!(status.status.code(), Some(1), "{status:?}");
+    let rotate = person_unread(&api, &["rotate"]).await;
+    assert_eq!(rotate.status.code(), Some(0), "{rotate:?}");
+    assert!(asked(&api));
+    let waits = ["rotate", "--wait", "--timeout", "1s"];
+    let waited = person_unread(&api, &waits).await;
+    assert_eq!(waited.status.code(), Some(2), "{waited:?}");
+    let text = String::from_utf8(waited.stderr).unwrap();
+    assert!(
+        text.contains("nobody leads; it goes on once somebody does"),
+        "{text}"
+    );
+    assert!(!text.contains("the leader's log"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

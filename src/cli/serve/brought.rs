@@ -221,16 +221,33 @@ impl Kind {
                 let begins_at = rfc3339(begins);
                 warn!(
                     begins_at,
-                    "the certificate has not begun by this machine's clock, which may be slow: serving it"
+                    "the certificate has not begun by this machine's clock, which may be slow: starting with it"
                 );
-                self.secret(parts, 0).judge(&self.required, begins)
+                self.judge_at(parts, begins)
+            }
+            judged => judged,
+        }
+    }
+
+    /// What is served goes on, also if it was served a moment before it begins by this machine's clock.
+    fn judge_next(&self, parts: &[Vec<u8>], serving: &Pair) -> Result<Pair, Flaw> {
+        match self.judge(parts) {
+            Err(Flaw::NotYet(begins)) => {
+                let next = self.judge_at(parts, begins)?;
+                match next.is_same(serving) {
+                    true => Ok(next),
+                    false => Err(Flaw::NotYet(begins)),
+                }
             }
             judged => judged,
         }
     }
 
     fn judge(&self, parts: &[Vec<u8>]) -> Result<Pair, Flaw> {
-        let now = OffsetDateTime::now_utc();
+        self.judge_at(parts, OffsetDateTime::now_utc())
+    }
+
+    fn judge_at(&self, parts: &[Vec<u8>], now: OffsetDateTime) -> Result<Pair, Flaw> {
         self.secret(parts, 0).judge(&self.required, now)
     }
 }
@@ -303,7 +320,7 @@ impl Local {
                 Ok(None) => return,
                 Err(_) => {}
             }
-            match self.kind.judge(&parts) {
+            match self.kind.judge_next(&parts, &serving) {
                 Ok(pair) if pair.is_same(&serving) => {
                     self.said = None;
                     self.metrics.refused.set(i64::from(self.is_unreadable));
