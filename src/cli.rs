@@ -110,6 +110,14 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
         .mut_subcommands(without_empty_variables)
 }
 
+/// What was printed, for who is not done with that: whoever reads it may have read enough of it.
+fn heard<E: Into<anyhow::Error>>(printed: Result<(), E>) -> anyhow::Result<()> {
+    match printed.map_err(Into::into) {
+        Err(error) if has_reader_left(&error) => Ok(()),
+        printed => printed,
+    }
+}
+
 /// Whether something could not be written because nobody reads it any more.
 fn has_reader_left(error: &anyhow::Error) -> bool {
     error.chain().any(is_broken_pipe)

@@ -112,9 +112,10 @@ pub struct Hook {
     /// Whether its namespaces are selected by labels that `kubectl apply` would leave beside a selector without them:
     /// nobody has applied the configuration yet.
     pub keeps_labels: bool,
-    /// Whether it has a caBundle that whoever applied the configuration wrote, so that applying one without takes it
-    /// out.
+    /// Whether it has a caBundle that was written by `kubectl apply`, so that applying one without takes it out.
     pub loses_bundle: bool,
+    /// Who applied the caBundle at the server, and so would take it out by applying one without.
+    pub bundle_applier: Option<String>,
 }
 
 /// A Deployment.
@@ -497,16 +498,23 @@ fn hooks_found(facts: &Facts, hooks: &[Hook], ready: Option<&usize>, findings: &
 
 /// 1.5.3 leaves the configuration to others if it is told to (`IMAGESWAP_DISABLE_AUTO_MWC`).
 fn bundles_found(facts: &Facts, hooks: &[Hook], findings: &mut Vec<Finding>) {
-    let mut ours = hooks
-        .iter()
-        .filter(|hook| hook.configuration == facts.configuration);
-    if ours.any(|hook| hook.loses_bundle) {
+    let name = &facts.configuration;
+    let mut ours = hooks.iter().filter(|hook| hook.configuration == *name);
+    if ours.clone().any(|hook| hook.loses_bundle) {
         finding(
             findings,
             ("webhook-loses-ca", Error),
             format!(
-                "{} was applied with a caBundle: applying ours takes it out, and Pods are refused until a replica writes it",
-                facts.configuration
+                "{name} was applied with a caBundle: applying ours takes it out, and Pods are refused until a replica writes it"
+            ),
+            "first take it out of what was applied, and not of the configuration (docs/install.md, Upgrade)",
+        );
+    } else if let Some(applier) = ours.find_map(|hook| hook.bundle_applier.as_ref()) {
+        finding(
+            findings,
+            ("webhook-ca-applied", Warning),
+            format!(
+                "the caBundle of {name} was applied by {applier}: if that applies ours, it takes it out, and Pods are refused until a replica writes it"
             ),
             "first have it forgotten who wrote it (docs/install.md, Upgrade)",
         );

@@ -6,6 +6,7 @@
 //! processes on the node that kube-apiserver calls by their address, and nothing is pinned: client,
 //! kube-apiserver, etcd and webhook share the machine as they would a control plane's.
 
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -65,12 +66,13 @@ struct Way {
 pub(super) fn measure(
     options: &Options,
     chaos: &Path,
+    turn: &File,
     programs: &[(Side, Program); 2],
     sheet: &mut Sheet,
 ) -> anyhow::Result<()> {
     doctor::cure()?;
     let binaries = binaries::ready()?;
-    let guard = Guard::start(chaos, NAME, None)?;
+    let guard = Guard::start(chaos, NAME, Some(turn))?;
     let cluster = Cluster::up(NAME, 1, binaries, chaos)?;
     let done = ways(&cluster, programs).and_then(|ways| rounds(&cluster, options, &ways, sheet));
     if done.is_err() {

@@ -32,7 +32,7 @@ pub fn run(options: &Options, chaos: &std::path::Path) -> anyhow::Result<()> {
     };
     let mut facts = facts()?;
     facts.push(("load before".to_owned(), load_before()));
-    let _turn = guard::turn()?;
+    let turn = guard::turn()?;
     let cores = Cores::choose()?;
     let programs = programs(options, built);
     let floor = programs[0].1.name;
@@ -60,7 +60,7 @@ pub fn run(options: &Options, chaos: &std::path::Path) -> anyhow::Result<()> {
         rustix::thread::sched_setaffinity(None, &usual)?;
     }
     if options.through_kubernetes {
-        cluster::measure(options, chaos, &programs, &mut sheet)?;
+        cluster::measure(options, chaos, &turn, &programs, &mut sheet)?;
     }
     let report = Report {
         facts: &facts,

@@ -37,6 +37,8 @@ pub struct Allowance {
     pub at: Vec<Span>,
     /// Only those that failed by one of these words; by any, if there is none.
     pub words: &'static [&'static str],
+    /// Whether they must have been under way at one and the same time: in the hands of one server.
+    pub is_at_once: bool,
 }
 
 /// What fails for another's reasons, in a time that is excused.

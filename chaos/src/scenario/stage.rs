@@ -27,9 +27,11 @@ const NOTICED: Duration = Duration::from_millis(500);
 const UNANSWERED: Duration = Duration::from_secs(6);
 
 /// What becomes of a call to a server that stands still, or whose machine is cut off or gone.
-const CUT_OFF: [&str; 7] = [
+const CUT_OFF: [&str; 8] = [
     "EOF",
     "connection reset",
+    // The network of a Pod whose processes were killed is there a while longer.
+    "connection refused",
     "broken pipe",
     "deadline exceeded",
     "imeout",
@@ -193,7 +195,12 @@ impl<'c> Stage<'c> {
 
     /// So many calls may be lost in the fault.
     pub fn may_lose(&self, most: usize, why: impl Into<String>) {
-        self.allow(most, Vec::new(), &[]);
+        self.allow(Allowance {
+            most,
+            at: Vec::new(),
+            words: &[],
+            is_at_once: false,
+        });
         self.note(why);
     }
 
@@ -208,12 +215,17 @@ impl<'c> Stage<'c> {
     ) -> anyhow::Result<T> {
         let (mut span, done) = spanned(work);
         span.to += NOTICED;
-        self.allow(1, vec![span], &["EOF", "connection reset", "broken pipe"]);
+        self.allow(Allowance {
+            most: 1,
+            at: vec![span],
+            words: &["EOF", "connection reset", "broken pipe"],
+            is_at_once: true,
+        });
         done
     }
 
-    fn allow(&self, most: usize, at: Vec<Span>, words: &'static [&'static str]) {
-        self.diary().may_lose.push(Allowance { most, at, words });
+    fn allow(&self, allowance: Allowance) {
+        self.diary().may_lose.push(allowance);
     }
 
     /// Does something that may cost a call for each connection that kube-apiserver has to these replicas,
@@ -238,7 +250,12 @@ impl<'c> Stage<'c> {
         }
         let pods = pods.join(" and ");
         let why = format!("to {pods} {open} connections were open, and {begun} were begun");
-        self.allow(open + begun, vec![span], &CUT_OFF);
+        self.allow(Allowance {
+            most: open + begun,
+            at: vec![span],
+            words: &CUT_OFF,
+            is_at_once: false,
+        });
         self.note(why);
         let done = done?;
         // One that is begun for each call would make a budget of anything.

@@ -7,8 +7,8 @@ use serde::Serialize;
 use super::diary::{Diary, Excuse, covers, is_allowed, is_at_webhook, is_distrust, is_excused};
 use crate::load::{Call, Outcome, Report};
 
-/// How many calls one server may have in its hands, as many as the load has clients: an outage would cost more.
-const IN_HAND: usize = 4;
+/// How long after a server's end a call may be begun that is sent to it: whoever sends it has not heard yet.
+const CROSSED: Duration = Duration::from_millis(150);
 
 /// What a scenario may cost.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -165,15 +165,19 @@ pub fn judge(
             .filter(|call| is_lost(call) && !is_accounted_for(call));
         verdict.fail_for(others, "lost at another time or otherwise than may be");
     }
-    for may in diary.may_lose.iter().filter(|may| !may.at.is_empty()) {
-        let at_once = during
+    for may in diary.may_lose.iter().filter(|may| may.is_at_once) {
+        let lost = during
             .iter()
             .filter(|call| is_lost(call) && is_allowed(may, call));
-        let at_once = at_once.count();
-        if at_once > may.most.max(IN_HAND) {
+        let last = lost.clone().map(|call| call.due).max();
+        let first = lost.clone().map(|call| call.answered).min();
+        if let Some((last, first)) = last.zip(first)
+            && last > first + CROSSED
+        {
             verdict.fail(format!(
-                "{at_once} lost at once, and {} may be in a server's hands",
-                may.most.max(IN_HAND)
+                "{} lost at the end of one server, not all of them at once: the last was begun {:.1?} after the first had failed",
+                lost.count(),
+                last.saturating_sub(first)
             ));
         }
     }
@@ -402,6 +406,7 @@ mod tests {
                         most: 1,
                         at: vec![span(at, at)],
                         words: &["EOF", "reset", "x509", "server", "webhook response"],
+                        is_at_once: false,
                     })
                     .into(),
                 ..Diary::default()
@@ -410,21 +415,24 @@ mod tests {
             super::judge(&Budget::NOTHING, &calls, &diary, Ok(())).is_passed
         };
         assert!(judge(15, "EOF"));
-        // More at once than one has in its hands.
+        // What was in a server's hands as it ended, and an outage after it.
         let diary = Diary {
             fault: Some(span(10, 20)),
-            may_lose: (0..9)
-                .map(|_| Allowance {
-                    most: 1,
-                    at: vec![span(11, 19)],
-                    words: &["EOF"],
-                })
-                .collect(),
+            may_lose: vec![Allowance {
+                most: 9,
+                at: vec![span(11, 19)],
+                words: &["EOF"],
+                is_at_once: true,
+            }],
             ..Diary::default()
         };
-        for (lost, passes) in [(4, true), (5, false)] {
-            let wrong: Vec<_> = (11..11 + lost).map(|at| (at, failed())).collect();
-            let verdict = super::judge(&Budget::NOTHING, &calls(&wrong), &diary, Ok(()));
+        let wrong: Vec<_> = (12..15).map(|at| (at, failed())).collect();
+        for (takes, passes) in [(100, false), (1_800, false), (2_000, true)] {
+            let mut calls = calls(&wrong);
+            for call in calls.iter_mut().filter(|call| !call.outcome.is_swapped()) {
+                call.answered = call.due + Duration::from_millis(takes);
+            }
+            let verdict = super::judge(&Budget::NOTHING, &calls, &diary, Ok(()));
             assert_eq!(verdict.is_passed, passes, "{:?}", verdict.reasons);
         }
         // A server that closes what it was sent, all the time.

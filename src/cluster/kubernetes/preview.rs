@@ -435,25 +435,33 @@ fn hook_of(configuration: &Value, hook: &Value) -> Hook {
             .is_some()
             && !is_applied(configuration)
             && applier(configuration).is_none(),
-        loses_bundle: hook
-            .pointer("/clientConfig/caBundle")
-            .and_then(text)
-            .is_some_and(|bundle| !bundle.is_empty())
-            && applies_bundle(configuration),
+        loses_bundle: has_bundle(hook) && kubectl_applies_bundle(configuration),
+        bundle_applier: Some(hook)
+            .filter(|hook| has_bundle(hook))
+            .and_then(|_| bundle_applier(configuration)),
     }
 }
 
-/// Whether a caBundle is in what somebody applied.
-fn applies_bundle(configuration: &Value) -> bool {
+fn has_bundle(hook: &Value) -> bool {
+    let bundle = hook.pointer("/clientConfig/caBundle").and_then(text);
+    bundle.is_some_and(|bundle| !bundle.is_empty())
+}
+
+/// Whether a caBundle is in what `kubectl apply` applied.
+fn kubectl_applies_bundle(configuration: &Value) -> bool {
     let mut annotations = pairs(configuration.pointer("/metadata/annotations"));
-    let mut fields = list(configuration.pointer("/metadata/managedFields"));
     annotations.any(|(key, value)| key == APPLIED && value.contains("\"caBundle\":\""))
-        || fields.any(|one| {
-            one.get("operation") == Some(&json!("Apply"))
-                && one
-                    .get("fieldsV1")
-                    .is_some_and(|of| of.to_string().contains("\"f:caBundle\""))
-        })
+}
+
+/// Who applied a caBundle at the server.
+fn bundle_applier(configuration: &Value) -> Option<String> {
+    let mut fields = list(configuration.pointer("/metadata/managedFields"));
+    let applied = fields.find(|one| {
+        let fields = one.get("fieldsV1").map(Value::to_string);
+        one.get("operation") == Some(&json!("Apply"))
+            && fields.is_some_and(|fields| fields.contains("\"f:caBundle\""))
+    })?;
+    text(applied.get("manager")?)
 }
 
 fn deployment_of(found: &Value) -> pre::Deployment {
@@ -571,26 +579,26 @@ mod tests {
         let hook = json!({"clientConfig": {"caBundle": "Q0E="}});
         let with = r#"{"webhooks":[{"clientConfig":{"caBundle":"Q0E="}}]}"#;
         let fields = json!({"f:webhooks": {"k": {"f:clientConfig": {"f:caBundle": {}}}}});
-        for (metadata, loses) in [
-            (json!({}), false),
-            (
-                json!({"annotations": {APPLIED: "{\"webhooks\":[{\"clientConfig\":{}}]}"}}),
-                false,
-            ),
-            (json!({"annotations": {APPLIED: with}}), true),
-            (json!({"annotations": {"other": with}}), false),
-            (
-                json!({"managedFields": [{"operation": "Update", "fieldsV1": fields}]}),
-                false,
-            ),
-            (
-                json!({"managedFields": [{"operation": "Apply", "fieldsV1": fields}]}),
-                true,
-            ),
+        let managed = |operation: &str, fields: &Value| json!({"managedFields": [{"operation": operation, "manager": "flux", "fieldsV1": fields}]});
+        let without = r#"{"webhooks":[{"clientConfig":{}}]}"#;
+        for (metadata, loses, applier) in [
+            (json!({}), false, None),
+            (json!({"annotations": {APPLIED: without}}), false, None),
+            (json!({"annotations": {APPLIED: with}}), true, None),
+            (json!({"annotations": {"other": with}}), false, None),
+            (managed("Update", &fields), false, None),
+            (managed("Apply", &json!({"f:webhooks": {}})), false, None),
+            (managed("Apply", &fields), false, Some("flux")),
         ] {
             let object = json!({"metadata": metadata});
-            assert_eq!(hook_of(&object, &hook).loses_bundle, loses, "{object}");
-            assert!(!hook_of(&object, &json!({})).loses_bundle, "{object}");
+            let found = hook_of(&object, &hook);
+            let found = (found.loses_bundle, found.bundle_applier.as_deref());
+            assert_eq!(found, (loses, applier), "{object}");
+            let none = hook_of(&object, &json!({}));
+            assert!(
+                !none.loses_bundle && none.bundle_applier.is_none(),
+                "{object}"
+            );
         }
     }
 

@@ -55,6 +55,7 @@ fn hook(configuration: &str, service: &str) -> Hook {
         has_our_label: false,
         keeps_labels: false,
         loses_bundle: false,
+        bundle_applier: None,
     }
 }
 
@@ -177,6 +178,13 @@ fn an_empty_cluster_is_right_and_each_fault_is_one_finding() {
         ("webhook-loses-ca", Error, &|facts| {
             facts.hooks = Ok(Some(vec![Hook {
                 loses_bundle: true,
+                ..hook("imageswap-webhook", "imageswap")
+            }]));
+            facts.ready = Ok(1);
+        }),
+        ("webhook-ca-applied", Warning, &|facts| {
+            facts.hooks = Ok(Some(vec![Hook {
+                bundle_applier: some("flux"),
                 ..hook("imageswap-webhook", "imageswap")
             }]));
             facts.ready = Ok(1);
