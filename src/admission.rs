@@ -235,15 +235,10 @@ impl<'a> Decision<'a> {
         };
         let verdict = rules.swap(image);
         self.count(verdict.kind());
-        if verdict.is_invalid()
-            && let Err(why) = &verdict.outcome
-        {
+        if let Some(why) = verdict.why_invalid() {
             let image = shortened(image, 100);
-            let line = verdict.rule.and_then(|rule| rule.line);
-            let by = line.map(|line| format!(" (line {line} of the map file)"));
-            let by = by.unwrap_or_default();
             self.warn(format_args!(
-                "{entry}: the image {image:?} stays as it is: {why}{by}"
+                "{entry}: the image {image:?} stays as it is: {why}"
             ));
         }
         if let Ok(result) = verdict.outcome {

@@ -221,8 +221,7 @@ impl Maps {
             too_large.extend(rules.get(index).map(|(id, _)| (*id, error)));
         }
         for (id, error) in too_large {
-            self.skipped += 1;
-            self.book.take_out(id);
+            self.leave_out(id);
             findings.add(|| {
                 Diagnostic::error(
                     "pattern-too-large",
@@ -258,8 +257,7 @@ impl Maps {
                 });
             }
             Err(error) => {
-                self.skipped += 1;
-                self.book.take_out(rule);
+                self.leave_out(rule);
                 findings.add(|| {
                     Diagnostic::error(
                         "list-too-large",
@@ -269,6 +267,12 @@ impl Maps {
                 });
             }
         }
+    }
+
+    /// Skips the line of a rule that can't be compiled.
+    fn leave_out(&mut self, id: RuleId) {
+        self.skipped += 1;
+        self.book.take_out(id);
     }
 
     /// What is probably not meant, in lines that are rules: keys that nothing matches, values that

@@ -115,15 +115,10 @@ fn rewrite(path: &Path, rules: &Rules, disable_label: &str) -> anyhow::Result<Do
     let before = read(path).with_context(|| format!("can't read {name}"))?;
     let mut swap = |found: &Found<'_>| {
         let verdict = rules.swap(found.image);
-        if verdict.is_invalid()
-            && let Err(why) = &verdict.outcome
-        {
+        if let Some(why) = verdict.why_invalid() {
             let (line, image) = (found.line, found.image);
-            let by = verdict.rule.and_then(|rule| rule.line);
-            let by = by.map(|line| format!(" (line {line} of the map file)"));
-            let by = by.unwrap_or_default();
             terminal::hint(&format!(
-                "{name}:{line}: the image {image:?} stays as it is: {why}{by}"
+                "{name}:{line}: the image {image:?} stays as it is: {why}"
             ));
         }
         verdict.outcome.ok()

@@ -391,12 +391,14 @@ impl Product {
             // A bare host is given the port that r has.
             Ok(None) if is_bare_host(target) => target == host,
             Ok(None) => target == registry && !self.any_port,
-            Ok(Some(port)) => {
-                target.strip_prefix(host).and_then(|t| t.strip_prefix(':')) == Some(port)
-            }
+            Ok(Some(port)) => is_host_with_port(target, host, port),
             Err(_) => false,
         }
     }
+}
+
+fn is_host_with_port(target: &str, host: &str, port: &str) -> bool {
+    target.strip_prefix(host).and_then(|t| t.strip_prefix(':')) == Some(port)
 }
 
 /// Whether a first component is a registry at all; otherwise the image is one of Docker Hub.
@@ -435,7 +437,7 @@ impl HostKeys<'_> {
         };
         let mut is_new = false;
         for (name, is_changed) in names.iter().zip(&mut self.is_changed) {
-            let stays = target.strip_prefix(name).and_then(|t| t.strip_prefix(':')) == Some(port);
+            let stays = is_host_with_port(target, name, port);
             is_new |= !stays && !*is_changed;
             *is_changed |= !stays;
         }

@@ -93,6 +93,16 @@ impl<'m> Verdict<'m> {
         )
     }
 
+    /// If the image or its result is no reference: why, and by which line of the map file.
+    pub fn why_invalid(&self) -> Option<String> {
+        let why = self.outcome.as_ref().err().filter(|_| self.is_invalid())?;
+        let line = self.rule.and_then(|rule| rule.line);
+        Some(match line {
+            Some(line) => format!("{why} (line {line} of the map file)"),
+            None => why.to_string(),
+        })
+    }
+
     /// The kind of rule that decided, `invalid` or `none`: a label for metrics and machines.
     pub fn kind(&self) -> &'static str {
         if self.is_invalid() {

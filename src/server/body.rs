@@ -197,20 +197,14 @@ impl BodyReader {
             let Ok(data) = frame.into_data() else {
                 continue;
             };
-            // Most come in one piece, which is then where it is wanted.
-            if had == 0 && body.is_end_stream() && data.len() <= SMALL.min(self.max) {
-                return Ok(WholeBody {
-                    bytes: Content::Piece(data),
-                    share: None,
-                });
-            }
             if had + data.len() > self.max {
                 // Nobody needs to wait for what is thrown away.
                 drop((share, whole));
                 discard_by(body, deadline).await;
                 return Err(Refusal::TooLarge(self.max));
             }
-            if had + data.len() > SMALL && share.is_none() {
+            let is_large_now = had + data.len() > SMALL && share.is_none();
+            if is_large_now {
                 match timeout_at(shed, self.budget.share(size, peer)).await {
                     Ok(got) => share = got,
                     Err(_) => {
@@ -219,14 +213,17 @@ impl BodyReader {
                         return Err(Refusal::NoMemory);
                     }
                 }
-                if had == 0 && body.is_end_stream() {
-                    return Ok(WholeBody {
-                        bytes: Content::Piece(data),
-                        share,
-                    });
-                }
                 // To wait for that was not the peer's time.
                 started = Instant::now();
+            }
+            // Most come in one piece, which is then where it is wanted.
+            if had == 0 && body.is_end_stream() {
+                return Ok(WholeBody {
+                    bytes: Content::Piece(data),
+                    share,
+                });
+            }
+            if is_large_now {
                 whole.enlarge(size - had);
             } else if had == 0 {
                 whole.bytes.reserve(size.min(SMALL));

@@ -149,9 +149,7 @@ impl Places {
 
     /// Closes the most dispensable connection, for what it takes from the machine.
     pub(super) fn evict_one(&self) {
-        let mut open = self.open();
-        let _ = open.evict(self.0.max);
-        self.count(&open);
+        let _ = self.open().evict(self.0.max);
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -166,12 +164,12 @@ impl Places {
 
 impl Open {
     /// Makes room; `None` if all are being answered.
-    fn evict(&mut self, max: usize) -> Option<()> {
+    fn evict(&self, max: usize) -> Option<()> {
         self.call_off(self.most_dispensable(max)?)
     }
 
     /// It stays in the table until it is closed: a request that crossed this is answered first.
-    fn call_off(&mut self, number: u64) -> Option<()> {
+    fn call_off(&self, number: u64) -> Option<()> {
         self.by_number.get(&number)?.evict();
         Some(())
     }

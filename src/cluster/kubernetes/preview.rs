@@ -394,15 +394,22 @@ fn pairs(of: Option<&Value>) -> impl Iterator<Item = (String, String)> {
     all.filter_map(|(key, value)| Some((key.clone(), text(value)?)))
 }
 
-/// Whether `kubectl apply` made it: what its next one leaves out goes.
-fn is_applied(object: &Value) -> bool {
-    pairs(object.pointer("/metadata/annotations")).any(|(key, _)| key == APPLIED)
+/// What `kubectl apply` applied last, if it made it: what its next one leaves out goes.
+fn applied(object: &Value) -> Option<String> {
+    let mut annotations = pairs(object.pointer("/metadata/annotations"));
+    annotations.find_map(|(key, value)| (key == APPLIED).then_some(value))
 }
 
 /// Who applied it at the server, as Flux does: what his next one leaves out goes.
 fn applier(object: &Value) -> Option<String> {
+    applier_of(object, |_| true)
+}
+
+/// The same, of those fields in it.
+fn applier_of(object: &Value, is_meant: impl Fn(&Value) -> bool) -> Option<String> {
     let mut fields = list(object.pointer("/metadata/managedFields"));
-    let applied = fields.find(|one| one.get("operation") == Some(&json!("Apply")))?;
+    let applied =
+        fields.find(|one| one.get("operation") == Some(&json!("Apply")) && is_meant(one))?;
     text(applied.get("manager")?)
 }
 
@@ -422,6 +429,8 @@ fn hook_of(configuration: &Value, hook: &Value) -> Hook {
             && has("operations", &["CREATE", "*"])
     };
     let service = hook.pointer("/clientConfig/service");
+    let bundle = hook.pointer("/clientConfig/caBundle").and_then(text);
+    let has_bundle = bundle.is_some_and(|bundle| !bundle.is_empty());
     Hook {
         configuration: name_of(configuration),
         name: hook.get("name").and_then(text).unwrap_or_default(),
@@ -433,35 +442,20 @@ fn hook_of(configuration: &Value, hook: &Value) -> Hook {
         keeps_labels: pairs(hook.pointer("/namespaceSelector/matchLabels"))
             .next()
             .is_some()
-            && !is_applied(configuration)
+            && applied(configuration).is_none()
             && applier(configuration).is_none(),
-        loses_bundle: has_bundle(hook) && kubectl_applies_bundle(configuration),
-        bundle_applier: Some(hook)
-            .filter(|hook| has_bundle(hook))
-            .and_then(|_| bundle_applier(configuration)),
+        loses_bundle: has_bundle
+            && applied(configuration).is_some_and(|text| text.contains("\"caBundle\":\"")),
+        bundle_applier: bundle_applier(configuration).filter(|_| has_bundle),
     }
-}
-
-fn has_bundle(hook: &Value) -> bool {
-    let bundle = hook.pointer("/clientConfig/caBundle").and_then(text);
-    bundle.is_some_and(|bundle| !bundle.is_empty())
-}
-
-/// Whether a caBundle is in what `kubectl apply` applied.
-fn kubectl_applies_bundle(configuration: &Value) -> bool {
-    let mut annotations = pairs(configuration.pointer("/metadata/annotations"));
-    annotations.any(|(key, value)| key == APPLIED && value.contains("\"caBundle\":\""))
 }
 
 /// Who applied a caBundle at the server.
 fn bundle_applier(configuration: &Value) -> Option<String> {
-    let mut fields = list(configuration.pointer("/metadata/managedFields"));
-    let applied = fields.find(|one| {
+    applier_of(configuration, |one| {
         let fields = one.get("fieldsV1").map(Value::to_string);
-        one.get("operation") == Some(&json!("Apply"))
-            && fields.is_some_and(|fields| fields.contains("\"f:caBundle\""))
-    })?;
-    text(applied.get("manager")?)
+        fields.is_some_and(|fields| fields.contains("\"f:caBundle\""))
+    })
 }
 
 fn deployment_of(found: &Value) -> pre::Deployment {
@@ -473,7 +467,7 @@ fn deployment_of(found: &Value) -> pre::Deployment {
             .map(|(key, value)| format!("{key}={value}"))
             .collect(),
         has_init: list(pod.get("initContainers")).next().is_some(),
-        is_applied: is_applied(found),
+        is_applied: applied(found).is_some(),
         applier: applier(found),
     }
 }
