@@ -396,7 +396,10 @@ impl Maps {
         let Some(id) = self.default else {
             return Verdict::kept(Why::NoRule, None);
         };
-        if let Some(target) = self.targets().holding(&reference, &self.book) {
+        // A default without a value puts nothing anywhere.
+        if !self.book.value(id).is_empty()
+            && let Some(target) = self.targets().holding(&reference, &self.book)
+        {
             let why = Why::AtTarget(self.rule(target));
             return Verdict::kept(why, Some(self.rule(id)));
         }

@@ -16,6 +16,10 @@ use crate::text::shortened;
 /// in which with its managed fields a volume with an image takes 130 bytes: twelve thousand do not fit.
 pub const MAX_ENTRIES: usize = 20_000;
 
+/// So many entries a list has room for at first, and for how many more at once where it gets longer.
+const FEW: usize = 4;
+const MANY: usize = 28;
+
 /// A string, borrowed unless it holds escapes.
 #[derive(Debug)]
 pub(super) struct Text<'a>(pub(super) Cow<'a, str>);
@@ -371,6 +375,10 @@ impl<'de> ReadMap<'de> for OneEntry<'_, 'de> {
         if self.workload.entries.len() >= MAX_ENTRIES {
             self.workload.is_too_long = true;
             return Ok(());
+        }
+        // Behind the first few there are mostly many more.
+        if self.workload.entries.len() == FEW {
+            self.workload.entries.reserve(MANY);
         }
         self.workload.entries.push(Entry {
             list: self.list,

@@ -23,7 +23,7 @@ const MAX_ANNOTATIONS: usize = 64;
 const PATCH: usize = 112;
 
 /// So many results are kept each by itself.
-const FEW: usize = 8;
+const FEW: usize = 64;
 
 /// So much of a rule is shown in an annotation, in characters: a line of a map file may have MBs.
 const MAX_RULE: usize = 512;
@@ -179,13 +179,17 @@ fn push_annotations(json: &mut Vec<u8>, swaps: &Swaps<'_>) {
     let shown = swaps.all.iter().take(MAX_ANNOTATIONS);
     let mut all: SmallVec<[(Key<'_>, &Swap<'_>); 2]> =
         shown.map(|swap| (swap.key(), swap)).collect();
-    // Of a key that stands twice, the last one counts.
-    all.reverse();
-    all.sort_by(|(one, _), (other, _)| one.compare(other));
-    all.dedup_by(|(one, _), (other, _)| one.compare(other).is_eq());
+    // Mostly no key stands twice; of one that does, the last counts.
+    if !all.is_sorted_by(|(one, _), (other, _)| one < other) {
+        all.reverse();
+        all.sort_by(|(one, _), (other, _)| one.cmp(other));
+        all.dedup_by(|(one, _), (other, _)| one == other);
+    }
     for (index, (key, swap)) in all.iter().enumerate() {
         push(json, if index > 0 { ",\"" } else { "\"" });
-        key.parts().into_iter().for_each(|part| push(json, part));
+        push(json, key.list.key());
+        push(json, ".");
+        push(json, &key.name);
         push(json, "\":\"");
         push_reference(json, &swap.from);
         push(json, " => ");
@@ -275,53 +279,53 @@ impl Swap<'_> {
         let list = self.list.key();
         let name = match &self.name {
             Some(name) if !name.is_empty() => name.as_ref(),
-            _ => return Key::Made(format!("{list}.{}", self.index)),
+            _ => return self.key_of(self.index.to_string().into()),
         };
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
         let ends_well = name.ends_with(|c: char| c.is_ascii_alphanumeric());
         let is_key = list.len() + 1 + name.len() <= MAX_KEY && ends_well;
         // No part of a longer character is plain.
         if is_key && name.bytes().all(|byte| is_plain(byte.into())) {
-            return Key::Plain { list, name };
+            return self.key_of(name.into());
         }
         let key = format!("{list}.{name}");
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
         let hash = format!("-{:016x}", hasher.finish());
-        let mut plain: String = key
+        let mut plain: String = name
             .chars()
-            .take(MAX_KEY - hash.len())
+            .take(MAX_KEY - hash.len() - list.len() - 1)
             .map(|c| if is_plain(c) { c } else { '-' })
             .collect();
         plain.push_str(&hash);
-        Key::Made(plain)
+        self.key_of(plain.into())
+    }
+
+    fn key_of<'a>(&self, name: Cow<'a, str>) -> Key<'a> {
+        let list = self.list;
+        Key { list, name }
     }
 }
 
-/// The key of an annotation: a qualified name.
-enum Key<'a> {
-    /// A list, a dot, and a name.
-    Plain { list: &'a str, name: &'a str },
-    /// Where the name can't be taken as it is.
-    Made(String),
+/// The key of an annotation, a qualified name: a list, a dot, and mostly the entry's name.
+#[derive(Debug, PartialEq, Eq)]
+struct Key<'a> {
+    list: List,
+    name: Cow<'a, str>,
 }
 
-impl Key<'_> {
-    fn compare(&self, other: &Self) -> Ordering {
-        if let (Self::Plain { list, name }, Self::Plain { list: l, name: n }) = (self, other)
-            && list == l
-        {
-            return name.cmp(n);
-        }
-        let (one, other) = (self.parts(), other.parts());
-        let (one, other) = (one.map(str::as_bytes), other.map(str::as_bytes));
-        one.into_iter().flatten().cmp(other.into_iter().flatten())
+impl Ord for Key<'_> {
+    /// Of two names the shorter one first: so `app-9` and `app-10` are in order, and hardly a byte is looked at.
+    fn cmp(&self, other: &Self) -> Ordering {
+        let by_list = self.list.cmp(&other.list);
+        by_list
+            .then_with(|| self.name.len().cmp(&other.name.len()))
+            .then_with(|| self.name.cmp(&other.name))
     }
+}
 
-    fn parts(&self) -> [&str; 3] {
-        match self {
-            Self::Plain { list, name } => [list, ".", name],
-            Self::Made(key) => [key, "", ""],
-        }
+impl PartialOrd for Key<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }

@@ -112,7 +112,10 @@ impl<'a, 'm> Skimmer<'a, 'm> {
     #[inline(always)]
     fn take_if(&mut self, byte: u8) -> Result<bool, NotHere> {
         let is_there = self.byte()? == byte;
-        self.at += usize::from(is_there);
+        if is_there {
+            std::hint::cold_path();
+            self.at += 1;
+        }
         Ok(is_there)
     }
 
@@ -456,11 +459,13 @@ impl<'r, 'a, 'm> Entries<'r, 'a, 'm> {
     /// Reads what stands here, and goes on to the next entry or behind the closing bracket.
     fn read<S: DeserializeSeed<'a>>(&mut self, seed: S) -> Result<S::Value, NotHere> {
         let value = seed.deserialize(&mut *self.reader)?;
-        self.is_over = self.reader.take_if(self.end)?;
-        if !self.is_over {
-            self.reader.take(b',')?;
+        let behind = self.reader.byte()?;
+        self.reader.at += 1;
+        self.is_over = behind == self.end;
+        match self.is_over || behind == b',' {
+            true => Ok(value),
+            false => Err(NotHere),
         }
-        Ok(value)
     }
 }
 

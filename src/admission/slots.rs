@@ -14,10 +14,10 @@ pub const DISABLED: &str = "disabled";
 /// A list in a pod spec whose entries name an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum List {
-    /// `containers[].image`
-    Containers,
     /// `initContainers[].image`
     InitContainers,
+    /// `containers[].image`
+    Containers,
     /// `ephemeralContainers[].image`, which `kubectl debug` adds to a running Pod
     EphemeralContainers,
     /// `volumes[].image.reference`, files from an image

@@ -19,8 +19,8 @@ pub struct Marked<'a> {
     /// None at all if a string holds what it must not, or if there is a control character outside of them
     /// before the white space at the end.
     ends: SmallVec<[u64; 128]>,
-    /// From the first backslash that escapes something to behind the last. What is wanted of a Pod mostly
-    /// stands behind them.
+    /// From the block of the first backslash that escapes something to behind that of the last. What is wanted of a Pod
+    /// mostly stands behind them.
     escapes: Range<usize>,
 }
 
@@ -168,9 +168,17 @@ impl Finder {
     ) -> u64 {
         let mut quotes = block.quotes;
         if block.backslashes | self.escaped != 0 {
-            let escaped = escapes.take(block.backslashes, block.quotes, self.escaped, at);
-            self.escaped = escaped.next;
-            quotes &= !escaped.bytes;
+            let bytes = block.backslashes << 1 | self.escaped;
+            if bytes & !block.quotes == 0 {
+                // Quotes are escaped and nothing else, so no backslash is, and each counts.
+                escapes.see(at);
+                self.escaped = block.backslashes >> 63;
+                quotes &= !bytes;
+            } else {
+                let escaped = escapes.take(block.backslashes, block.quotes, self.escaped, at);
+                self.escaped = escaped.next;
+                quotes &= !escaped.bytes;
+            }
         }
         #[cfg(target_arch = "x86_64")]
         if let Level::Avx512(avx512) = simd.level() {
@@ -197,7 +205,7 @@ struct Escaped {
 #[derive(Debug)]
 struct Escapes<'t> {
     text: &'t [u8],
-    /// From the first to behind the last.
+    /// From the block of the first to behind that of the last.
     range: Range<usize>,
     is_bad: bool,
 }
@@ -209,6 +217,15 @@ impl<'t> Escapes<'t> {
             range: 0..0,
             is_bad: false,
         }
+    }
+
+    /// There are some in the block that starts at `at`.
+    #[inline(always)]
+    fn see(&mut self, at: usize) {
+        if self.range.is_empty() {
+            self.range.start = at;
+        }
+        self.range.end = at + 64;
     }
 
     /// Those of the block that starts at `at`; `first` is 1 if its first byte is escaped. A [`Block`] would
@@ -223,12 +240,7 @@ impl<'t> Escapes<'t> {
             self.is_bad |= !is_escape(self.text, at + others.trailing_zeros() as usize);
             others &= others - 1;
         }
-        if escapes != 0 {
-            if self.range.is_empty() {
-                self.range.start = at + escapes.trailing_zeros() as usize;
-            }
-            self.range.end = at + 64 - escapes.leading_zeros() as usize;
-        }
+        self.see(at);
         let next = escapes >> 63;
         Escaped { bytes, next }
     }

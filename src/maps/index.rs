@@ -15,6 +15,9 @@ pub(super) struct Index {
     table: HashTable<(u64, RuleId)>,
     hasher: DefaultHashBuilder,
     longest: usize,
+    /// A bit for each length that some text has, of 63 bytes for all that are longer: most of what is asked for has
+    /// another length, and needs no hash.
+    lengths: u64,
 }
 
 impl Index {
@@ -23,7 +26,7 @@ impl Index {
         text: &str,
         text_of: impl Fn(RuleId) -> &'a str,
     ) -> Option<RuleId> {
-        if text.len() > self.longest {
+        if self.lengths & bit(text) == 0 {
             return None;
         }
         let hash = self.hasher.hash_one(text);
@@ -45,6 +48,7 @@ impl Index {
             Entry::Vacant(place) => {
                 place.insert((hash, id));
                 self.longest = self.longest.max(text.len());
+                self.lengths |= bit(text);
                 None
             }
         }
@@ -58,4 +62,9 @@ impl Index {
     pub(super) fn is_empty(&self) -> bool {
         self.table.is_empty()
     }
+}
+
+/// That of a text's length.
+fn bit(text: &str) -> u64 {
+    1 << text.len().min(63)
 }

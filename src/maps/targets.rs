@@ -46,13 +46,17 @@ impl Targets {
         let image = reference.as_str();
         self.results
             .find(image, |id| book.value(id))
-            .or_else(|| {
-                // The port of an image does not matter where the target is a host without one.
-                let host = reference.registry().map(|registry| registry.host)?;
-                self.places.find(host, |id| book.target(id))
-            })
+            .or_else(|| self.at_host(reference, book))
             .or_else(|| find_prefix(&self.places, image, '/', |id| book.target(id)))
             .or_else(|| find_prefix(&self.dashes, image, '-', |id| book.value(id)))
+    }
+
+    /// The rule whose target is the host of an image that names a port: that does not matter where the target is a host
+    /// without one. Of an image without a port the host is the first of the prefixes.
+    fn at_host(&self, reference: &Reference<'_>, book: &Book) -> Option<RuleId> {
+        let registry = reference.registry()?;
+        registry.port?;
+        self.places.find(registry.host, |id| book.target(id))
     }
 
     /// Every rule, one for each target, that puts images where `text` is: its target is followed by
@@ -63,10 +67,7 @@ impl Targets {
         book: &'a Book,
     ) -> impl Iterator<Item = RuleId> + 'a {
         let image = reference.as_str();
-        let host = reference
-            .registry()
-            .filter(|registry| registry.port.is_some())
-            .and_then(|registry| self.places.find(registry.host, |id| book.target(id)));
+        let host = self.at_host(reference, book);
         let places = prefixes(image, '/', self.places.longest())
             .filter_map(|prefix| self.places.find(prefix, |id| book.target(id)));
         let dashes = prefixes(image, '-', self.dashes.longest())
