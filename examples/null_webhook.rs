@@ -2,7 +2,8 @@
 //!
 //! `cargo run -p chaos -- bench` builds and starts it. It is ImageSwap's own accept loop, TLS
 //! settings, table of connections, and hyper ([`imageswap::server::Endpoint`]), with the same
-//! runtime, the same heap and the same certificate in a directory. Only what answers a request is another.
+//! runtime, the same heap and the same certificate in a directory. Only what answers a request is another: one
+//! function, without a router.
 //!
 //! What it does: takes each request's body off the wire and throws it away, and answers 200 with
 //! the same AdmissionReview, whatever was asked. What it does not do: look at method, path or
@@ -15,21 +16,21 @@
 //! The constant is of version v1beta1, where kube-apiserver does not compare the `uid`: register it
 //! with `admissionReviewVersions: ["v1beta1"]`.
 
+use std::convert::Infallible;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use clap::Parser;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, HeaderValue};
 use http_body_util::BodyExt;
 use imageswap::cluster::local::StateDir;
 use imageswap::server::lifecycle::{Lifecycle, Phase};
@@ -38,6 +39,7 @@ use imageswap::server::{self, Endpoint, Patience, Places};
 use imageswap::telemetry::metrics::Metrics;
 use serde_json::json;
 use time::OffsetDateTime;
+use tower::service_fn;
 
 /// As ImageSwap's.
 #[cfg(target_arch = "x86_64")]
@@ -93,7 +95,7 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
     let endpoint = Endpoint {
         listener,
         tls: Some(ServingCert::new(&pair.pair)?),
-        service: Router::new().fallback(move |request| answer(request, constant.clone())),
+        service: service_fn(move |request| answer(request, constant.clone())),
         places: Places::new(args.max_connections, metrics.clone()),
         // As `imageswap serve` has them.
         patience: Patience {
@@ -132,9 +134,12 @@ fn constant(patch: Option<&str>) -> String {
     json!({"apiVersion": api_version, "kind": "AdmissionReview", "response": response}).to_string()
 }
 
-async fn answer(request: Request, constant: Bytes) -> Response {
+async fn answer(request: Request, constant: Bytes) -> Result<Response, Infallible> {
     drain(request.into_body()).await;
-    ([(CONTENT_TYPE, "application/json")], constant).into_response()
+    let mut response = Response::new(Body::from(constant));
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    Ok(response)
 }
 
 /// To its end: what is left of a body on the wire would be taken for the next request.
