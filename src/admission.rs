@@ -5,6 +5,7 @@
 //! but `replace` of image slots seen in the request: a patch that does not apply rejects the
 //! object whatever the webhook's failurePolicy.
 
+pub mod about;
 mod base64;
 mod brief;
 pub mod object;

@@ -62,6 +62,9 @@ enum Command {
     Completions(completions::Args),
 }
 
+/// What the process ends with where a command could not do its work.
+const FAILED: u8 = 2;
+
 /// The command line, as it is parsed and shown.
 pub(crate) fn command() -> clap::Command {
     let maps = "The map file [default: /app/maps/imageswap-maps.conf, if that exists]";
@@ -95,7 +98,7 @@ pub fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         terminal::complain(&chain(error.as_ref()));
-        ExitCode::from(2)
+        ExitCode::from(FAILED)
     })
 }
 

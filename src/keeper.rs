@@ -10,7 +10,7 @@
 mod policy;
 
 use std::env;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
@@ -24,7 +24,7 @@ use rustix::process::{
     Pid, Signal, WaitOptions, WaitStatus, getppid, kill_process, set_parent_process_death_signal,
     wait,
 };
-use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 use tracing::warn;
@@ -148,7 +148,7 @@ pub fn keep(sockets: Sockets) -> Result<ExitCode, Error> {
         if keeper.sockets.is_none() {
             return Ok(match number {
                 // It had not begun yet.
-                SIGTERM | SIGINT => ExitCode::SUCCESS,
+                SIGTERM | SIGINT | SIGHUP => ExitCode::SUCCESS,
                 // As a shell tells it.
                 _ => exit_code(128 + number),
             });
@@ -216,13 +216,19 @@ impl Keeper {
     }
 }
 
-/// The signals that matter, as they come.
+/// The signals that matter, as they come. That a terminal hangs up does only where there is one: elsewhere the signal
+/// asks a server to read its files anew, which ours does by itself.
 fn signals() -> io::Result<Receiver<i32>> {
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGCHLD])?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGCHLD])?;
+    let is_at_terminal = io::stderr().is_terminal();
     let (sender, receiver) = channel();
+    let matters = move |signal: &i32| *signal != SIGHUP || is_at_terminal;
     thread::Builder::new()
         .name("signals".to_owned())
-        .spawn(move || signals.forever().try_for_each(|signal| sender.send(signal)))?;
+        .spawn(move || {
+            let mut signals = signals.forever().filter(matters);
+            signals.try_for_each(|signal| sender.send(signal))
+        })?;
     Ok(receiver)
 }
 

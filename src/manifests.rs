@@ -111,10 +111,11 @@ pub enum Error {
         /// Where the limit was passed.
         line: usize,
     },
-    /// By an alias an image is also in an object that must stay as it is.
+    /// By an alias an image is also in something that must stay as it is: an object that is left alone, or an
+    /// annotation.
     #[error(
-        "line {line}: this image is shared by an alias with an object that is not to be rewritten: write it out in \
-         one of the two"
+        "line {line}: this image is shared by an alias with what is not to be rewritten (an object that is left \
+         alone, or metadata): write it out in one of the two"
     )]
     Shared {
         /// The line of the image.

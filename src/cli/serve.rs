@@ -17,6 +17,7 @@ mod maps;
 mod tasks;
 
 use std::io;
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,7 +27,7 @@ use anyhow::{Context, bail};
 use axum::Router;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 pub(super) use self::args::Args;
 use self::args::name_forgotten;
@@ -62,6 +63,18 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             let levels = "off, error, warn, info, debug or trace";
             format!("{:?} is no log level: say {levels}", args.log_level)
         })?;
+    let done = keep_or_serve(args, inherited);
+    match done {
+        // Who reads a log of JSON finds the end of it there, too.
+        Err(error) if args.log_format.is_json() => {
+            error!("{}", super::chain(error.as_ref()));
+            Ok(ExitCode::from(super::FAILED))
+        }
+        done => done,
+    }
+}
+
+fn keep_or_serve(args: &Args, inherited: Option<Inheritance>) -> anyhow::Result<ExitCode> {
     if inherited.is_none() && args.has_keeper() {
         return Ok(keeper::keep(sockets(args)?)?);
     }
@@ -96,6 +109,7 @@ async fn serve(args: &Args, inherited: Option<Inheritance>) -> anyhow::Result<Ex
     let (listener, admin_listener) = (listening(webhook)?, listening(admin)?);
     let (address, admin_address) = (listener.local_addr()?, admin_listener.local_addr()?);
     if place != Place::Machine {
+        args.warn_of_long_drain();
         info!(%address, admin = %admin_address, "listening");
     }
     if let Some(follower) = follower {
@@ -140,7 +154,7 @@ async fn serve(args: &Args, inherited: Option<Inheritance>) -> anyhow::Result<Ex
 
     tokio::select! {
         signal = signals.next() => {
-            let delay = if signal == "SIGINT" { Duration::ZERO } else { args.drain_delay };
+            let delay = if signal == "SIGTERM" { args.drain_delay } else { Duration::ZERO };
             info!(signal, ?delay, "draining");
             let left = tokio::spawn(home.leave());
             let code = drain(&lifecycle, &places, delay, args.request_timeout, &mut signals).await;
@@ -289,6 +303,9 @@ fn webhook_of(args: &Args, rules: &SharedRules, metrics: &Metrics) -> Webhook {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
+    /// A terminal that hangs up ends what runs in it. Elsewhere the signal asks a server to read its files anew.
+    is_at_terminal: bool,
 }
 
 impl Signals {
@@ -296,13 +313,21 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            is_at_terminal: std::io::stderr().is_terminal(),
         })
     }
 
     async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hangup.recv() => if self.is_at_terminal {
+                    return "SIGHUP";
+                },
+            }
+            info!("SIGHUP changes nothing: maps and certificates are followed as they change");
         }
     }
 

@@ -158,6 +158,12 @@ impl<'t> Surveyor<'t> {
         }
         let name = self.name(id)?;
         self.pod(pod, Object { kind, name })?;
+        // Of what is swapped, an annotation that a container takes its fields from stays as well.
+        for holder in [id, pod] {
+            if let Some(metadata) = self.fields.get(holder, "metadata")? {
+                self.hold(metadata);
+            }
+        }
         Ok(true)
     }
 

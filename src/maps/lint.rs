@@ -248,9 +248,18 @@ fn no_default(maps: &Maps) -> Option<Diagnostic> {
         // Where lines are in error, it is they that are missing.
         return (maps.skipped() == 0).then(no_rule);
     };
-    let place = maps.book.key_place(last, "");
-    Some(
-        Diagnostic::warning("no-default", place, "the file has no default line")
-            .help("add \"default::\" to leave all other images alone, or \"default::REGISTRY\""),
-    )
+    let is_meant = |id: &RuleId| maps.book.key(*id).eq_ignore_ascii_case("default");
+    let (at, help) = match maps.book.ids_of(Kind::Registry).find(is_meant) {
+        Some(id) => (
+            id,
+            "write default, in lower case: in capitals it is a registry",
+        ),
+        None => (
+            last,
+            "add \"default::\" to leave all other images alone, or \"default::REGISTRY\"",
+        ),
+    };
+    let place = maps.book.key_place(at, "");
+    let diagnostic = Diagnostic::warning("no-default", place, "the file has no default line");
+    Some(diagnostic.help(help))
 }

@@ -28,6 +28,7 @@ pub fn judge_alone(
         _ => last,
     };
     let begun = now.max(pair.not_before);
+    pair.not_ended(begun)?;
     match (verify(leaf, others, &last, begun), others) {
         // What is judged before the issuer is looked for was right.
         (Err(webpki::Error::UnknownIssuer), []) | (Ok(()), _) => {}

@@ -34,6 +34,9 @@ pub enum Flaw {
     /// The chain breaks, or has ended, where no CA is named.
     #[error("the leaf in tls.crt does not lead to the last certificate there: {}", because(.0))]
     OwnChain(webpki::Error),
+    /// The leaf itself has ended.
+    #[error("the leaf in tls.crt ended at {}", rfc3339(*.0))]
+    Ended(OffsetDateTime),
     /// A name is missing.
     #[error("the leaf in tls.crt is not valid for {0}")]
     Name(String),
@@ -226,7 +229,16 @@ impl Pair {
         Ok(self)
     }
 
+    /// Else its own end would be told as that of a certificate on the way.
+    pub(super) fn not_ended(&self, now: OffsetDateTime) -> Result<(), Flaw> {
+        match now > self.not_after {
+            true => Err(Flaw::Ended(self.not_after)),
+            false => Ok(()),
+        }
+    }
+
     fn verify(&self, bundle: &Bundle, now: OffsetDateTime) -> Result<(), Flaw> {
+        self.not_ended(now)?;
         let chain = self.certified.cert.split_first();
         let (leaf, intermediates) = chain.ok_or(Flaw::NoCertificate("tls.crt"))?;
         verify(leaf, intermediates, bundle, now).map_err(Flaw::Chain)

@@ -318,7 +318,7 @@ fn each_state_has_its_step() {
             Some(secret(ended)),
             None,
             "replace",
-            "does not lead to a CA",
+            "the leaf in tls.crt ended at",
         ),
         (
             Some(secret(foreign)),

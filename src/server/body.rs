@@ -5,6 +5,7 @@
 //! ones hold a share of the [`budget`](super::budget), from when they are seen to be large: a peer that
 //! only says so takes nothing from the others.
 
+use std::io;
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -186,7 +187,7 @@ impl BodyReader {
             };
             let frame = match frame {
                 Ok(None) => break,
-                Ok(Some(frame)) => frame.map_err(|error| Refusal::Broken(error.to_string()))?,
+                Ok(Some(frame)) => frame.map_err(|error| broken(&error))?,
                 Err(slow) => {
                     // It may be in the middle of writing. Others have the memory meanwhile.
                     drop((share, whole));
@@ -239,6 +240,31 @@ impl BodyReader {
     /// What holds the shares of the answers, too.
     pub(super) fn budget(&self) -> &Budget {
         &self.budget
+    }
+}
+
+/// Whether somebody is there still to be told.
+fn broken(error: &axum::Error) -> Refusal {
+    let mut causes =
+        std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |e| {
+            e.source()
+        });
+    let is_end = |cause: &(dyn std::error::Error + 'static)| {
+        let io = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        let hyper = cause.downcast_ref::<hyper::Error>();
+        hyper.is_some_and(hyper::Error::is_incomplete_message)
+            || matches!(
+                io,
+                Some(
+                    io::ErrorKind::UnexpectedEof
+                        | io::ErrorKind::ConnectionReset
+                        | io::ErrorKind::BrokenPipe
+                )
+            )
+    };
+    match causes.any(is_end) {
+        true => Refusal::Gone(error.to_string()),
+        false => Refusal::Broken(error.to_string()),
     }
 }
 

@@ -45,8 +45,14 @@ tokio::task_local! {
 /// Who may connect. A clone is the same one.
 #[derive(Clone)]
 pub struct Clients {
-    verifier: Arc<ArcSwap<Arc<dyn ClientCertVerifier>>>,
+    believed: Arc<ArcSwap<Believed>>,
     names: Arc<[String]>,
+}
+
+/// The CAs that clients are judged by.
+struct Believed {
+    verifier: Arc<dyn ClientCertVerifier>,
+    ends: OffsetDateTime,
 }
 
 /// Why a CA can't be used.
@@ -65,13 +71,14 @@ pub enum BadCa {
 
 impl Clients {
     /// Those whose certificate leads to one of these CAs (PEM) and, unless there are no `names`,
-    /// has one of them as common name or subject alternative name.
+    /// has one of them as common name or subject alternative name. If all of the CAs have ended they are believed
+    /// all the same: one who starts judges as one who runs, and whether [`ends`](Self::ends) has passed is to be looked at.
     ///
     /// # Errors
     /// There is no CA to be used.
     pub fn new(ca: &[u8], names: Vec<String>, now: OffsetDateTime) -> Result<Self, BadCa> {
         Ok(Self {
-            verifier: Arc::new(ArcSwap::from_pointee(verifier(ca, now)?)),
+            believed: Arc::new(ArcSwap::from_pointee(Believed::read(ca, now)?)),
             names: names.into(),
         })
     }
@@ -79,10 +86,20 @@ impl Clients {
     /// Believes these CAs in place of those before, for all connections from now on.
     ///
     /// # Errors
-    /// There is no CA to be used; those before stay.
+    /// There is no CA to be used, or all of them have ended; those before stay.
     pub fn believe(&self, ca: &[u8], now: OffsetDateTime) -> Result<(), BadCa> {
-        self.verifier.store(Arc::new(verifier(ca, now)?));
+        let believed = Believed::read(ca, now)?;
+        if believed.ends <= now {
+            return Err(BadCa::Ended);
+        }
+        self.believed.store(Arc::new(believed));
         Ok(())
+    }
+
+    /// When the last of the CAs ends. They are believed longer: kube-apiserver has no other to present, and to refuse it
+    /// would be an outage.
+    pub fn ends(&self) -> OffsetDateTime {
+        self.believed.load().ends
     }
 
     fn are_named(&self, certificate: &CertificateDer<'_>) -> bool {
@@ -99,22 +116,22 @@ impl fmt::Debug for Clients {
     }
 }
 
-fn verifier(ca: &[u8], now: OffsetDateTime) -> Result<Arc<dyn ClientCertVerifier>, BadCa> {
-    let bundle = Bundle::read(ca);
-    if bundle.is_empty() {
-        return Err(BadCa::None);
+impl Believed {
+    fn read(ca: &[u8], now: OffsetDateTime) -> Result<Self, BadCa> {
+        let bundle = Bundle::read(ca);
+        let ends = bundle.last_end().ok_or(BadCa::None)?;
+        let living = match ends > now {
+            true => bundle.valid(now),
+            false => bundle,
+        };
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(living.ders().cloned());
+        let provider = Arc::new(ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .map_err(|error| BadCa::Refused(error.to_string()))?;
+        Ok(Self { verifier, ends })
     }
-    let ended = bundle.clone().ended(now);
-    let living = bundle.without(&ended);
-    if living.is_empty() {
-        return Err(BadCa::Ended);
-    }
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(living.ders().cloned());
-    let provider = Arc::new(ring::default_provider());
-    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-        .build()
-        .map_err(|error| BadCa::Refused(error.to_string()))
 }
 
 impl ClientCertVerifier for Clients {
@@ -129,8 +146,10 @@ impl ClientCertVerifier for Clients {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verifier = self.verifier.load();
-        let verified = verifier.verify_client_cert(end_entity, intermediates, now);
+        let believed = self.believed.load();
+        let verified = believed
+            .verifier
+            .verify_client_cert(end_entity, intermediates, now);
         let verified = verified.and_then(|verified| match self.are_named(end_entity) {
             true => Ok(verified),
             false => Err(CertificateError::ApplicationVerificationFailure.into()),
@@ -147,8 +166,10 @@ impl ClientCertVerifier for Clients {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let verifier = self.verifier.load();
-        verifier.verify_tls12_signature(message, certificate, signature)
+        let believed = self.believed.load();
+        believed
+            .verifier
+            .verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -157,12 +178,14 @@ impl ClientCertVerifier for Clients {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let verifier = self.verifier.load();
-        verifier.verify_tls13_signature(message, certificate, signature)
+        let believed = self.believed.load();
+        believed
+            .verifier
+            .verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.verifier.load().supported_verify_schemes()
+        self.believed.load().verifier.supported_verify_schemes()
     }
 }
 
@@ -300,6 +323,21 @@ mod tests {
             assert!(error.to_string().contains(part), "{error}");
             assert_eq!(said(&clone, &of_two), "right");
         }
+    }
+
+    #[test]
+    fn a_ca_that_has_ended_is_believed_where_there_is_no_other() {
+        let (ended, living) = (ca(-1), ca(9));
+        let usage = ExtendedKeyUsagePurpose::ClientAuth;
+        let (of_ended, of_living) = (client(&ended, usage.clone()), client(&living, usage));
+        let alone = Clients::new(ended.pem().as_bytes(), Vec::new(), now()).unwrap();
+        assert!(alone.ends() <= now());
+        assert_eq!(said(&alone, &of_ended), "right");
+        let both = ended.pem() + &living.pem();
+        let both = Clients::new(both.as_bytes(), Vec::new(), now()).unwrap();
+        assert!(both.ends() > now());
+        assert_eq!(said(&both, &of_ended), "untrusted");
+        assert_eq!(said(&both, &of_living), "right");
     }
 
     #[test]

@@ -32,6 +32,9 @@ use super::refusal::Refusal;
 use super::{Answers, Limits};
 use crate::telemetry::metrics::Metrics;
 
+/// Counted where a peer has gone in the middle of its body, as nginx has it: kube-apiserver gives calls up.
+const GONE: u16 = 499;
+
 /// Taken off the time a caller gives, so that the answer arrives within it.
 const MARGIN: Duration = Duration::from_millis(500);
 
@@ -129,6 +132,11 @@ fn rescue(metrics: &Metrics, error: &BoxError) -> Response {
     match error.downcast_ref::<Refusal>() {
         Some(Refusal::TooLarge(_)) => (StatusCode::PAYLOAD_TOO_LARGE, text).into_response(),
         Some(Refusal::Broken(_)) => (StatusCode::BAD_REQUEST, [CLOSE], text).into_response(),
+        // Nobody reads it: it is there to be counted.
+        Some(Refusal::Gone(_)) => {
+            let status = StatusCode::from_u16(GONE).unwrap_or(StatusCode::BAD_REQUEST);
+            (status, [CLOSE], text).into_response()
+        }
         Some(Refusal::NoMemory) => {
             metrics.shed.inc();
             // On a new connection: another replica may have the memory.

@@ -7,8 +7,10 @@ pub(super) enum Refusal {
     TooLarge(usize),
     #[error("the body came too slowly")]
     Slow,
-    #[error("the body broke off: {0}")]
+    #[error("the body is broken: {0}")]
     Broken(String),
+    #[error("the peer has gone in the middle of the body: {0}")]
+    Gone(String),
     #[error("too many large reviews are under way")]
     NoMemory,
     #[error("the review was not answered in time")]

@@ -26,6 +26,7 @@ use super::body::discard;
 use super::lifecycle::{Lifecycle, Phase};
 use super::overload::{self, Read};
 use super::{Answers, Limits};
+use crate::admission::about::{About, about};
 use crate::admission::{self, Outcome, Reply};
 use crate::maps::Rules;
 use crate::telemetry::logs::Sparingly;
@@ -160,7 +161,7 @@ fn decide(webhook: &Webhook, body: &[u8]) -> Response {
     let rules = webhook.rules.load();
     match admission::review(body, &rules, &webhook.disable_label) {
         Ok(reply) => {
-            note(&webhook.metrics, &reply);
+            note(&webhook.metrics, &reply, body);
             json(reply.body)
         }
         Err(bad) => {
@@ -178,7 +179,7 @@ fn decide(webhook: &Webhook, body: &[u8]) -> Response {
     }
 }
 
-fn note(metrics: &Metrics, reply: &Reply) {
+fn note(metrics: &Metrics, reply: &Reply, body: &[u8]) {
     let (operation, outcome) = (reply.operation, reply.outcome.as_str());
     metrics.reviews.add([operation, outcome], 1);
     for (rule, count) in &reply.images {
@@ -186,11 +187,31 @@ fn note(metrics: &Metrics, reply: &Reply) {
     }
     for warning in reply.warnings.iter().take(4) {
         if SPARINGLY.may() {
-            tracing::warn!("{warning}");
+            let About {
+                uid,
+                kind,
+                namespace,
+                name,
+            } = &about(body);
+            tracing::warn!(uid, kind, namespace, name, "{warning}");
         }
     }
-    if reply.outcome != Outcome::NoImages {
-        tracing::debug!(operation, outcome, "answered a review");
+    if reply.outcome != Outcome::NoImages && tracing::enabled!(tracing::Level::DEBUG) {
+        let About {
+            uid,
+            kind,
+            namespace,
+            name,
+        } = &about(body);
+        tracing::debug!(
+            operation,
+            outcome,
+            uid,
+            kind,
+            namespace,
+            name,
+            "answered a review"
+        );
     }
 }
 

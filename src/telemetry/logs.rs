@@ -24,6 +24,17 @@ pub enum Format {
     Json,
 }
 
+impl Format {
+    /// Whether lines are JSON.
+    pub fn is_json(self) -> bool {
+        match self {
+            Self::Json => true,
+            Self::Auto => !std::io::stderr().is_terminal(),
+            Self::Text => false,
+        }
+    }
+}
+
 /// How many lines may wait to be written.
 const WAITING: usize = 4096;
 
@@ -46,7 +57,6 @@ pub fn start(level: &str, format: Format, colour: bool) -> Result<WorkerGuard, P
     }
     let filters = format!("{QUIET},{level}");
     let filter = EnvFilter::builder().parse(filters)?;
-    let is_terminal = std::io::stderr().is_terminal();
     let (writer, guard) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(WAITING)
@@ -56,10 +66,9 @@ pub fn start(level: &str, format: Format, colour: bool) -> Result<WorkerGuard, P
         .with_env_filter(filter)
         .with_writer(writer)
         .with_target(false);
-    match format {
-        Format::Json => builder.json().flatten_event(true).init(),
-        Format::Auto if !is_terminal => builder.json().flatten_event(true).init(),
-        Format::Auto | Format::Text => builder.with_ansi(colour).init(),
+    match format.is_json() {
+        true => builder.json().flatten_event(true).init(),
+        false => builder.with_ansi(colour).init(),
     }
     Ok(guard)
 }

@@ -23,6 +23,9 @@ const BUCKETS: [f64; 14] = [
 /// Of so many managers of the caBundle each is counted by itself.
 const MANAGERS: usize = 10;
 
+/// Who overwrote a caBundle where no manager owns the field.
+const NOBODY: &str = "nobody";
+
 /// What every name begins with.
 const PREFIX: &str = "imageswap";
 
@@ -101,7 +104,7 @@ pub struct All {
     pub maps_info: IntGaugeVec,
     /// 1 while the map file can't be used: it was refused, or there is none yet.
     pub maps_refused: IntGauge,
-    /// When a certificate ends, in seconds since 1970: `leaf`, `ca`, or `next`, which is staged.
+    /// When a certificate ends, in seconds since 1970: `leaf`, `ca`, `next`, which is staged, or `client_ca`.
     pub not_after: IntGaugeVec,
     /// 1 if the live caBundle was seen to believe the leaf that is served.
     pub trusted: IntGauge,
@@ -270,6 +273,7 @@ impl Metrics {
         for result in ["ok", "failed", "late", "evicted"] {
             metrics.handshakes.with_label_values(&[result]);
         }
+        metrics.bundle_repairs.with_label_values(&[NOBODY]);
         Ok(Self(Arc::new(metrics)))
     }
 
@@ -281,7 +285,7 @@ impl Metrics {
     /// Counts that a caBundle was written again which a manager of fields had overwritten, if one owns
     /// it. Whoever may write there could call itself anything: of the first few each has a series.
     pub fn repaired(&self, manager: Option<&str>) {
-        let manager = manager.unwrap_or("nobody");
+        let manager = manager.unwrap_or(NOBODY);
         let families = self.bundle_repairs.collect();
         let mut labels = families
             .iter()

@@ -230,11 +230,24 @@ fn a_start_with_what_can_not_be_served_says_what_to_do() {
         &["--client-name", "a"],
         &["--client-name needs --client-ca"],
     );
-    for (text, part) in [("", "no CA that can be read"), (&*ended().ca, "has ended")] {
-        fs::write(dir.path().join("clients"), text).unwrap();
-        let args = ["--client-ca", "{dir}/clients"];
-        says(&args, &["clients", part, "--client-ca names a PEM file"]);
-    }
+    fs::write(dir.path().join("clients"), "").unwrap();
+    let args = ["--client-ca", "{dir}/clients"];
+    let parts = [
+        "clients",
+        "no CA that can be read",
+        "--client-ca names a PEM file",
+    ];
+    says(&args, &parts);
+}
+
+/// As by one that runs when it ends: to start with none would be an outage.
+#[tokio::test]
+async fn a_ca_of_clients_that_has_ended_is_told_and_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("clients"), &ended().ca).unwrap();
+    let serve = Serve::start_in(dir, &["--client-ca", "{dir}/clients"], &[]);
+    serve.until_log("the CA of clients has ended");
+    assert_eq!(metric(&serve, "imageswap_client_ca_refused").await, 1.0);
 }
 
 /// Who made it may have a clock that is a little ahead, and dates it from that moment.

@@ -189,3 +189,22 @@ async fn it_serves_and_drains_when_nobody_reads_its_logs_any_more() {
     serve.signal(Signal::TERM);
     assert_eq!(serve.wait(Duration::from_secs(5)).code(), Some(0));
 }
+
+/// Whoever asks for files to be read anew has what was asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hangup_ends_nothing_where_there_is_no_terminal() {
+    for keeper in ["off", "on"] {
+        let mut serve = Serve::start(&["--keeper", keeper]);
+        let mut client = Client::connect(&serve).await;
+        serve.signal(Signal::HUP);
+        if let Some(worker) = serve.find_worker() {
+            rustix::process::kill_process(worker, Signal::HUP).unwrap();
+        }
+        serve.until_log("SIGHUP changes nothing");
+        assert_eq!(client.swap("ghcr.io/a").await, "ghcr.io/a");
+        assert!(serve.runs());
+        drop(client);
+        serve.signal(Signal::TERM);
+        assert!(serve.wait(Duration::from_secs(30)).success());
+    }
+}

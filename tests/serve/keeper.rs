@@ -175,7 +175,7 @@ async fn one_that_is_killed_again_and_again_is_given_up() {
     assert_eq!(serve.wait(Duration::from_secs(5)).code(), Some(2));
     let log = serve.log();
     assert_eq!(log.matches("starting it again").count(), 7, "{log}");
-    assert_eq!(log.matches("error: ").count(), 1, "{log}");
+    assert_eq!(log.matches("\"level\":\"ERROR\"").count(), 1, "{log}");
     assert!(log.contains("was killed 8 times"), "{log}");
     assert!(log.contains("the last time by SIGKILL"), "{log}");
 }

@@ -9,6 +9,7 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// `imageswap serve`, running.
@@ -278,16 +279,23 @@ fn serve(args: &[&str], dir: &Path) -> Command {
     command
 }
 
-/// Runs `serve` where it must refuse to: exit code 2, nothing on standard output, and the error.
+/// Runs `serve` where it must refuse to: exit code 2, nothing on standard output, and the error, as for people.
 pub fn refused(args: &[&str], dir: &Path) -> String {
     let output = serve(args, dir).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "");
     let text = String::from_utf8(output.stderr).unwrap();
-    let errors: Vec<_> = text
-        .lines()
-        .filter(|line| line.starts_with("error: "))
-        .collect();
-    assert_eq!(errors.len(), 1, "{text}");
-    errors[0].to_owned()
+    // Before there is a log it stands by itself; then it is the log's last line.
+    let last = text.lines().last().unwrap_or_default();
+    assert_eq!(
+        text.matches("error: ").count(),
+        usize::from(last.starts_with("error: ")),
+        "{text}"
+    );
+    if last.starts_with("error: ") {
+        return last.to_owned();
+    }
+    let line: Value = serde_json::from_str(last).unwrap_or_else(|_| panic!("{text}"));
+    assert_eq!(line["level"], "ERROR", "{text}");
+    format!("error: {}", line["message"].as_str().unwrap())
 }

@@ -227,3 +227,47 @@ async fn a_connection_that_has_had_its_time_is_closed_with_an_answer() {
         "my-registry.example.com/a"
     );
 }
+
+/// kube-apiserver gives calls up, which is no fault of theirs.
+#[tokio::test]
+async fn who_goes_away_in_the_middle_of_a_body_is_not_counted_as_answered() {
+    let serve = Serve::start(&[]);
+    let mut stream = connect_tls(&serve).await;
+    let head = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&[b' '; 500]).await.unwrap();
+    drop(stream);
+    let end = Instant::now() + Duration::from_secs(5);
+    let code = |code| format!("imageswap_responses_total{{code=\"{code}\"}}");
+    while metric(&serve, &code(499)).await < 1.0 {
+        assert!(Instant::now() < end, "{}", serve.log());
+    }
+    assert_eq!(metric(&serve, &code(400)).await, 0.0);
+    // One who is there still is told.
+    let mut stream = connect_tls(&serve).await;
+    let head = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    assert_eq!(metric(&serve, &code(499)).await, 1.0);
+}
+
+#[tokio::test]
+async fn a_warning_in_the_log_says_which_object_it_is_about() {
+    let serve = Serve::start(&[]);
+    let mut review: Value = serde_json::from_slice(&review("a b")).unwrap();
+    review["request"]["namespace"] = json!("shop");
+    review["request"]["object"]["metadata"]["generateName"] = json!("cart-\n");
+    let answer = Client::connect(&serve)
+        .await
+        .post(review.to_string().as_bytes())
+        .await;
+    assert_eq!(answer.status, 200);
+    serve.until_log("stays as it is");
+    let log = serve.log();
+    let line = log.lines().find(|line| line.contains("stays as it is"));
+    let line: Value = serde_json::from_str(line.unwrap()).unwrap();
+    let said = ["uid", "kind", "namespace", "name"].map(|key| line[key].clone());
+    assert_eq!(said, ["u", "Pod", "shop", "cart-\n"]);
+}

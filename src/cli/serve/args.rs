@@ -15,12 +15,15 @@ use crate::cluster::kubernetes::identity;
 use crate::cluster::local::StateDir;
 use crate::cluster::place::{self, Place, Surroundings, Wish, place};
 use crate::rotation::plan::{Policy, SETTLED, oldest, shown};
-use crate::server::{Limits, Patience};
+use crate::server::{LINGER, Limits, Patience};
 use crate::telemetry::logs;
 
 /// A shorter trust delay is warned of: most kube-apiservers learn a caBundle at once, but one that was
 /// cut off may need so long.
 const SHORT_DELAY: Duration = Duration::from_secs(30);
+
+/// How long Kubernetes waits for a Pod of `deploy/` to end.
+const GRACE: Duration = Duration::from_secs(30);
 
 /// Variables of 1.5.3 that have no meaning any more.
 const FORGOTTEN: [&str; 6] = [
@@ -338,6 +341,18 @@ impl Args {
             shown: shown(self.drain_delay),
             oldest: oldest(self.trust_delay),
         })
+    }
+
+    /// Warns if to end takes longer than Kubernetes waits: what is under way would be cut off.
+    pub(super) fn warn_of_long_drain(&self) {
+        let longest = self.drain_delay + self.request_timeout + LINGER;
+        if longest > GRACE {
+            warn!(
+                "to end takes up to {longest:?} (--drain-delay, --request-timeout, and {LINGER:?} to take leave); the \
+                 Pod's terminationGracePeriodSeconds must be more, and is {} in deploy/",
+                GRACE.as_secs()
+            );
+        }
     }
 
     pub(super) fn state_dir(&self) -> anyhow::Result<StateDir> {

@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 
 use super::args::Args;
 use super::certificate::show;
-use super::files::{self, News};
+use super::files::{self, JUDGE_AGAIN, News};
 use crate::cluster::place::Place;
 use crate::files::{Follower, Parts};
 use crate::pki::{Flaw, Pair};
@@ -22,9 +22,6 @@ use crate::server::tls::ServingCert;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::notices::{Notices, Reason};
 use crate::text::rfc3339;
-
-/// How often files that do not change are judged again: leaves end, and begin.
-const JUDGE_AGAIN: Duration = Duration::from_secs(30);
 
 /// How slow a machine's clock may be beside that of who makes certificates, which may begin at the moment they are
 /// made.
@@ -323,6 +320,9 @@ impl Local {
             match self.kind.judge_next(&parts, &serving) {
                 Ok(pair) if pair.is_same(&serving) => {
                     self.said = None;
+                    // Its CA may be another.
+                    show(&pair, &self.metrics);
+                    serving = pair;
                     self.metrics.refused.set(i64::from(self.is_unreadable));
                 }
                 Ok(pair) => {

@@ -1,5 +1,5 @@
 //! Who may connect, as `--client-ca` and `--client-name` say it. The file is followed; the last
-//! good one stays.
+//! good one stays, also when it has ended.
 
 use std::path::PathBuf;
 
@@ -9,10 +9,11 @@ use tokio::sync::mpsc;
 use tracing::{error, info};
 
 use super::args::Args;
-use super::files::{self, News};
+use super::files::{self, JUDGE_AGAIN, News};
 use crate::files::Follower;
 use crate::server::client_certs::Clients;
 use crate::telemetry::metrics::Metrics;
+use crate::text::rfc3339;
 
 /// What to do about a file that can't be used.
 const HELP: &str = "--client-ca names a PEM file with the CA of the certificate that \
@@ -38,29 +39,79 @@ pub(super) async fn load(args: &Args, metrics: &Metrics) -> anyhow::Result<Optio
     let (sender, news) = mpsc::channel(1);
     let fits = |parts: &[Vec<u8>]| Clients::new(&parts.concat(), Vec::new(), now()).is_ok();
     tokio::spawn(files::follow(follower, fits, sender));
-    tokio::spawn(follow(path, clients.clone(), news, metrics.clone()));
+    let mut following = Following {
+        path,
+        clients: clients.clone(),
+        metrics: metrics.clone(),
+        is_refused: false,
+        has_ended: false,
+    };
+    following.show();
+    tokio::spawn(following.follow(news));
     Ok(Some(clients))
 }
 
-async fn follow(path: PathBuf, clients: Clients, mut news: mpsc::Receiver<News>, metrics: Metrics) {
-    while let Some(found) = news.recv().await {
+/// What is known of the file.
+struct Following {
+    path: PathBuf,
+    clients: Clients,
+    metrics: Metrics,
+    /// What stands in it now is refused.
+    is_refused: bool,
+    has_ended: bool,
+}
+
+impl Following {
+    async fn follow(mut self, mut news: mpsc::Receiver<News>) {
+        loop {
+            match tokio::time::timeout(JUDGE_AGAIN, news.recv()).await {
+                Ok(Some(found)) => self.believe(found),
+                Ok(None) => return,
+                Err(_) => {}
+            }
+            self.show();
+        }
+    }
+
+    fn believe(&mut self, found: News) {
         let believed = found.and_then(|parts| {
-            let believed = clients.believe(&parts.concat(), now());
+            let believed = self.clients.believe(&parts.concat(), now());
             believed.map_err(|error| error.to_string())
         });
-        metrics.client_ca_refused.set(i64::from(believed.is_err()));
+        self.is_refused = believed.is_err();
+        let path = self.path.display();
         let result = match believed {
             Ok(()) => {
-                info!(path = %path.display(), "clients are judged by a new CA");
+                info!(%path, "clients are judged by a new CA");
                 "ok"
             }
             Err(why) => {
-                let path = path.display();
                 error!(%path, "the new CA of clients is refused, and the old stays: {why}; {HELP}");
                 "failed"
             }
         };
-        metrics.client_ca_loads.with_label_values(&[result]).inc();
+        self.metrics
+            .client_ca_loads
+            .with_label_values(&[result])
+            .inc();
+    }
+
+    /// Shows when the CA ends, and says once that it has.
+    fn show(&mut self) {
+        let ends = self.clients.ends();
+        let gauge = self.metrics.not_after.with_label_values(&["client_ca"]);
+        gauge.set(ends.unix_timestamp());
+        let has_ended = ends <= now();
+        if has_ended && !self.has_ended {
+            error!(
+                path = %self.path.display(),
+                not_after = rfc3339(ends),
+                "the CA of clients has ended, and is believed until the file has another; {HELP}"
+            );
+        }
+        self.has_ended = has_ended;
+        let is_bad = has_ended || self.is_refused;
+        self.metrics.client_ca_refused.set(i64::from(is_bad));
     }
 }
 

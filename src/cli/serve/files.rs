@@ -10,6 +10,9 @@ use crate::files::{Follower, Parts};
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// How often files that do not change are judged again: certificates end, and begin.
+pub(super) const JUDGE_AGAIN: Duration = Duration::from_secs(30);
+
 /// How often they are looked at before a start is given up: they may be in the middle of a change.
 const LOOKS_AT_START: u32 = 3;
 
