@@ -15,7 +15,7 @@ pub use self::rotation::{Rotation, rotation};
 use crate::pki::{Bundle, Served};
 use crate::rotation::plan::overdue;
 use crate::rotation::source::Source;
-use crate::rotation::state::Observed;
+use crate::rotation::state::{Observed, Secret};
 use crate::text::{counted, rfc3339};
 
 /// What was seen of an installation.
@@ -31,8 +31,19 @@ pub struct Facts {
     pub observed: Observed,
     /// The leader's Lease.
     pub lease: Option<Lease>,
+    /// What the Deployment counts, or why it can't be read; `None` if there is none of our name.
+    pub scale: Result<Option<Scale>, String>,
     /// Every endpoint of the Service, ready or not.
     pub replicas: Vec<Replica>,
+}
+
+/// How many replicas there are. One without an address is no endpoint, so that only the Deployment tells of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scale {
+    /// So many are wanted.
+    pub wanted: usize,
+    /// So many are ready, and have been for as long as is asked for.
+    pub available: usize,
 }
 
 /// The leader's Lease.
@@ -197,6 +208,7 @@ pub fn report(facts: &Facts) -> Report {
     };
     webhooks_found(facts, leaf.as_ref(), &mut findings);
     leader_found(facts, &mut findings);
+    scale_found(facts, &mut findings);
     replicas_found(facts, leaf.as_ref(), &mut findings);
     maps_found(facts, &mut findings);
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
@@ -312,11 +324,11 @@ fn ends_found(
     help: &'static str,
     findings: &mut Vec<Finding>,
 ) {
-    let Some((not_after, life)) = leaf.not_after().zip(leaf.life()) else {
+    let Some(not_after) = leaf.not_after() else {
         return;
     };
     let not_after = not_after.min(ca_not_after);
-    if not_after - facts.now < overdue(life) {
+    if is_overdue(leaf, not_after, facts.now) {
         finding(
             findings,
             ("certificate-ends", Warning),
@@ -324,6 +336,11 @@ fn ends_found(
             help,
         );
     }
+}
+
+/// Whether a leaf should have been renewed that is of use until then.
+fn is_overdue(leaf: &Served, until: OffsetDateTime, now: OffsetDateTime) -> bool {
+    leaf.life().is_some_and(|life| until - now < overdue(life))
 }
 
 fn webhooks_found(facts: &Facts, leaf: Option<&Served>, findings: &mut Vec<Finding>) {
@@ -345,6 +362,16 @@ fn webhooks_found(facts: &Facts, leaf: Option<&Served>, findings: &mut Vec<Findi
     for hook in facts.observed.hooks() {
         let bundle = hook.bundle();
         let name = &hook.name;
+        if hook.fails_open {
+            finding(
+                findings,
+                ("webhook-fails-open", Warning),
+                format!(
+                    "the failurePolicy of {name} is Ignore: Pods that can't be swapped run as they are"
+                ),
+                "apply again what you installed, or patch it back to Fail (docs/operations.md, Break-glass)",
+            );
+        }
         if bundle.is_empty() {
             finding(
                 findings,
@@ -375,6 +402,28 @@ fn leader_found(facts: &Facts, findings: &mut Vec<Finding>) {
             "nobody leads: certificates are not renewed, and a caBundle is not repaired",
             "another replica takes over within the lease's time; see the replicas' logs",
         );
+    }
+}
+
+fn scale_found(facts: &Facts, findings: &mut Vec<Finding>) {
+    match &facts.scale {
+        Ok(Some(Scale { wanted, available })) if available < wanted => finding(
+            findings,
+            ("replicas-missing", Warning),
+            format!(
+                "the Deployment wants {}, and has {available} available",
+                counted(*wanted, "replica")
+            ),
+            "`kubectl -n NAMESPACE get pods -l app=imageswap` shows those that are there, and `describe \
+             replicaset -l app=imageswap` in place of `get pods` what refuses the others",
+        ),
+        Ok(_) => {}
+        Err(why) => finding(
+            findings,
+            ("replicas-uncounted", Note),
+            format!("can't look at the Deployment: {why}"),
+            "ask again as somebody who may read it; whether replicas are missing is not said here",
+        ),
     }
 }
 
@@ -427,15 +476,33 @@ fn replicas_found(facts: &Facts, leaf: Option<&Served>, findings: &mut Vec<Findi
                     );
                 }
                 if leaf.is_some_and(|leaf| leaf != served) {
-                    finding(
-                        findings,
-                        ("replica-other-leaf", Note),
-                        format!("{pod} serves another leaf than {}", facts.whose()),
-                        "in a rotation it changes within seconds",
-                    );
+                    other_leaf_found(facts, pod, served, findings);
                 }
             }
         }
+    }
+}
+
+/// One that stays with a leaf that ends soon, while no rotation is under way, does not hear of the Secret: when the
+/// leaf has ended, it alone is refused.
+fn other_leaf_found(facts: &Facts, pod: &str, served: &Served, findings: &mut Vec<Finding>) {
+    let text = format!("{pod} serves another leaf than {}", facts.whose());
+    match served.not_after() {
+        Some(not_after) if !facts.is_staged() && is_overdue(served, not_after, facts.now) => {
+            finding(
+                findings,
+                ("replica-other-leaf", Warning),
+                format!("{text}, and that ends {}", rfc3339(not_after)),
+                "if it does not change within seconds, its log says why; if the other replicas are well, \
+                 delete its Pod",
+            );
+        }
+        _ => finding(
+            findings,
+            ("replica-other-leaf", Note),
+            text,
+            "in a rotation it changes within seconds",
+        ),
     }
 }
 
@@ -628,6 +695,12 @@ impl Facts {
                  tls.crt; with --patch-ca-bundle false whoever injects it must (docs/install.md)"
             }
         }
+    }
+
+    /// Whether a rotation is under way, in which replicas may serve what they served before.
+    fn is_staged(&self) -> bool {
+        let secret = self.observed.secret.as_ref();
+        !self.is_from_files() && secret.is_some_and(Secret::has_next)
     }
 
     /// Which leaf all are compared with.

@@ -189,6 +189,7 @@ mod tests {
                     name: String::new(),
                     bundle: bundle.as_bytes().to_vec(),
                     manager: None,
+                    fails_open: false,
                 }],
             }),
             secret: Some(secret),

@@ -99,6 +99,7 @@ mod tests {
             name: name.to_owned(),
             bundle: Vec::new(),
             manager: None,
+            fails_open: false,
         }
     }
 

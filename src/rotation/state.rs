@@ -45,6 +45,8 @@ pub struct Hook {
     pub bundle: Vec<u8>,
     /// Who wrote the `caBundle` last, if that is known.
     pub manager: Option<String>,
+    /// Whether what it can't be asked about is let through: its `failurePolicy` is `Ignore`.
+    pub fails_open: bool,
 }
 
 /// The Secret. Its parts may be missing or anything.

@@ -67,6 +67,7 @@ fn configuration(bundles: &[Vec<u8>]) -> Configuration {
         name: format!("hook{index}"),
         bundle: bundle.clone(),
         manager: None,
+        fails_open: false,
     };
     Configuration {
         version: "1".to_owned(),

@@ -63,6 +63,7 @@ mod tests {
                         name: String::new(),
                         bundle: bundle.as_bytes().to_vec(),
                         manager: None,
+                        fails_open: false,
                     }],
                 }),
                 secret: Some(Secret {

@@ -1,5 +1,7 @@
 //! A healthy installation, and each thing that can be wrong with it, one at a time.
 
+use std::collections::BTreeSet;
+
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use time::Duration;
@@ -14,7 +16,11 @@ pub(super) const NOW: OffsetDateTime =
 const HOST: &str = "imageswap.ns.svc";
 
 pub(super) fn pair(days: i64) -> Pem {
-    mint(&[HOST.to_owned()], Duration::days(days), NOW).unwrap()
+    pair_of(days, NOW)
+}
+
+fn pair_of(days: i64, at: OffsetDateTime) -> Pem {
+    mint(&[HOST.to_owned()], Duration::days(days), at).unwrap()
 }
 
 pub(super) fn served(pem: &Pem) -> Served {
@@ -59,6 +65,7 @@ fn healthy_at(pem: &Pem, now: OffsetDateTime) -> Facts {
                     name: "hook".to_owned(),
                     bundle: pem.ca.clone().into_bytes(),
                     manager: None,
+                    fails_open: false,
                 }],
             }),
             secret: Some(Secret::minted("1", pem)),
@@ -68,6 +75,10 @@ fn healthy_at(pem: &Pem, now: OffsetDateTime) -> Facts {
             since: Some(now - Duration::hours(1)),
             until: Some(now + Duration::seconds(9)),
         }),
+        scale: Ok(Some(Scale {
+            wanted: 2,
+            available: 2,
+        })),
         replicas: vec![replica("one"), replica("two")],
     }
 }
@@ -120,6 +131,8 @@ fn a_healthy_installation_has_no_findings_and_is_shown_whole() {
 #[test]
 fn each_thing_that_is_wrong_is_named() {
     let (pem, other, short, day) = (pair(365), pair(365), pair(20), pair(1));
+    let ends = pair_of(365, NOW - Duration::days(340));
+    let scale = |wanted, available| Ok(Some(Scale { wanted, available }));
     type Break<'a> = Box<dyn Fn(&mut Facts) + 'a>;
     let bundle = |facts: &mut Facts, text: &str| {
         let configuration = facts.observed.configuration.as_mut().unwrap();
@@ -189,6 +202,30 @@ fn each_thing_that_is_wrong_is_named() {
             &["replicas-none"],
             false,
         ),
+        // One that has no address is no endpoint.
+        (
+            Box::new(|facts| facts.scale = scale(3, 2)),
+            &["replicas-missing"],
+            false,
+        ),
+        // In a rollout there is one more; and somebody may want none.
+        (Box::new(|facts| facts.scale = scale(2, 3)), &[], true),
+        (Box::new(|facts| facts.scale = scale(0, 0)), &[], true),
+        // It is installed by other means, or is not for whoever asks.
+        (Box::new(|facts| facts.scale = Ok(None)), &[], true),
+        (
+            Box::new(|facts| facts.scale = Err("forbidden".to_owned())),
+            &["replicas-uncounted"],
+            true,
+        ),
+        (
+            Box::new(|facts| {
+                let configuration = facts.observed.configuration.as_mut().unwrap();
+                configuration.hooks[0].fails_open = true;
+            }),
+            &["webhook-fails-open"],
+            false,
+        ),
         (
             Box::new(|facts| facts.replicas[1].is_ready = false),
             &["replica-not-ready"],
@@ -230,6 +267,25 @@ fn each_thing_that_is_wrong_is_named() {
             Box::new(|facts| {
                 facts.replicas[0].served = Ok(served(&other));
                 bundle(facts, &format!("{}{}", pem.ca, other.ca));
+            }),
+            &["replica-other-leaf"],
+            true,
+        ),
+        // One that did not hear of it, and whose own leaf ends.
+        (
+            Box::new(|facts| {
+                facts.replicas[0].served = Ok(served(&ends));
+                bundle(facts, &format!("{}{}", pem.ca, ends.ca));
+            }),
+            &["replica-other-leaf"],
+            false,
+        ),
+        // It may, while the next one is still to be believed.
+        (
+            Box::new(|facts| {
+                facts.replicas[0].served = Ok(served(&ends));
+                facts.observed.secret.as_mut().unwrap().next_key = Some(Vec::new());
+                bundle(facts, &format!("{}{}", pem.ca, ends.ca));
             }),
             &["replica-other-leaf"],
             true,
@@ -449,24 +505,21 @@ fn a_metrics_page_of_our_own_is_read_whole() {
 fn every_finding_is_documented() {
     const CODE: &str = include_str!("../status.rs");
     const DOCS: &str = include_str!("../../docs/operations.md");
-    let mut found = 0;
-    for (severity, word) in [("Error", "error"), ("Warning", "warning"), ("Note", "note")] {
+    let words = [("Error", "error"), ("Warning", "warning"), ("Note", "note")];
+    let mut in_code = BTreeSet::new();
+    for (severity, word) in words {
         let end = format!("\", {severity}),");
-        let ids = CODE
-            .lines()
-            .filter_map(|line| line.trim().strip_suffix(&end));
-        for id in ids.filter_map(|line| line.strip_prefix("(\"")) {
-            let row = format!("| `{id}` | {word} | ");
-            assert!(DOCS.contains(&row), "docs/operations.md lacks {row:?}");
-            found += 1;
-        }
+        let lines = CODE.lines().map(str::trim);
+        let ids = lines.filter_map(|line| line.strip_prefix("(\"")?.strip_suffix(&end));
+        in_code.extend(ids.map(|id| (id, word)));
     }
-    // One of them has two reasons.
-    let documented = DOCS.lines().filter(|line| {
-        let mut cells = line.split(" | ").skip(1);
-        cells
-            .next()
-            .is_some_and(|cell| matches!(cell, "error" | "warning" | "note"))
+    let rows = DOCS.lines().filter_map(|line| line.strip_prefix("| `"));
+    let cells = rows.filter_map(|row| {
+        let (id, rest) = row.split_once("` | ")?;
+        Some((id, rest.split_once(" | ")?.0))
     });
-    assert_eq!(found - 1, documented.count());
+    let is_severity = |cell: &(&str, &str)| words.iter().any(|(_, word)| *word == cell.1);
+    let in_docs: Vec<_> = cells.filter(is_severity).collect();
+    assert_eq!(in_docs.len(), in_code.len(), "a row twice, or one too few");
+    assert_eq!(in_code, in_docs.into_iter().collect());
 }

@@ -212,7 +212,12 @@ fn with_one_down(world: &World) -> anyhow::Result<()> {
     signal("STOP")?;
     let found = finds(
         world,
-        &["replica-not-ready", "replica-silent", "replica-unreachable"],
+        &[
+            "replica-not-ready",
+            "replica-silent",
+            "replica-unreachable",
+            "replicas-missing",
+        ],
     );
     signal("CONT")?;
     found

@@ -412,6 +412,7 @@ mod tests {
                     name: "hook".to_owned(),
                     bundle: bundle.as_bytes().to_vec(),
                     manager: None,
+                    fails_open: false,
                 }],
             }),
             secret: Some(Secret::minted(version, pem)),

@@ -268,7 +268,12 @@ impl Kubernetes {
     }
 
     /// An object of the namespace, or a list of them.
-    async fn read_ours(&self, what: &'static str, api: &str, kind: &str) -> Seen<Option<Value>> {
+    pub(super) async fn read_ours(
+        &self,
+        what: &'static str,
+        api: &str,
+        kind: &str,
+    ) -> Seen<Option<Value>> {
         let namespace = &self.names.namespace;
         let path = format!("{api}/namespaces/{namespace}/{kind}");
         self.read(what, &path).await

@@ -11,6 +11,7 @@ use k8s_openapi::api::coordination::v1;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::Api;
+use serde_json::Value;
 use time::OffsetDateTime;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -19,7 +20,7 @@ use super::{Kubernetes, chain, endpoints, handshake};
 use crate::pki::Served;
 use crate::rotation::driver::Store;
 use crate::rotation::write::Failure;
-use crate::status::{Facts, Lease, Page, Replica};
+use crate::status::{Facts, Lease, Page, Replica, Scale};
 
 /// How long a replica may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -60,6 +61,7 @@ impl Kubernetes {
     pub async fn survey(&self, reach: Reach) -> Result<Facts, Failure> {
         let observed = self.observe().await?;
         let lease = self.lease().await?;
+        let scale = self.scale().await;
         let endpoints = self.listed_endpoints().await?;
         let replicas = join_all(endpoints.iter().map(|found| self.replica(found, reach))).await;
         Ok(Facts {
@@ -68,6 +70,7 @@ impl Kubernetes {
             host: self.names.host(),
             observed,
             lease,
+            scale,
             replicas,
         })
     }
@@ -77,6 +80,13 @@ impl Kubernetes {
         let call = leases.get_opt(&self.names.lease);
         let found = self.call("lease", call).await?;
         Ok(found.and_then(|lease| lease.spec).map(lease_of))
+    }
+
+    /// The Deployment has the Service's name. Not all who may read the rest may read it.
+    async fn scale(&self) -> Result<Option<Scale>, String> {
+        let kind = format!("deployments/{}", self.names.service);
+        let found = self.read_ours("deployment", "/apis/apps/v1", &kind).await?;
+        Ok(found.as_ref().map(scale_of))
     }
 
     pub(super) async fn listed_endpoints(&self) -> Result<Vec<Found>, Failure> {
@@ -144,6 +154,17 @@ fn lease_of(spec: k8s_openapi::api::coordination::v1::LeaseSpec) -> Lease {
         holder: spec.holder_identity,
         since: time(spec.acquire_time),
         until: time(spec.renew_time).map(|at| at + time::Duration::seconds(lasts.into())),
+    }
+}
+
+/// Of a Deployment, as JSON: for two numbers its type is not worth its size.
+fn scale_of(deployment: &Value) -> Scale {
+    let number = |path: &str| deployment.pointer(path).and_then(Value::as_u64);
+    let count = |path: &str| number(path).and_then(|number| usize::try_from(number).ok());
+    Scale {
+        // The API's own default. What is none is left out of a status.
+        wanted: count("/spec/replicas").unwrap_or(1),
+        available: count("/status/availableReplicas").unwrap_or_default(),
     }
 }
 

@@ -24,6 +24,7 @@ use crate::rotation::clock::{Clock, Moment};
 use crate::rotation::driver::{Driver, Memory};
 use crate::rotation::plan::{OLDEST, Policy, SETTLED};
 use crate::rotation::write::Change;
+use crate::status::Scale;
 use crate::telemetry::notices::{self, Notices, Reason};
 
 fn names() -> Names {
@@ -459,6 +460,49 @@ async fn who_overwrote_the_ca_bundle_is_told_and_a_changed_secret_is_nobodys_fau
         bundle.len() > secret.len(),
         "the new CA is not believed: {bundle}"
     );
+}
+
+// === what there is to see ===
+
+#[tokio::test]
+async fn a_survey_tells_how_many_replicas_are_wanted_and_whether_the_webhook_fails_open() {
+    let api = Api::start().await;
+    let survey = || async { cluster(&api, 1).survey(Reach::Forwarded).await.unwrap() };
+    let fails_open = |facts: &crate::status::Facts| {
+        let hooks = facts.observed.hooks().iter();
+        hooks.map(|hook| hook.fails_open).collect::<Vec<_>>()
+    };
+    let scale = |wanted, available| Ok(Some(Scale { wanted, available }));
+    api.put(CONFIGURATION, configuration());
+    let facts = survey().await;
+    assert_eq!(
+        (facts.scale.clone(), fails_open(&facts)),
+        (Ok(None), vec![true])
+    );
+    let mut closed = configuration();
+    for (policy, deployment, expected) in [
+        (
+            json!("Fail"),
+            json!({"spec": {"replicas": 3}, "status": {"availableReplicas": 1}}),
+            scale(3, 1),
+        ),
+        // The API's own defaults.
+        (Value::Null, json!({"spec": {}, "status": {}}), scale(1, 0)),
+        (
+            Value::Null,
+            json!({"spec": {"replicas": -1}, "status": "rubbish"}),
+            scale(1, 0),
+        ),
+    ] {
+        closed["webhooks"][1]["failurePolicy"] = policy;
+        api.put(CONFIGURATION, closed.clone());
+        api.put(DEPLOYMENT, deployment);
+        let facts = survey().await;
+        assert_eq!(
+            (facts.scale.clone(), fails_open(&facts)),
+            (expected, vec![false])
+        );
+    }
 }
 
 // === before an installation ===

@@ -68,6 +68,7 @@ fn state_of(found: MutatingWebhookConfiguration, names: &Names) -> Configuration
             .map(|(index, hook)| Hook {
                 index,
                 manager: manager(&managed, &hook.name),
+                fails_open: hook.failure_policy.as_deref() == Some("Ignore"),
                 name: hook.name,
                 bundle: hook
                     .client_config

@@ -169,6 +169,7 @@ fn configuration(secret: &Secret) -> Configuration {
             name: "ca.crt".to_owned(),
             bundle: secret.ca.clone().unwrap_or_default(),
             manager: None,
+            fails_open: false,
         }],
     }
 }

@@ -82,6 +82,7 @@ mod tests {
             name: "hook".to_owned(),
             bundle: bundle.as_bytes().to_vec(),
             manager: None,
+            fails_open: false,
         };
         Observed {
             configuration: live.map(|bundle| Configuration {

@@ -245,6 +245,7 @@ impl World {
             name: format!("hook{index}"),
             bundle: Vec::new(),
             manager: None,
+            fails_open: false,
         };
         Configuration {
             uid: version.clone(),
