@@ -12,8 +12,8 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 pub use self::rotation::{Rotation, rotation};
-use crate::pki::{Bundle, Served};
-use crate::rotation::plan::overdue;
+use crate::pki::{self, Bundle, Flaw, Pem, Served};
+use crate::rotation::plan::{is_worth_waiting, overdue};
 use crate::rotation::source::Source;
 use crate::rotation::state::{Observed, Secret};
 use crate::text::{counted, rfc3339};
@@ -23,6 +23,8 @@ use crate::text::{counted, rfc3339};
 pub struct Facts {
     /// When.
     pub now: OffsetDateTime,
+    /// Whether that is kube-apiserver's word, as the leader has it, and not just this machine's.
+    pub is_told: bool,
     /// The namespace of it all.
     pub namespace: String,
     /// The name that kube-apiserver verifies.
@@ -277,7 +279,7 @@ fn secret(facts: &Facts, findings: &mut Vec<Finding>) -> Option<Served> {
                 findings,
                 ("secret-unusable", Error),
                 format!("the Secret can't be served: {flaw}"),
-                "the leader replaces it within seconds; if it does not, its log says why",
+                facts.help_if_minted_is_bad(secret, &flaw),
             );
             None
         }
@@ -675,6 +677,29 @@ impl Facts {
     /// Whether every webhook believes it. No webhook, no belief; but nothing that refuses it, either.
     fn believes(&self, served: &Served) -> bool {
         !self.observed.hooks().is_empty() && distrust(served, self).is_none()
+    }
+
+    /// Whether the leader leaves this pair of the Secret as it is until it begins. How long a new one would live only
+    /// the leader knows: the life of this one stands for it.
+    fn waits_for(&self, secret: &Secret, pem: &Pem, begins: OffsetDateTime) -> bool {
+        let judged = pki::judge(pem, std::slice::from_ref(&self.host), begins);
+        let life = judged.map_or(time::Duration::MAX, |pair| pair.life());
+        is_worth_waiting(secret, begins, (self.now, self.is_told), life)
+    }
+
+    /// What to do about a Secret of the leader's own that can't be served.
+    fn help_if_minted_is_bad(&self, secret: &Secret, flaw: &Flaw) -> &'static str {
+        match flaw {
+            Flaw::NotYet(begins) if self.waits_for(secret, &secret.pem(), *begins) => {
+                match self.is_told {
+                    true => {
+                        "the leader waits for that, as it is within the hour: is kube-apiserver's clock slow?"
+                    }
+                    false => "the leader waits for that; `imageswap rotate` asks for another one",
+                }
+            }
+            _ => "the leader replaces it within seconds; if it does not, its log says why",
+        }
     }
 
     /// What to do about a caBundle that does not believe whom it should.

@@ -72,6 +72,20 @@ pub fn overdue(life: Duration) -> Duration {
     Duration::days(30).min(life / 12)
 }
 
+/// Whether a pair of this Secret that begins then is waited for, and not taken for one that can't be served. The time
+/// may be kube-apiserver's, and is told then; new pairs live for so long.
+pub fn is_worth_waiting(
+    secret: &Secret,
+    begins: OffsetDateTime,
+    (now, is_told): (OffsetDateTime, bool),
+    life: Duration,
+) -> bool {
+    match is_told {
+        true => begins <= now + doubt(is_told, life),
+        false => secret.open_request().is_none(),
+    }
+}
+
 /// For how long every endpoint must have been seen serving the leaf that needs it no more, before a CA
 /// goes from a caBundle: a replica that the cluster has forgotten drains for so long, and does not hear
 /// of another leaf meanwhile.
@@ -327,10 +341,8 @@ impl<'a> Eyes<'a> {
 
     /// Whether a pair that begins then is waited for.
     fn is_worth_waiting(&self, secret: &Secret, begins: OffsetDateTime) -> bool {
-        match self.known.is_told {
-            true => begins <= self.now + self.doubt(),
-            false => secret.open_request().is_none(),
-        }
+        let time = (self.now, self.known.is_told);
+        is_worth_waiting(secret, begins, time, self.policy.life)
     }
 
     /// When the pair is to be renewed. What somebody else brought is theirs to renew, until there is

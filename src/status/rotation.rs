@@ -5,6 +5,7 @@
 //! or if nobody does.
 
 use serde::Serialize;
+use time::OffsetDateTime;
 
 use super::Facts;
 use crate::pki::{self, Flaw, Pair, Served};
@@ -44,7 +45,10 @@ fn next(facts: &Facts) -> Next {
         Ok(_) | Err(_) if secret.source != Source::Minted => {
             rest("somebody else keeps the Secret, and renews what is in it")
         }
-        Err(Flaw::NotYet(begins)) => rest(format!("the certificate begins at {}", rfc3339(begins))),
+        Err(Flaw::NotYet(begins)) if facts.waits_for(secret, &secret.pem(), begins) => {
+            let wait = || rest(format!("the certificate begins at {}", rfc3339(begins)));
+            lacking(facts, secret).unwrap_or_else(wait)
+        }
         Err(flaw) => {
             let why = format!("the Secret can't be served: {flaw}");
             restored(facts, &why).unwrap_or_else(|| match next_of(facts, secret) {
@@ -54,11 +58,10 @@ fn next(facts: &Facts) -> Next {
             })
         }
         Ok(pair) => lacking(facts, secret)
-            .or_else(|| staged(facts, secret))
+            .or_else(|| staged(facts, secret, &pair))
             .or_else(|| left_over(facts, secret, &pair))
             .unwrap_or_else(|| {
-                // A shorter `--cert-renew-before` makes it later.
-                let half = pair.not_after - pair.life() / 2;
+                let half = half(&pair);
                 rest(match half > facts.now {
                     true => format!("all is right; not renewed before {}", rfc3339(half)),
                     false => {
@@ -67,6 +70,11 @@ fn next(facts: &Facts) -> Next {
                 })
             }),
     }
+}
+
+/// When it is renewed. A shorter `--cert-renew-before` makes it later.
+fn half(pair: &Pair) -> OffsetDateTime {
+    pair.not_after - pair.life() / 2
 }
 
 fn rest(reason: impl Into<String>) -> Next {
@@ -104,17 +112,17 @@ fn next_of(facts: &Facts, secret: &Secret) -> Result<Pair, Flaw> {
     pki::judge(&secret.next_pem(), names, facts.now)
 }
 
-fn staged(facts: &Facts, secret: &Secret) -> Option<Next> {
+fn staged(facts: &Facts, secret: &Secret, pair: &Pair) -> Option<Next> {
     if secret.has_next() {
         let promote = |reason: &str| Some((Kind::Promote, reason.to_owned()));
         return match next_of(facts, secret) {
-            Err(Flaw::NotYet(begins)) => {
-                promote(&format!("what is staged begins at {}", rfc3339(begins)))
+            Err(Flaw::NotYet(begins)) if facts.waits_for(secret, &secret.next_pem(), begins) => {
+                Some(rest(format!(
+                    "what is staged begins at {}",
+                    rfc3339(begins)
+                )))
             }
-            Err(flaw) => Some((
-                Kind::Stage,
-                format!("what is staged can't be served, and another takes its place: {flaw}"),
-            )),
+            Err(flaw) => Some(staged_in_vain(facts, secret, pair, &flaw)),
             Ok(_) if facts.observed.hooks().is_empty() => {
                 promote("a new certificate is staged, and there is no webhook that could trust it")
             }
@@ -129,6 +137,19 @@ fn staged(facts: &Facts, secret: &Secret) -> Option<Next> {
         Kind::Stage,
         format!("a rotation was asked for: {request:?}"),
     ))
+}
+
+/// What is staged and can't be served makes room for another, if one is wanted.
+fn staged_in_vain(facts: &Facts, secret: &Secret, pair: &Pair, flaw: &Flaw) -> Next {
+    let is_wanted = secret.open_request().is_some() || half(pair) <= facts.now;
+    let (step, what) = match is_wanted {
+        true => (Kind::Stage, "another takes its place"),
+        false => (Kind::Prune, "is taken out"),
+    };
+    (
+        step,
+        format!("what is staged can't be served, and {what}: {flaw}"),
+    )
 }
 
 /// CAs that the certificate does not need.
@@ -165,10 +186,15 @@ fn left_over(facts: &Facts, secret: &Secret, pair: &Pair) -> Option<Next> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration as Steady;
+
     use time::Duration;
 
     use super::*;
-    use crate::status::tests::{NOW, healthy, pair, served};
+    use crate::pki::Pem;
+    use crate::rotation::belief::Belief;
+    use crate::rotation::plan::{Known, Needs, OLDEST, Policy, SETTLED, Step, plan};
+    use crate::status::tests::{NOW, healthy, pair, pair_that_begins, served};
 
     #[test]
     fn each_state_of_a_rotation_has_its_step_and_its_reason() {
@@ -314,6 +340,17 @@ mod tests {
                     secret(facts, &|it| it.next_key = None);
                     bundle(facts, &both);
                 }),
+                "prune",
+                "is taken out",
+            ),
+            (
+                Box::new(|facts| {
+                    secret(facts, &stage);
+                    secret(facts, &|it| {
+                        (it.next_key, it.request) = (None, Some("now".to_owned()));
+                    });
+                    bundle(facts, &both);
+                }),
                 "stage",
                 "another takes its place",
             ),
@@ -328,7 +365,7 @@ mod tests {
                 "somebody else",
             ),
             (
-                Box::new(|facts| facts.now = NOW - Duration::days(3)),
+                Box::new(|facts| facts.now = NOW - Duration::hours(50)),
                 "wait",
                 "begins at",
             ),
@@ -347,6 +384,68 @@ mod tests {
             let found = rotation(&facts);
             assert_eq!(found.step, *step, "row {row}: {found:?}");
             assert!(found.reason.contains(part), "row {row}: {found:?}");
+        }
+    }
+
+    /// What the leader shows as its step, in the same state.
+    fn of_the_leader(facts: &Facts) -> &'static str {
+        let policy = Policy {
+            names: vec![facts.host.clone()],
+            required: vec![facts.host.clone()],
+            life: Duration::days(365),
+            renew_before: Duration::days(365) / 2,
+            trust_delay: Steady::from_secs(60),
+            writes_bundles: true,
+            settled: SETTLED,
+            shown: SETTLED,
+            oldest: OLDEST,
+        };
+        let known = Known {
+            served: None,
+            belief: &Belief::default(),
+            endpoints: None,
+            is_told: facts.is_told,
+        };
+        match plan(&facts.observed, &known, &policy, facts.now).step {
+            Step::Wait {
+                needs: Needs::Endpoints,
+                ..
+            } => "prune",
+            step => step.kind().name(),
+        }
+    }
+
+    /// For how long a pair that begins later is waited for, only the leader decides.
+    #[test]
+    fn of_a_pair_that_begins_later_is_told_what_the_leader_does() {
+        let rows = [
+            (1, true, false, ["wait", "wait"]),
+            (1, true, true, ["wait", "wait"]),
+            (2, true, false, ["replace", "prune"]),
+            (2, true, true, ["replace", "stage"]),
+            (2, false, false, ["wait", "wait"]),
+            (2, false, true, ["replace", "stage"]),
+        ];
+        let pem = pair(365);
+        for (hours, is_told, is_asked, expected) in rows {
+            let later = pair_that_begins(NOW + Duration::hours(hours));
+            let both = Pem {
+                ca: format!("{}{}", pem.ca, later.ca),
+                ..pem.clone()
+            };
+            let mut all = [healthy(&later), healthy(&both)];
+            let staged = all[1].observed.secret.as_mut().unwrap();
+            staged.next_chain = Some(later.chain.into_bytes());
+            staged.next_key = Some(later.key.into_bytes());
+            for (facts, expected) in all.iter_mut().zip(expected) {
+                facts.is_told = is_told;
+                facts.observed.secret.as_mut().unwrap().request =
+                    is_asked.then(|| "now".to_owned());
+                let found = rotation(facts);
+                let row = (hours, is_told, is_asked);
+                assert_eq!(found.step, expected, "{row:?}: {found:?}");
+                assert_eq!(of_the_leader(facts), expected, "{row:?}");
+            }
         }
     }
 }

@@ -19,7 +19,7 @@ pub(super) fn pair(days: i64) -> Pem {
     pair_of(days, NOW)
 }
 
-fn pair_of(days: i64, at: OffsetDateTime) -> Pem {
+pub(super) fn pair_of(days: i64, at: OffsetDateTime) -> Pem {
     mint(&[HOST.to_owned()], Duration::days(days), at).unwrap()
 }
 
@@ -53,6 +53,7 @@ fn healthy_at(pem: &Pem, now: OffsetDateTime) -> Facts {
     };
     Facts {
         now,
+        is_told: true,
         namespace: "ns".to_owned(),
         host: HOST.to_owned(),
         observed: Observed {
@@ -368,6 +369,30 @@ fn each_thing_that_is_wrong_is_named() {
         break_it(&mut facts);
         assert_eq!(found(&facts), *ids, "row {row}");
         assert_eq!(report(&facts).healthy, *is_healthy, "row {row}");
+    }
+}
+
+/// One of ours begins two days before it is made, and an hour.
+pub(super) fn pair_that_begins(at: OffsetDateTime) -> Pem {
+    pair_of(365, at + Duration::hours(49))
+}
+
+/// The leader's rule: by kube-apiserver's clock it waits for an hour, by its own until somebody asks for another.
+#[test]
+fn who_reads_of_a_pair_that_begins_later_is_told_what_the_leader_does() {
+    for (hours, is_told, is_asked, says) in [
+        (1, true, false, "kube-apiserver's clock"),
+        (1, true, true, "kube-apiserver's clock"),
+        (2, true, false, "replaces it"),
+        (2, false, false, "`imageswap rotate`"),
+        (2, false, true, "replaces it"),
+    ] {
+        let mut facts = healthy(&pair_that_begins(NOW + Duration::hours(hours)));
+        facts.is_told = is_told;
+        facts.observed.secret.as_mut().unwrap().request = is_asked.then(|| "now".to_owned());
+        let findings = report(&facts).findings;
+        let found = findings.iter().find(|it| it.id == "secret-unusable");
+        assert!(found.unwrap().help.contains(says), "{hours} {found:?}");
     }
 }
 

@@ -64,8 +64,10 @@ impl Kubernetes {
         let scale = self.scale().await;
         let endpoints = self.listed_endpoints().await?;
         let replicas = join_all(endpoints.iter().map(|found| self.replica(found, reach))).await;
+        let now = self.clock.now();
         Ok(Facts {
-            now: self.clock.now().wall,
+            now: now.wall,
+            is_told: now.is_told,
             namespace: self.names.namespace.clone(),
             host: self.names.host(),
             observed,
