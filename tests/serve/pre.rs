@@ -64,7 +64,7 @@ async fn an_empty_cluster_is_right_and_nothing_is_written() {
 async fn what_is_in_the_way_is_found_in_the_objects() {
     let api = Api::start().await;
     api.set_person(Person {
-        denied: vec!["clusterroles"],
+        denied: vec!["clusterroles", "deployments", "namespaces"],
     });
     add_nodes(&api, 1, json!([{"key": "k", "effect": "NoSchedule"}]));
     let labels = json!({"pod-security.kubernetes.io/enforce": "baseline"});
@@ -140,8 +140,17 @@ async fn what_is_in_the_way_is_found_in_the_objects() {
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["pod_security"], "baseline");
     let text = report.to_string();
-    for part in ["create clusterroles.rbac.authorization.k8s.io", "line 2: "] {
+    for part in [
+        "create clusterroles.rbac.authorization.k8s.io",
+        "get namespaces/ns, patch namespaces/ns",
+        "get deployments.apps/imageswap, patch deployments.apps/imageswap",
+        "line 2: ",
+    ] {
         assert!(text.contains(part), "{part}: {text}");
+    }
+    // Those are there already.
+    for part in ["create deployments", "create namespaces"] {
+        assert!(!text.contains(part), "{part}: {text}");
     }
 }
 

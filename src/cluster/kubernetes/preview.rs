@@ -34,8 +34,11 @@ const ENFORCE: &str = "pod-security.kubernetes.io/enforce";
 /// So many nodes are looked at: two that are free will be among them.
 const NODES: u32 = 500;
 
-/// What `deploy/install.yaml` holds: group, resource, name, and whether it is in the namespace.
-pub(super) const APPLIED_OBJECTS: [(&str, &str, &str, bool); 11] = [
+/// Group, resource, name, and whether it is in the namespace. All of these groups have a `v1`.
+type Object<'a> = (&'a str, &'a str, &'a str, bool);
+
+/// What `deploy/install.yaml` holds.
+pub(super) const APPLIED_OBJECTS: [Object<'static>; 11] = [
     (
         "admissionregistration.k8s.io",
         "mutatingwebhookconfigurations",
@@ -69,7 +72,7 @@ pub(super) const APPLIED_OBJECTS: [(&str, &str, &str, bool); 11] = [
     ("apps", "deployments", "imageswap", true),
 ];
 
-/// What `kubectl apply` does with each.
+/// What `kubectl apply` does with each, of which one that is there already needs no `create`.
 const VERBS: [&str; 3] = ["get", "create", "patch"];
 
 /// Who makes roles and binds them must hold what they give, or hold these.
@@ -176,12 +179,9 @@ impl Kubernetes {
         if self.may("*", ("*", "*", "", false)).await? {
             return Ok(Vec::new());
         }
-        let applied = APPLIED_OBJECTS.iter().flat_map(|object| {
-            let (group, resource, name, is_ours) = *object;
-            // What is created has no name yet, for whoever decides.
-            let name_for = move |verb| if verb == "create" { "" } else { name };
-            VERBS.map(|verb| (verb, (group, resource, name_for(verb), is_ours)))
-        });
+        let objects = APPLIED_OBJECTS.map(|object| self.as_applied(object));
+        let are_there = join_all(objects.map(|object| self.is_there(object))).await;
+        let applied = objects.into_iter().zip(are_there).flat_map(verbs_for);
         let mut denied = self.denied_of(applied).await?;
         let rbac = |(verb, resource, name, is_ours)| {
             (verb, ("rbac.authorization.k8s.io", resource, name, is_ours))
@@ -203,9 +203,32 @@ impl Kubernetes {
         Ok(denied)
     }
 
+    /// The namespace is called as it is to be, and all else as in the file.
+    fn as_applied<'a>(&'a self, (group, resource, name, is_ours): Object<'a>) -> Object<'a> {
+        let name = match resource {
+            "namespaces" => &self.names.namespace,
+            _ => name,
+        };
+        (group, resource, name, is_ours)
+    }
+
+    /// Whether it was seen. What may not be read may not be there.
+    async fn is_there(&self, (group, resource, name, is_ours): Object<'_>) -> bool {
+        let api = match group {
+            "" => CORE.to_owned(),
+            group => format!("/apis/{group}/v1"),
+        };
+        let kind = format!("{resource}/{name}");
+        let found = match is_ours {
+            true => self.read_ours("object", &api, &kind).await,
+            false => self.read("object", &format!("{api}/{kind}")).await,
+        };
+        matches!(found, Ok(Some(_)))
+    }
+
     async fn denied_of<'a>(
         &self,
-        wanted: impl Iterator<Item = (&'a str, (&'a str, &'a str, &'a str, bool))>,
+        wanted: impl Iterator<Item = (&'a str, Object<'a>)>,
     ) -> Seen<Vec<String>> {
         let asked = wanted.map(|(verb, object)| async move {
             let (group, resource, name, _) = object;
@@ -221,11 +244,7 @@ impl Kubernetes {
         Ok(denied.map(|(_, text)| text).collect())
     }
 
-    async fn may(
-        &self,
-        verb: &str,
-        (group, resource, name, is_ours): (&str, &str, &str, bool),
-    ) -> Seen<bool> {
+    async fn may(&self, verb: &str, (group, resource, name, is_ours): Object<'_>) -> Seen<bool> {
         let namespace = if is_ours { &self.names.namespace } else { "" };
         let asked = json!({
             "verb": verb, "group": group, "resource": resource, "name": name, "namespace": namespace,
@@ -372,6 +391,17 @@ impl Kubernetes {
             of("data").map(String::into_bytes).or_else(bytes)
         }))
     }
+}
+
+/// What `kubectl apply` needs for an object that is there, or is not.
+fn verbs_for<'a>(
+    ((group, resource, name, is_ours), is_there): (Object<'a>, bool),
+) -> impl Iterator<Item = (&'static str, Object<'a>)> {
+    let verbs = VERBS.into_iter();
+    let verbs = verbs.filter(move |verb| !is_there || *verb != "create");
+    // What is created has no name yet, for whoever decides.
+    let name_for = move |verb| if verb == "create" { "" } else { name };
+    verbs.map(move |verb| (verb, (group, resource, name_for(verb), is_ours)))
 }
 
 fn unseen(refused: Refused) -> String {
