@@ -14,6 +14,7 @@ mod files;
 mod greeting;
 mod machine;
 mod maps;
+mod settings;
 mod tasks;
 
 use std::io;
@@ -35,6 +36,7 @@ use self::brought::Brought;
 use self::cluster::Cluster;
 use self::greeting::greet;
 use self::maps::SharedRules;
+pub(super) use self::settings::settings;
 use super::terminal::stderr_has_colour;
 use crate::cluster::place::Place;
 use crate::keeper::{self, Inheritance, Sockets};
@@ -58,11 +60,8 @@ const TOGETHER: Duration = Duration::from_secs(1);
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // Before there are threads.
     let inherited = keeper::inherit()?;
-    let _logs =
-        logs::start(&args.log_level, args.log_format, stderr_has_colour()).with_context(|| {
-            let levels = "off, error, warn, info, debug or trace";
-            format!("{:?} is no log level: say {levels}", args.log_level)
-        })?;
+    let _logs = logs::start(&args.log_level, args.log_format, stderr_has_colour())
+        .with_context(|| no_level(&args.log_level))?;
     let done = keep_or_serve(args, inherited);
     match done {
         // Who reads a log of JSON finds the end of it there, too.
@@ -88,6 +87,10 @@ fn keep_or_serve(args: &Args, inherited: Option<Inheritance>) -> anyhow::Result<
     // Large reviews that were given up may still be under way.
     runtime.shutdown_background();
     code
+}
+
+fn no_level(level: &str) -> String {
+    format!("{level:?} is no log level: say off, error, warn, info, debug or trace")
 }
 
 async fn serve(args: &Args, inherited: Option<Inheritance>) -> anyhow::Result<ExitCode> {

@@ -9,6 +9,7 @@ use anyhow::{Context, anyhow, bail};
 use super::args::{Output, OutputArgs, flag};
 use super::heard;
 use super::names::NameArgs;
+use super::serve::settings;
 use super::terminal::{self, BOLD, DIM, ERROR, GOOD, WARNING};
 use crate::cluster::kubernetes::{Kubernetes, Reach};
 use crate::cluster::place::{Place, Surroundings, Wish, place};
@@ -71,7 +72,7 @@ async fn look(args: &Args) -> anyhow::Result<Found> {
         true => cluster
             .preview()
             .await
-            .map(|facts| Found::Before(pre::report(&facts))),
+            .map(|facts| Found::Before(pre::report(&facts, settings))),
         false => cluster
             .survey(reach)
             .await

@@ -1,6 +1,8 @@
 //! What a cluster is like before ImageSwap is installed on it, and what would be in the way: from
 //! facts to findings. Pure.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use time::OffsetDateTime;
 
@@ -37,7 +39,7 @@ const UNSTATED: [(&str, &str, bool); 3] = [
 /// What one of our containers asks for and may take, by the same file.
 const CONTAINER: [(&str, &str, &str); 2] = [("cpu", "50m", "50m"), ("memory", "32Mi", "256Mi")];
 
-/// How many lines in error are named, and how many rights that are missing.
+/// How many lines in error are named and variables that are bad, and how many rights that are missing.
 const NAMED: usize = 3;
 const NAMED_RIGHTS: usize = 8;
 
@@ -81,8 +83,26 @@ pub struct Facts {
     pub limits: Seen<Vec<Limit>>,
     /// The ConfigMap with the maps, and what its key `maps` holds.
     pub maps: Seen<Option<Option<Vec<u8>>>>,
+    /// The ConfigMap with the replicas' variables.
+    pub settings: Seen<Option<Entries>>,
     /// The Secret, with the CA of a pair that is brought.
     pub secret: Seen<Option<state::Secret>>,
+}
+
+/// What a ConfigMap holds.
+pub type Entries = BTreeMap<String, String>;
+
+/// What replicas make of their variables.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Each that ends a replica at its start, with the reason.
+    pub unusable: Vec<String>,
+    /// The names that look like ours, and that nobody knows.
+    pub unknown: Vec<String>,
+    /// Whether a map file with lines in error is refused.
+    pub strict_maps: bool,
+    /// Whether no map file is read.
+    pub is_legacy: bool,
 }
 
 /// A namespace.
@@ -203,8 +223,8 @@ pub struct Report {
 
 use Severity::{Error, Note, Warning};
 
-/// Judges what was seen.
-pub fn report(facts: &Facts) -> Report {
+/// Judges what was seen. What variables come to, only who has the flags can tell.
+pub fn report(facts: &Facts, read: impl Fn(&Entries) -> Settings) -> Report {
     let mut findings = Vec::new();
     let all = &mut findings;
     version_found(facts, all);
@@ -262,8 +282,14 @@ pub fn report(facts: &Facts) -> Report {
         let is_new = matches!(deployment, Some(None));
         quotas_found(quotas, limits.unwrap_or(&Vec::new()), is_new, all);
     }
-    if let Some(maps) = seen(all, "the maps", &facts.maps) {
-        maps_found(maps.as_ref(), all);
+    let settings = seen(all, "the ConfigMap imageswap-env", &facts.settings);
+    let settings = settings.and_then(|found| found.as_ref().map(read));
+    let settings = settings.unwrap_or_default();
+    settings_found(&settings, all);
+    if let Some(maps) = seen(all, "the maps", &facts.maps)
+        && !settings.is_legacy
+    {
+        maps_found(maps.as_ref(), settings.strict_maps, all);
     }
     if let Some(Some(secret)) = seen(all, "the Secret", &facts.secret) {
         secret_found(facts, secret, all);
@@ -309,18 +335,22 @@ fn version_found(facts: &Facts, findings: &mut Vec<Finding>) {
 }
 
 fn rights_found(denied: &[String], findings: &mut Vec<Finding>) {
-    let named = denied.get(..NAMED_RIGHTS).unwrap_or(denied);
-    let more = match denied.len() - named.len() {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
     if !denied.is_empty() {
         finding(
             findings,
             ("rights-missing", Error),
-            format!("you may not {}{more}", named.join(", ")),
+            format!("you may not {}", listed(denied, NAMED_RIGHTS, ", ")),
             "apply deploy/install.yaml as a cluster administrator",
         );
+    }
+}
+
+/// So many of them, and how many more there are.
+fn listed(all: &[String], most: usize, between: &str) -> String {
+    let named = all.get(..most).unwrap_or(all);
+    match all.len() - named.len() {
+        0 => named.join(between),
+        more => format!("{} and {more} more", named.join(between)),
     }
 }
 
@@ -615,7 +645,36 @@ fn gives(limit: &Limit, resource: &str, is_limit: bool) -> bool {
     limit.resource == resource && is_given
 }
 
-fn maps_found(maps: Option<&Option<Vec<u8>>>, findings: &mut Vec<Finding>) {
+/// The webhook is applied before the Deployment: what ends each replica leaves Pods refused.
+fn settings_found(settings: &Settings, findings: &mut Vec<Finding>) {
+    let Settings {
+        unusable, unknown, ..
+    } = settings;
+    if !unusable.is_empty() {
+        finding(
+            findings,
+            ("settings-unusable", Error),
+            format!(
+                "replicas would not start with the ConfigMap imageswap-env: {}",
+                listed(unusable, NAMED, "; ")
+            ),
+            "correct it first; `imageswap serve --help` names all variables and what they take",
+        );
+    }
+    if !unknown.is_empty() {
+        finding(
+            findings,
+            ("settings-unknown", Warning),
+            format!(
+                "nobody knows what is set in the ConfigMap imageswap-env: {}",
+                listed(unknown, NAMED_RIGHTS, ", ")
+            ),
+            "a slip in a name is a setting that is not there; `imageswap serve --help` names all variables",
+        );
+    }
+}
+
+fn maps_found(maps: Option<&Option<Vec<u8>>>, is_strict: bool, findings: &mut Vec<Finding>) {
     let bytes = match maps {
         None => {
             let text = "there is no ConfigMap imageswap-maps: nothing is swapped until there is";
@@ -654,11 +713,18 @@ fn maps_found(maps: Option<&Option<Vec<u8>>>, findings: &mut Vec<Finding>) {
         let lines: Vec<_> = found
             .map(|found| format!("line {}: {}", found.place.line, found.message))
             .collect();
+        let (about, what) = match is_strict {
+            true => (
+                ("maps-unusable", Error),
+                "and IMAGESWAP_STRICT_MAPS is set; replicas would not start",
+            ),
+            false => (("maps-in-error", Warning), "skipped"),
+        };
         finding(
             findings,
-            ("maps-in-error", Warning),
+            about,
             format!(
-                "the maps have {} in error, skipped; {}",
+                "the maps have {} in error, {what}; {}",
                 counted(errors, "line"),
                 lines.join("; ")
             ),

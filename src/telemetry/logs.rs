@@ -49,14 +49,7 @@ const QUIET: &str = "kube_leader_election=warn,kube_runtime=error,kube_client=of
 /// # Errors
 /// The level is neither.
 pub fn start(level: &str, format: Format, colour: bool) -> Result<WorkerGuard, ParseError> {
-    // What the caller says of the same targets comes later, and wins.
-    let level = level_name(level);
-    if !level.contains(['=', ',', ':', '[']) {
-        // A word that is no level would be taken for a target, and all else be silent.
-        EnvFilter::builder().parse(format!("imageswap={level}"))?;
-    }
-    let filters = format!("{QUIET},{level}");
-    let filter = EnvFilter::builder().parse(filters)?;
+    let filter = filter(level)?;
     let (writer, guard) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(WAITING)
@@ -71,6 +64,20 @@ pub fn start(level: &str, format: Format, colour: bool) -> Result<WorkerGuard, P
         false => builder.with_ansi(colour).init(),
     }
     Ok(guard)
+}
+
+/// What a level or a list of filters lets through.
+///
+/// # Errors
+/// It is neither.
+pub fn filter(level: &str) -> Result<EnvFilter, ParseError> {
+    // What the caller says of the same targets comes later, and wins.
+    let level = level_name(level);
+    if !level.contains(['=', ',', ':', '[']) {
+        // A word that is no level would be taken for a target, and all else be silent.
+        EnvFilter::builder().parse(format!("imageswap={level}"))?;
+    }
+    EnvFilter::builder().parse(format!("{QUIET},{level}"))
 }
 
 /// Says whether one more line may be logged: one in each stretch of time.

@@ -154,6 +154,43 @@ async fn what_is_in_the_way_is_found_in_the_objects() {
     }
 }
 
+/// Replicas read it when they start, and by then the webhook is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_variables_of_the_replicas_are_judged_and_the_maps_by_them() {
+    let api = Api::start().await;
+    api.set_person(Person::default());
+    add_nodes(&api, 2, json!([]));
+    let put = |name: &str, data: Value| {
+        let path = format!("{NAMESPACE}/configmaps/{name}");
+        api.put(&path, json!({"metadata": {}, "data": data}));
+    };
+    put(
+        "imageswap-maps",
+        json!({"maps": "default::mirror.io\n: :\n"}),
+    );
+    put(
+        "imageswap-env",
+        json!({"IMAGESWAP_MODE": "maps", "IMAGESWAP_DISABLE_AUTO_MWC": "true"}),
+    );
+    assert_eq!(findings(&api).await, (1, vec!["maps-in-error".to_owned()]));
+    put(
+        "imageswap-env",
+        json!({"IMAGESWAP_STRICT_MAPS": "1", "IMAGESWAP_DRAIN_DELAY": "8", "IMAGESWAP_DRAIN": "8s"}),
+    );
+    let (code, found) = findings(&api).await;
+    assert_eq!(
+        (code, found.join(" ").as_str()),
+        (1, "settings-unusable maps-unusable settings-unknown",)
+    );
+    let text = String::from_utf8(pre(&api, &[]).await.stdout).unwrap();
+    for part in [
+        "IMAGESWAP_DRAIN_DELAY=\"8\": a time is",
+        "imageswap-env: IMAGESWAP_DRAIN\n",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_can_not_be_seen_is_said_and_an_api_that_refuses_all_is_an_error() {
     let api = Api::start().await;

@@ -428,7 +428,7 @@ pub(super) fn name_forgotten() {
 }
 
 /// Whether it looks like one of ours and is none. Kubernetes makes some for each Service, by its name.
-fn is_unknown(command: &clap::Command, name: &str) -> bool {
+pub(super) fn is_unknown(command: &clap::Command, name: &str) -> bool {
     let is_of_service = || {
         let mut parts = name.split('_').skip(1);
         parts.any(|part| part == "PORT" || part == "SERVICE")

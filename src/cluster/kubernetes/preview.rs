@@ -22,6 +22,9 @@ const CORE: &str = "/api/v1";
 /// The maps: the ConfigMap's name and key, as `deploy/base/deployment.yaml` has them.
 const MAPS: (&str, &str) = ("imageswap-maps", "maps");
 
+/// The ConfigMap with the replicas' variables, by the same file.
+const SETTINGS: &str = "imageswap-env";
+
 /// What says that `kubectl apply` made an object on its own side.
 const APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
@@ -141,7 +144,8 @@ impl Kubernetes {
             self.nodes(),
             self.quotas()
         );
-        let (limits, maps, secret) = tokio::join!(self.limits(), self.maps(), self.secret());
+        let (limits, maps, settings, secret) =
+            tokio::join!(self.limits(), self.maps(), self.settings(), self.secret());
         Ok(Facts {
             now: self.clock.now().wall,
             namespace: self.names.namespace.clone(),
@@ -160,6 +164,7 @@ impl Kubernetes {
             quotas,
             limits,
             maps,
+            settings,
             secret: secret.map_err(|why| why.to_string()),
         })
     }
@@ -380,6 +385,12 @@ impl Kubernetes {
         Ok(list(found.get("items")).flat_map(limits_of).collect())
     }
 
+    async fn settings(&self) -> Seen<Option<pre::Entries>> {
+        let kind = format!("configmaps/{SETTINGS}");
+        let found = self.read_ours("config map", CORE, &kind).await?;
+        Ok(found.map(|found| pairs(found.get("data")).collect()))
+    }
+
     async fn maps(&self) -> Seen<Option<Option<Vec<u8>>>> {
         let (name, key) = MAPS;
         let kind = format!("configmaps/{name}");
@@ -396,7 +407,7 @@ impl Kubernetes {
 /// What `kubectl apply` needs for an object that is there, or is not.
 fn verbs_for<'a>(
     ((group, resource, name, is_ours), is_there): (Object<'a>, bool),
-) -> impl Iterator<Item = (&'static str, Object<'a>)> {
+) -> impl Iterator<Item = (&'a str, Object<'a>)> {
     let verbs = VERBS.into_iter();
     let verbs = verbs.filter(move |verb| !is_there || *verb != "create");
     // What is created has no name yet, for whoever decides.

@@ -30,8 +30,28 @@ fn empty() -> Facts {
         quotas: Ok(Vec::new()),
         limits: Ok(Vec::new()),
         maps: Ok(Some(Some(b"default::mirror.io\n".to_vec()))),
+        settings: Ok(None),
         secret: Ok(None),
     }
+}
+
+fn report(facts: &Facts) -> Report {
+    super::report(facts, read)
+}
+
+/// As it is written in `variables`.
+fn read(entries: &Entries) -> Settings {
+    let all = |name: &str| entries.get(name).cloned().into_iter().collect();
+    Settings {
+        unusable: all("unusable"),
+        unknown: all("unknown"),
+        strict_maps: entries.contains_key("strict"),
+        is_legacy: entries.contains_key("legacy"),
+    }
+}
+
+fn variables(name: &str) -> Seen<Option<Entries>> {
+    Ok(Some(Entries::from([(name.to_owned(), "V=1".to_owned())])))
 }
 
 /// Ours, applied a while ago.
@@ -222,6 +242,19 @@ fn an_empty_cluster_is_right_and_each_fault_is_one_finding() {
             facts.maps = maps("default::mirror.io\n: :\n")
         }),
         ("maps-unusable", Error, &|facts| facts.maps = maps(": :\n")),
+        ("maps-unusable", Error, &|facts| {
+            facts.maps = maps("default::mirror.io\n: :\n");
+            facts.settings = variables("strict");
+        }),
+        ("settings-unusable", Error, &|facts| {
+            facts.settings = variables("unusable")
+        }),
+        ("settings-unknown", Warning, &|facts| {
+            facts.settings = variables("unknown")
+        }),
+        ("not-seen", Note, &|facts| {
+            facts.settings = Err("forbidden".to_owned())
+        }),
         ("secret-replaced", Note, &|facts| {
             facts.secret = Ok(Some(secret(Source::Minted, &other)))
         }),
@@ -262,6 +295,12 @@ fn an_empty_cluster_is_right_and_each_fault_is_one_finding() {
                 ..hook("imageswap-webhook", "imageswap")
             }]));
         },
+        // Such replicas read none.
+        &|facts| {
+            facts.maps = maps(": :\n");
+            facts.settings = variables("legacy");
+        },
+        &|facts| facts.settings = variables("strict"),
         &|facts| facts.quotas = quota("pods", "10", "7"),
         &|facts| facts.quotas = quota("requests.cpu", "1", "850m"),
         &|facts| facts.limits = limit("memory", |limit| limit.max = some("256Mi")),
