@@ -51,6 +51,8 @@ async fn person_reading(api: &Api, words: &[&str], stdout: Stdio) -> Output {
         .args(words)
         .args(["--namespace", "ns"])
         .env("KUBECONFIG", kubeconfig)
+        // `serve` would end by it; what others would make of theirs does not hang on it.
+        .env("IMAGESWAP_DRAIN_DELAY", "no time")
         .stdout(stdout);
     let done = tokio::task::spawn_blocking(move || command.output().unwrap());
     done.await.unwrap()
