@@ -12,7 +12,7 @@ use chaos::bench::{self, creations};
 use chaos::cluster::{self, Cluster};
 use chaos::guard::{self, Guard};
 use chaos::load::{self, Plan};
-use chaos::progress::{Step, say};
+use chaos::progress::{Step, print, say};
 use chaos::scenario::Scenario;
 use chaos::scenario::run::Run;
 use chaos::scenario::runner::Options;
@@ -279,7 +279,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Creations { kubeconfig, plan } => {
             let created = creations::run(&serde_json::from_str(&plan)?, &kubeconfig)?;
-            println(&serde_json::to_string(&created)?);
+            print(serde_json::to_string(&created)?);
         }
         Command::List => list(),
         Command::Run(args) => return run_scenarios(args),
@@ -298,7 +298,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let own = read(cert)?.zip(read(key)?);
             let ca = std::fs::read(ca)?;
             for address in addresses {
-                println(&handshake::leaf(address, &name, &ca, own.clone())?);
+                print(handshake::leaf(address, &name, &ca, own.clone())?);
             }
         }
         Command::Flood {
@@ -308,7 +308,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             address,
         } => {
             let flooded = flood::run(address, &name, &std::fs::read(ca)?, hostile)?;
-            println(&serde_json::to_string(&flooded)?);
+            print(serde_json::to_string(&flooded)?);
         }
         Command::Wire { late, address, to } => {
             wire::run(address, to, Duration::from_millis(late))?;
@@ -336,7 +336,7 @@ fn up(name: &str, nodes: usize, yes: bool) -> anyhow::Result<()> {
     guard.keep();
     say("`chaos down` takes it away again; `kubectl` speaks to it after this:");
     // Alone on standard output, so that a shell can take it as it is.
-    println(&format!(
+    print(format_args!(
         "export PATH={}:\"$PATH\"",
         cluster.bin().display()
     ));
@@ -355,9 +355,9 @@ fn load(cluster: &Cluster, plan: &Plan, json: bool) -> anyhow::Result<ExitCode> 
     let report = report?;
     step.done("done");
     if json {
-        println(&serde_json::to_string_pretty(&report)?);
+        print(serde_json::to_string_pretty(&report)?);
     } else {
-        println(&report.to_string());
+        print(&report);
     }
     Ok(ExitCode::from(u8::from(!report.is_clean())))
 }
@@ -372,7 +372,7 @@ fn list() {
         ..
     } in scenarios::ALL
     {
-        println(&format!(
+        print(format_args!(
             "{name:<width$}  {about}; may cost: {}",
             budget.words
         ));
@@ -407,13 +407,15 @@ fn run_scenarios(args: RunArgs) -> anyhow::Result<ExitCode> {
 fn logs(name: &str, program: Option<&str>) -> anyhow::Result<()> {
     let folder = Cluster::open(name)?.logs();
     let Some(program) = program else {
-        println(&folder.display().to_string());
+        print(folder.display());
         let mut names: Vec<_> = std::fs::read_dir(&folder)?
             .flatten()
             .map(|entry| entry.file_name().to_string_lossy().into_owned())
             .collect();
         names.sort();
-        names.iter().for_each(|name| println(&format!("  {name}")));
+        names
+            .iter()
+            .for_each(|name| print(format_args!("  {name}")));
         return Ok(());
     };
     let path: PathBuf = folder.join(format!("{program}.log"));
@@ -421,12 +423,6 @@ fn logs(name: &str, program: Option<&str>) -> anyhow::Result<()> {
         .with_context(|| format!("{}; `chaos logs` lists what there is", path.display()))?;
     std::io::copy(&mut file, &mut std::io::stdout())?;
     Ok(())
-}
-
-fn println(text: &str) {
-    use std::io::Write;
-    // Whoever closed standard output does not want it.
-    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 /// The first process of a PID namespace: it takes in all orphans, and must see them off.

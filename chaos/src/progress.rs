@@ -1,6 +1,7 @@
-//! What a person is told while long work goes on: one line a step, on standard error.
+//! What a person is told while long work goes on: one line a step, on standard error. Standard output has what was
+//! asked for, so that it can be kept in a file.
 
-use std::io::{IsTerminal, Write, stderr};
+use std::io::{IsTerminal, Write, stderr, stdout};
 use std::time::{Duration, Instant};
 
 /// How often a step that runs is heard of where no terminal shows it.
@@ -10,6 +11,12 @@ const SEEN: Duration = Duration::from_secs(30);
 pub fn say(text: impl std::fmt::Display) {
     // Nobody can be told that nobody can be told.
     let _ = writeln!(stderr(), "{text}");
+}
+
+/// What was asked for, on standard output, with a line's end.
+pub fn print(text: impl std::fmt::Display) {
+    // Whoever closed standard output does not want it.
+    let _ = writeln!(stdout(), "{text}");
 }
 
 /// A step under way. On a terminal its line is written over, elsewhere a line is added now and

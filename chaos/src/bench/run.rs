@@ -14,7 +14,7 @@ use super::server::{Kind, Program};
 use super::{Options, Part, cluster};
 use crate::facts::facts;
 use crate::guard;
-use crate::progress::say;
+use crate::progress::{print, say};
 
 /// Measures and tells. `chaos` is the program of this crate.
 ///
@@ -68,7 +68,8 @@ pub fn run(options: &Options, chaos: &std::path::Path) -> anyhow::Result<()> {
         sheet: &sheet,
     };
     report.write(&options.report)?;
-    say(format_args!("\n{}", report.table()));
+    // Alone on standard output, so that a file can take it as it is.
+    print(report.table().trim_end());
     let shown = options.report.join("bench.svg");
     say(format_args!(
         "reports: bench.json, bench.md and {}",
