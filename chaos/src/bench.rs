@@ -31,6 +31,7 @@
 mod build;
 mod client;
 mod cluster;
+mod cores;
 pub mod creations;
 mod exchange;
 mod figures;

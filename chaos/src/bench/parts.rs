@@ -6,11 +6,11 @@ use anyhow::Context;
 use tokio::runtime::Runtime;
 
 use super::client::Peer;
+use super::cores::Cores;
 use super::exchange::Body;
 use super::figures::{Sheet, Side, median};
 use super::handshake;
 use super::loops::{Connections, Load, newcomers, reconnecting};
-use super::process::Cores;
 use super::server::{Program, Server};
 use super::{Options, Part};
 use crate::progress::Step;

@@ -1,4 +1,4 @@
-//! Which core runs what, and what a process has taken of the machine so far.
+//! On which core a process runs, and what it has taken of the machine so far.
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
@@ -8,29 +8,7 @@ use anyhow::{Context, bail};
 use nix::time::clock_getcpuclockid;
 use nix::unistd::Pid;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-
-/// Which core runs what.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Cores {
-    pub(super) server: usize,
-    pub(super) client: usize,
-}
-
-impl Cores {
-    /// The first that we may use for the server, the last for the client.
-    ///
-    /// # Errors
-    /// There are not two.
-    pub(super) fn choose() -> anyhow::Result<Self> {
-        let ours = sched_getaffinity(None)?;
-        let mut ours = (0..CpuSet::MAX_CPU).filter(|core| ours.is_set(*core));
-        match (ours.next(), ours.next_back()) {
-            (Some(server), Some(client)) => Ok(Self { server, client }),
-            _ => bail!("a server and its client need two cores, and this process has one"),
-        }
-    }
-}
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 /// Has this thread, and those that it starts, run on one core.
 ///

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use anyhow::Context;
 
 use super::build::{Built, build};
+use super::cores::Cores;
 use super::figures::{Sheet, Side};
 use super::parts::Bench;
-use super::process::{Cores, pin, raise_open_files};
+use super::process::{pin, raise_open_files};
 use super::report::Report;
 use super::server::{Kind, Program};
 use super::{Options, Part, cluster};
@@ -21,6 +22,7 @@ use crate::progress::{print, say};
 /// # Errors
 /// Something does not build or start, or answers what it should not.
 pub fn run(options: &Options, chaos: &std::path::Path) -> anyhow::Result<()> {
+    let cores = Cores::choose()?;
     fs::create_dir_all(&options.report)
         .with_context(|| format!("can't make {}", options.report.display()))?;
     let built = match (&options.binary, &options.null_webhook) {
@@ -30,10 +32,8 @@ pub fn run(options: &Options, chaos: &std::path::Path) -> anyhow::Result<()> {
         },
         _ => build()?,
     };
-    let mut facts = facts()?;
-    facts.push(("load before".to_owned(), load_before()));
+    let facts = about(cores)?;
     let turn = guard::turn()?;
-    let cores = Cores::choose()?;
     let programs = programs(options, built);
     let floor = programs[0].1.name;
     let has_targets = options.before.is_none();
@@ -112,6 +112,19 @@ fn programs(options: &Options, built: Built) -> [(Side, Program); 2] {
     let path = options.binary.clone().unwrap_or(built.imageswap);
     let ours = program(Kind::ImageSwap, "ImageSwap", path, "imageswap");
     [(Side::Floor, floor), (Side::ImageSwap, ours)]
+}
+
+/// What the figures mean nothing without.
+fn about(cores: Cores) -> anyhow::Result<Vec<(String, String)>> {
+    let mut facts = facts()?;
+    for (name, value) in &mut facts {
+        if name == "machine" {
+            let caveats = cores.caveats();
+            value.extend(caveats.iter().flat_map(|caveat| [", ", caveat.as_str()]));
+        }
+    }
+    facts.push(("load before".to_owned(), load_before()));
+    Ok(facts)
 }
 
 /// Whether the machine was quiet: what waited for a core in the minute before.
