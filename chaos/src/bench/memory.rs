@@ -67,10 +67,14 @@ impl Bench<'_> {
                 step.update(format_args!("{answered}, {:.1} MiB", server.resident()?));
             }
             let after = server.resident()?;
-            self.sheet
-                .add(*side, "memory before 2,000,000 requests", "MiB", before);
-            self.sheet
-                .add(*side, "memory after 2,000,000 requests", "MiB", after);
+            for (what, value) in [
+                ("before", before),
+                ("after", after),
+                ("grown over", after - before),
+            ] {
+                let what = format!("memory {what} 2,000,000 requests");
+                self.sheet.add(*side, &what, "MiB", value);
+            }
             step.done(format_args!("{before:.1} MiB before, {after:.1} MiB after"));
         }
         Ok(())

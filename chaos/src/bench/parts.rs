@@ -8,19 +8,20 @@ use tokio::runtime::Runtime;
 use super::client::Peer;
 use super::cores::Cores;
 use super::exchange::Body;
-use super::figures::{Sheet, Side, median};
+use super::figures::{Entry, Sheet, Side, median};
 use super::handshake;
 use super::loops::{Connections, Load, newcomers, reconnecting};
+use super::report::{Report, State};
 use super::server::{Program, Server};
 use super::{Options, Part};
 use crate::progress::Step;
 
 /// Starts of each kind in a round: a start is soon over.
-const STARTS: u32 = 4;
+pub(super) const STARTS: u32 = 4;
 
 /// A round of the closed loops is cut into so many, in which the servers take turns: what else a machine does
 /// comes and goes within seconds, and made CPU per request of one server differ by a half from round to round.
-const SLICES: u32 = 16;
+pub(super) const SLICES: u32 = 16;
 
 /// New connections a second that must not hold up the others.
 const STORM: f64 = 200.0;
@@ -33,7 +34,8 @@ pub(super) struct Bench<'o> {
     pub(super) programs: [(Side, Program); 2],
     /// Of one thread, on the client's core.
     pub(super) runtime: Runtime,
-    pub(super) sheet: Sheet,
+    pub(super) sheet: &'o mut Sheet,
+    pub(super) report: &'o Report,
 }
 
 /// A load, and what it took.
@@ -52,6 +54,11 @@ impl Bench<'_> {
 
     pub(super) fn time(&self) -> Duration {
         Duration::from_secs(self.options.seconds)
+    }
+
+    /// Writes down what was measured so far: what comes may fail.
+    pub(super) fn keep(&self) -> anyhow::Result<()> {
+        self.report.write(self.sheet, &State::UnderWay)
     }
 
     /// From the start of the process to its first answer, with a certificate and without.
@@ -74,7 +81,8 @@ impl Bench<'_> {
                     let met = Peer::meet(&server, Body::Typical.bytes());
                     self.runtime.block_on(met)?;
                     let took = started.elapsed().as_secs_f64() * 1e3;
-                    self.sheet.add(*side, name, "ms", took);
+                    let entry = Entry::Start;
+                    self.sheet.add_entry(entry, *side, name, "ms", took);
                     step.update(format_args!("{name}: {took:.1} ms"));
                 }
             }
@@ -96,13 +104,16 @@ impl Bench<'_> {
         for body in Body::ALL {
             if self.has(Part::Throughput) {
                 self.throughput(&running, body)?;
+                self.keep()?;
             }
             if self.has(Part::Latency) {
                 self.latency(&running, body)?;
+                self.keep()?;
             }
         }
         if self.has(Part::Handshakes) {
             self.handshakes(&running)?;
+            self.keep()?;
         }
         Ok(())
     }
@@ -142,7 +153,8 @@ impl Bench<'_> {
                         ("server's core busy", "%", busy * 100.0),
                     ] {
                         let what = format!("{what}, {name}");
-                        self.sheet.add(*side, &what, unit, value);
+                        let entry = Entry::Slice;
+                        self.sheet.add_entry(entry, *side, &what, unit, value);
                     }
                     all.push(taken.load);
                 }

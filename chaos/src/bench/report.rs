@@ -1,7 +1,7 @@
 //! What was measured as a table for people, and as JSON for machines.
 
 use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::Context;
 use serde::Serialize;
@@ -9,47 +9,87 @@ use serde::Serialize;
 use super::figures::{Figure, Sheet, Target, median, shown};
 use super::plot::plot;
 
-/// What there is to tell.
-#[derive(Debug, Serialize)]
-pub(super) struct Report<'r> {
+/// Where it goes, and what stands in its head.
+#[derive(Debug)]
+pub(super) struct Report {
     /// Date, sources, machine, command.
-    pub(super) facts: &'r [(String, String)],
+    pub(super) facts: Vec<(String, String)>,
     /// What ImageSwap is compared with.
     pub(super) floor: &'static str,
+    pub(super) folder: PathBuf,
+}
+
+/// How far the measurements have come.
+#[derive(Debug)]
+pub(super) enum State<'e> {
+    /// More is to come, unless somebody ends it.
+    UnderWay,
+    Failed(&'e anyhow::Error),
+    Done,
+}
+
+/// `bench.json`.
+#[derive(Debug, Serialize)]
+struct Told<'r> {
+    facts: &'r [(String, String)],
+    floor: &'static str,
+    figures: Vec<Verdict<'r>>,
+}
+
+/// A figure, and what follows from it.
+#[derive(Debug, Serialize)]
+struct Verdict<'r> {
     #[serde(flatten)]
-    pub(super) sheet: &'r Sheet,
+    figure: &'r Figure,
+    entries_per_round: usize,
+    floor_median: Option<f64>,
+    imageswap_median: Option<f64>,
+    ratio: Option<f64>,
+    /// Whether the target is.
+    reached: Option<bool>,
 }
 
 /// What the columns mean.
 const LEGEND: &str = "Each value is the median over the rounds, and the ratio that of the ratios within each \
-     round; requests and CPU of the closed loops are over the 16 turns of each round. Latencies count from when a \
-     request was due.";
+     round; requests and CPU of the closed loops are over the 16 turns of each round, starts over the 4 of each. \
+     Latencies count from when a request was due.";
 
-impl Report<'_> {
+impl Report {
     /// Writes `bench.json`, `bench.md` and `bench.svg`.
     ///
     /// # Errors
     /// The disk is full, or the like.
-    pub(super) fn write(&self, folder: &Path) -> anyhow::Result<()> {
-        let text = |name: &str, text: String| {
-            let path = folder.join(name);
-            fs::write(&path, text).with_context(|| format!("can't write {}", path.display()))
+    pub(super) fn write(&self, sheet: &Sheet, state: &State<'_>) -> anyhow::Result<()> {
+        let facts = [&self.facts[..], &unfinished(state)].concat();
+        let told = Told {
+            facts: &facts,
+            floor: self.floor,
+            figures: sheet.figures.iter().map(verdict).collect(),
         };
-        text("bench.json", serde_json::to_string_pretty(self)?)?;
-        let facts: String = self
-            .facts
+        self.file("bench.json", &serde_json::to_string_pretty(&told)?)?;
+        let list: String = facts
             .iter()
             .map(|(name, value)| format!("- {name}: {value}\n"))
             .collect();
-        text("bench.md", format!("{facts}\n{}\n{LEGEND}\n", self.table()))?;
-        text("bench.svg", plot(self))
+        let table = self.table(sheet);
+        self.file("bench.md", &format!("{list}\n{table}\n{LEGEND}\n"))?;
+        self.file("bench.svg", &plot(&facts, self.floor, sheet))
+    }
+
+    /// What was there stays until the new one is whole.
+    fn file(&self, name: &str, text: &str) -> anyhow::Result<()> {
+        let path = self.folder.join(name);
+        let part = self.folder.join(format!("{name}.part"));
+        fs::write(&part, text)
+            .and_then(|()| fs::rename(&part, &path))
+            .with_context(|| format!("can't write {}", path.display()))
     }
 
     /// In Markdown that is as readable on a terminal.
-    pub(super) fn table(&self) -> String {
+    pub(super) fn table(&self, sheet: &Sheet) -> String {
         let head = ["", "unit", self.floor, "ImageSwap", "ratio", "target", ""];
         let mut rows = vec![head.map(str::to_owned)];
-        rows.extend(self.sheet.figures.iter().map(row));
+        rows.extend(sheet.figures.iter().map(row));
         let width = |column: usize| {
             let cells = rows.iter().filter_map(|row| row.get(column));
             cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
@@ -80,6 +120,30 @@ impl Report<'_> {
     }
 }
 
+/// A fact more, where not all is told.
+fn unfinished(state: &State<'_>) -> Vec<(String, String)> {
+    let why = match state {
+        State::UnderWay => "more is to come, or this was ended before".to_owned(),
+        State::Failed(error) => format!("{error:#}"),
+        State::Done => return Vec::new(),
+    };
+    vec![(UNFINISHED.to_owned(), why)]
+}
+
+/// The name of that fact.
+pub(super) const UNFINISHED: &str = "unfinished";
+
+fn verdict(figure: &Figure) -> Verdict<'_> {
+    Verdict {
+        figure,
+        entries_per_round: figure.entry.per_round(),
+        floor_median: median(&figure.floor),
+        imageswap_median: median(&figure.imageswap),
+        ratio: figure.ratio(),
+        reached: figure.is_reached(),
+    }
+}
+
 fn row(figure: &Figure) -> [String; 7] {
     let value = |values| median(values).map_or("–".to_owned(), shown);
     [
@@ -105,5 +169,89 @@ fn words(target: Target) -> String {
         Target::RatioAtLeast(least) => format!("ratio ≥ {least}"),
         Target::RatioAtMost(most) => format!("ratio ≤ {most}"),
         Target::AtMost(most) => format!("≤ {most}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::figures::{Entry, Side};
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn sheet() -> Sheet {
+        let mut sheet = Sheet::new(true);
+        for (floor, ours) in [(100.0, 90.0), (120.0, 84.0), (80.0, 60.0)] {
+            let requests = "requests, typical";
+            sheet.add_entry(Entry::Slice, Side::Floor, requests, "1/s", floor);
+            sheet.add_entry(Entry::Slice, Side::ImageSwap, requests, "1/s", ours);
+        }
+        sheet.add(Side::ImageSwap, "p50 at 70 %, typical", "µs", 42.0);
+        sheet
+    }
+
+    fn report(folder: PathBuf) -> Report {
+        Report {
+            facts: vec![("date".to_owned(), "today".to_owned())],
+            floor: "null webhook",
+            folder,
+        }
+    }
+
+    #[test]
+    fn the_table_tells_medians_and_targets() {
+        let table = report(PathBuf::new()).table(&sheet());
+        let rows: Vec<Vec<_>> = table
+            .lines()
+            .map(|line| line.split('|').map(str::trim).collect())
+            .collect();
+        assert_eq!(
+            rows[2][1..8],
+            [
+                "requests, typical",
+                "1/s",
+                "100",
+                "84.0",
+                "0.75",
+                "ratio ≥ 0.8",
+                "**missed**"
+            ]
+        );
+        assert_eq!(rows[3][3..8], ["–", "42.0", "–", "", ""]);
+    }
+
+    #[test]
+    fn json_has_what_follows_from_the_values_beside_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let read = || -> Value {
+            serde_json::from_slice(&fs::read(folder.path().join("bench.json")).unwrap()).unwrap()
+        };
+        let report = report(folder.path().to_owned());
+        report.write(&sheet(), &State::Done).unwrap();
+        let told = read();
+        assert_eq!(told["facts"], json!([["date", "today"]]));
+        assert_eq!(told["floor"], "null webhook");
+        assert_eq!(
+            told["figures"][0],
+            json!({
+                "name": "requests, typical",
+                "unit": "1/s",
+                "entry": "slice",
+                "entries_per_round": 16,
+                "floor": [100.0, 120.0, 80.0],
+                "imageswap": [90.0, 84.0, 60.0],
+                "floor_median": 100.0,
+                "imageswap_median": 84.0,
+                "ratio": 0.75,
+                "target": {"ratio_at_least": 0.8},
+                "reached": false,
+            })
+        );
+        assert_eq!(told["figures"][1]["entry"], "round");
+        assert_eq!(told["figures"][1]["reached"], Value::Null);
+        // What was measured before something failed is kept, and says that it is not all.
+        let error = anyhow::anyhow!("no answer");
+        report.write(&sheet(), &State::Failed(&error)).unwrap();
+        assert_eq!(read()["facts"][1], json!(["unfinished", "no answer"]));
+        assert_eq!(read()["figures"], told["figures"]);
     }
 }

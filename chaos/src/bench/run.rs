@@ -1,7 +1,7 @@
 //! The order of it all: build, measure, tell.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
@@ -10,7 +10,7 @@ use super::cores::Cores;
 use super::figures::{Sheet, Side};
 use super::parts::Bench;
 use super::process::{pin, raise_open_files};
-use super::report::Report;
+use super::report::{Report, State};
 use super::server::{Kind, Program};
 use super::{Options, Part, cluster};
 use crate::facts::facts;
@@ -20,8 +20,8 @@ use crate::progress::{print, say};
 /// Measures and tells. `chaos` is the program of this crate.
 ///
 /// # Errors
-/// Something does not build or start, or answers what it should not.
-pub fn run(options: &Options, chaos: &std::path::Path) -> anyhow::Result<()> {
+/// Something is missing, does not build or start, or answers what it should not. What was measured before is told.
+pub fn run(options: &Options, chaos: &Path) -> anyhow::Result<()> {
     let cores = Cores::choose()?;
     fs::create_dir_all(&options.report)
         .with_context(|| format!("can't make {}", options.report.display()))?;
@@ -35,59 +35,89 @@ pub fn run(options: &Options, chaos: &std::path::Path) -> anyhow::Result<()> {
     let facts = about(cores)?;
     let turn = guard::turn()?;
     let programs = programs(options, built);
-    let floor = programs[0].1.name;
-    let has_targets = options.before.is_none();
-    let mut sheet = Sheet {
-        has_targets,
-        ..Sheet::default()
-    };
-    if !options.parts.is_empty() || options.long {
-        guard::end_children_on_signals(chaos.to_owned(), "stopping: ending the servers")?;
-        raise_open_files()?;
-        let usual = rustix::thread::sched_getaffinity(None)?;
-        pin(cores.client)?;
-        let mut bench = Bench {
-            options,
-            cores,
-            programs: programs.clone(),
-            runtime: tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?,
-            sheet,
-        };
-        measure(&mut bench)?;
-        sheet = bench.sheet;
-        rustix::thread::sched_setaffinity(None, &usual)?;
-    }
-    if options.through_kubernetes {
-        cluster::measure(options, chaos, &turn, &programs, &mut sheet)?;
-    }
     let report = Report {
-        facts: &facts,
-        floor,
-        sheet: &sheet,
+        facts,
+        floor: programs[0].1.name,
+        folder: options.report.clone(),
     };
-    report.write(&options.report)?;
+    let mut sheet = Sheet::new(options.before.is_none());
+    let done = on_cores(options, chaos, cores, &programs, &report, &mut sheet);
+    let done = done.and_then(|()| match options.through_kubernetes {
+        true => cluster::measure(options, chaos, &turn, &programs, &mut sheet),
+        false => Ok(()),
+    });
+    tell(&report, &sheet, done)
+}
+
+/// Also what was measured before something failed.
+fn tell(report: &Report, sheet: &Sheet, done: anyhow::Result<()>) -> anyhow::Result<()> {
+    let state = match &done {
+        Ok(()) => State::Done,
+        // An earlier run's report says more.
+        Err(_) if sheet.figures.is_empty() => return done,
+        Err(error) => State::Failed(error),
+    };
+    let written = report.write(sheet, &state);
+    let shown = report.folder.join("bench.svg");
+    let shown = format!("bench.json, bench.md and {}", shown.display());
+    if done.is_err() {
+        // What failed first is what must be told.
+        match written {
+            Ok(()) => say(format_args!("what was measured before: {shown}")),
+            Err(error) => say(format_args!("what was measured before is lost: {error:#}")),
+        }
+        return done;
+    }
+    written?;
     // Alone on standard output, so that a file can take it as it is.
-    print(report.table().trim_end());
-    let shown = options.report.join("bench.svg");
-    say(format_args!(
-        "reports: bench.json, bench.md and {}",
-        shown.display()
-    ));
+    print(report.table(sheet).trim_end());
+    say(format_args!("reports: {shown}"));
     Ok(())
+}
+
+/// All but what goes through Kubernetes: server and client have a core each.
+fn on_cores(
+    options: &Options,
+    chaos: &Path,
+    cores: Cores,
+    programs: &[(Side, Program); 2],
+    report: &Report,
+    sheet: &mut Sheet,
+) -> anyhow::Result<()> {
+    if options.parts.is_empty() && !options.long {
+        return Ok(());
+    }
+    guard::end_children_on_signals(chaos.to_owned(), "stopping: ending the servers")?;
+    raise_open_files()?;
+    let usual = rustix::thread::sched_getaffinity(None)?;
+    pin(cores.client)?;
+    let mut bench = Bench {
+        options,
+        cores,
+        programs: programs.clone(),
+        runtime: tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?,
+        sheet,
+        report,
+    };
+    measure(&mut bench)?;
+    Ok(rustix::thread::sched_setaffinity(None, &usual)?)
 }
 
 fn measure(bench: &mut Bench<'_>) -> anyhow::Result<()> {
     if bench.has(Part::Start) {
         bench.start()?;
+        bench.keep()?;
     }
     bench.loads()?;
     if bench.has(Part::Memory) {
         bench.memory()?;
+        bench.keep()?;
     }
     if bench.options.long {
         bench.long()?;
+        bench.keep()?;
     }
     Ok(())
 }
