@@ -2,9 +2,11 @@
 //!
 //! The floor is the null webhook, `examples/null_webhook.rs`: ImageSwap's own accept loop, TLS and
 //! hyper, and a constant answer. Both are built with release flags and run on one core; the client has
-//! another. They take turns in short rounds, because a machine's clock drifts: a ratio is of the two
-//! runs of one round, and what is told is the median over all rounds. Of the closed loops, which tell
-//! requests and CPU, a round has 16 such turns, and the median is that over all of them.
+//! another, which is no second thread of that core where there is a choice. They take turns in short
+//! rounds, because a machine's clock drifts, and who comes first in one round is last in the next: a
+//! ratio is of the two runs of one round, and what is told is the median over all rounds. Of the closed
+//! loops, which tell requests and CPU, a round has 16 such turns, and the median is that over all of
+//! them.
 //!
 //! - Connections are TLS 1.3 and HTTP/1.1 with keep-alive, as kube-apiserver's are. ImageSwap closes
 //!   one only when it is older than `--max-connection-age`, 10 minutes; no run lasts that long.
@@ -18,15 +20,20 @@
 //!   One that finds no connection free waits for one, and its latency counts from when it was due. So
 //!   a stall is seen by all requests that it would have met: nothing coordinates with the server.
 //!   The client spins between them, for a timer would be late by up to a millisecond; how late the
-//!   client itself was is told, too.
+//!   client itself was is told, too, how much of what was due was answered in time, and the server's
+//!   CPU per request. A load that a server did not bear, so that a queue grew, is marked as saturated.
 //! - CPU is the server's whole process, by its own clock in the kernel. Where the server does not fill
 //!   its core, the client and not it limits the rate, and then CPU per request is the figure that counts.
 //!
-//! `run` is the order of it all, `loops` makes the load, `client` speaks HTTP, `exchange` knows what
-//! is asked and what must come back, `server` starts what is measured, `process` reads the kernel's
-//! accounts, `handshake` measures rustls alone, `parts` and
-//! `memory` are the measurements, `figures` and `report` tell what came of it, `plot`
-//! draws it, and `cluster` does the like through kube-apiserver, with `creations` as its client.
+//! What was measured is written after each part, so that a late failure takes nothing away. The table
+//! goes to standard output, progress to standard error.
+//!
+//! `run` is the order of it all, `cores` says what runs where,
+//! `loops` makes the load, `client` speaks HTTP, `exchange` knows what is asked and what must come
+//! back, `server` starts what is measured, `process` reads the kernel's accounts, `handshake` measures
+//! rustls alone, `parts`, `latency` and `memory` are the measurements, `figures` and `report` tell what
+//! came of it, `plot` draws it, and `cluster` does the like through kube-apiserver, with `creations` as
+//! its client.
 
 mod build;
 mod client;
@@ -36,6 +43,7 @@ pub mod creations;
 mod exchange;
 mod figures;
 mod handshake;
+mod latency;
 mod loops;
 mod memory;
 mod parts;

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use super::Options;
 use super::creations::{Created, Plan};
 use super::figures::{Sheet, Side};
+use super::parts::by_turns;
 use super::server::{Kind, Program, Server};
 use crate::cluster::{self, Cluster};
 use crate::command::run;
@@ -158,7 +159,7 @@ fn rounds(
     }
     let mut step = Step::begin("Pods through kube-apiserver");
     for round in 1..=options.rounds {
-        for way in ways {
+        for way in by_turns(ways, round) {
             let cpu = way.webhook.as_ref().map(Server::cpu_time).transpose()?;
             let time = std::time::Duration::from_secs(options.seconds);
             let created = create(cluster, way, time)?;

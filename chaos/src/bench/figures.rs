@@ -16,6 +16,8 @@ pub(super) struct Figure {
     /// Of ImageSwap.
     pub(super) imageswap: Vec<f64>,
     pub(super) target: Option<Target>,
+    /// What makes it mean less than it seems to; empty as a rule.
+    pub(super) remark: String,
 }
 
 /// What a value is of.
@@ -139,6 +141,13 @@ impl Sheet {
         }
     }
 
+    /// Says of a figure what a reader must know; of one that there is not, nothing.
+    pub(super) fn remark(&mut self, name: &str, remark: &str) {
+        if let Some(figure) = self.find_mut(name) {
+            remark.clone_into(&mut figure.remark);
+        }
+    }
+
     fn find_mut(&mut self, name: &str) -> Option<&mut Figure> {
         self.figures.iter_mut().find(|figure| figure.name == name)
     }
@@ -155,13 +164,17 @@ impl Sheet {
             let ratio = figure
                 .ratio()
                 .map_or(String::new(), |ratio| format!(" ({ratio:.2} of it)"));
-            format!(
+            let told = format!(
                 "{} {} against {} {}{ratio}",
                 value(&figure.imageswap),
                 figure.unit,
                 value(&figure.floor),
                 figure.unit
-            )
+            );
+            match figure.remark.as_str() {
+                "" => told,
+                remark => format!("{told}, {remark}"),
+            }
         });
         texts.collect::<Vec<_>>().join("; ")
     }
@@ -176,6 +189,7 @@ impl Figure {
             floor: Vec::new(),
             imageswap: Vec::new(),
             target,
+            remark: String::new(),
         }
     }
 
@@ -277,6 +291,8 @@ mod tests {
             let mut sheet = Sheet::new(has_targets);
             sheet.add(Side::Floor, "memory at rest", "MiB", 6.0);
             sheet.add(Side::ImageSwap, "memory at rest", "MiB", 11.0);
+            sheet.remark("memory at rest", "a remark");
+            sheet.remark("no such figure", "another");
             let [figure] = &sheet.figures[..] else {
                 panic!("{sheet:?}");
             };
@@ -284,6 +300,7 @@ mod tests {
                 (&figure.floor[..], &figure.imageswap[..]),
                 (&[6.0][..], &[11.0][..])
             );
+            assert_eq!(figure.remark, "a remark");
             assert_eq!(figure.is_reached(), expected);
         }
     }

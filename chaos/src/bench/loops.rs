@@ -28,7 +28,7 @@ pub(super) struct Load {
 pub(super) struct Connections(Vec<Connection>);
 
 impl Load {
-    fn new(time: Duration, mut latencies: Vec<Duration>) -> Self {
+    pub(super) fn new(time: Duration, mut latencies: Vec<Duration>) -> Self {
         latencies.sort_unstable();
         Self { time, latencies }
     }

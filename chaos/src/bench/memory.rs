@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::client::Peer;
 use super::exchange::Body;
 use super::loops::Connections;
-use super::parts::Bench;
+use super::parts::{Bench, by_turns};
 use super::server::Server;
 use crate::progress::Step;
 
@@ -20,7 +20,7 @@ impl Bench<'_> {
     pub(super) fn memory(&mut self) -> anyhow::Result<()> {
         let mut step = Step::begin("memory");
         for round in 1..=self.options.rounds.min(3) {
-            for (side, program) in &self.programs {
+            for (side, program) in by_turns(&self.programs, round) {
                 let server = program.start(self.cores.server)?;
                 let peer = self
                     .runtime

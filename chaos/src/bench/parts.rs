@@ -45,7 +45,16 @@ pub(super) struct Taken {
     server: Duration,
 }
 
-type Running<'s> = [(Side, &'s Server); 2];
+pub(super) type Running<'s> = [(Side, &'s Server); 2];
+
+/// In the order of a round: who comes first in one is last in the next.
+pub(super) fn by_turns<T>(all: &[T], round: u32) -> Vec<&T> {
+    let mut turns: Vec<_> = all.iter().collect();
+    if round.is_multiple_of(2) {
+        turns.reverse();
+    }
+    turns
+}
 
 impl Bench<'_> {
     pub(super) fn has(&self, part: Part) -> bool {
@@ -64,16 +73,16 @@ impl Bench<'_> {
     /// From the start of the process to its first answer, with a certificate and without.
     pub(super) fn start(&mut self) -> anyhow::Result<()> {
         let mut step = Step::begin("start to first answer");
-        for round in 0..self.options.rounds * STARTS {
-            for (side, program) in &self.programs {
+        for round in 1..=self.options.rounds * STARTS {
+            for (side, program) in by_turns(&self.programs, round) {
                 for (name, is_first) in [
                     ("start to first answer", false),
                     ("first start to first answer", true),
                 ] {
-                    if is_first || round == 0 {
+                    if is_first || round == 1 {
                         program.forget()?;
                     }
-                    if !is_first && round == 0 {
+                    if !is_first && round == 1 {
                         drop(program.start(self.cores.server)?);
                     }
                     let started = Instant::now();
@@ -119,7 +128,7 @@ impl Bench<'_> {
     }
 
     /// The peers of a body, met anew: each first answer is judged.
-    fn meet<'s>(
+    pub(super) fn meet<'s>(
         &self,
         running: &Running<'s>,
         body: Body,
@@ -217,46 +226,11 @@ impl Bench<'_> {
         self.more(server, &mut connections, time)
     }
 
-    fn capacity(&self, body: Body) -> anyhow::Result<f64> {
+    pub(super) fn capacity(&self, body: Body) -> anyhow::Result<f64> {
         let name = format!("requests, {}", body.name());
         let figure = self.sheet.find(&name);
         let capacity = figure.and_then(|figure| median(&figure.imageswap));
         capacity.context("without `throughput` there is no capacity to take a share of")
-    }
-
-    fn latency(&mut self, running: &Running<'_>, body: Body) -> anyhow::Result<()> {
-        let (time, name, capacity) = (self.time(), body.name(), self.capacity(body)?);
-        let peers = self.meet(running, body)?;
-        let mut step = Step::begin(format!("latency, {name} body"));
-        for round in 1..=self.options.rounds {
-            for (percent, share) in [(10, 0.1), (70, 0.7)] {
-                for (side, _, peer) in &peers {
-                    let number = self.options.connections.into();
-                    let (load, late) = self.runtime.block_on(async {
-                        let mut connections = Connections::open(peer, number).await?;
-                        connections.open_loop(capacity * share, time).await
-                    })?;
-                    for (which, thousandths) in [("p50", 500), ("p99", 990), ("p99.9", 999)] {
-                        let what = format!("{which} at {percent} %, {name}");
-                        let value = microseconds(load.within(thousandths));
-                        self.sheet.add(*side, &what, "µs", value);
-                    }
-                    let what = format!("client late p99 at {percent} %, {name}");
-                    self.sheet
-                        .add(*side, &what, "µs", microseconds(late.within(990)));
-                    step.update(format_args!(
-                        "round {round}, {} at {percent} %: p99 {:.0} µs",
-                        self.called(*side),
-                        microseconds(load.within(990))
-                    ));
-                }
-            }
-        }
-        step.done(self.sheet.in_short(&[
-            &format!("p99 at 10 %, {name}"),
-            &format!("p99 at 70 %, {name}"),
-        ]));
-        Ok(())
     }
 
     fn handshakes(&mut self, running: &Running<'_>) -> anyhow::Result<()> {
@@ -264,7 +238,7 @@ impl Bench<'_> {
         let peers = self.meet(running, Body::Typical)?;
         let mut step = Step::begin("new connections");
         for round in 1..=self.options.rounds {
-            for (side, server, peer) in &peers {
+            for (side, server, peer) in by_turns(&peers, round) {
                 let before = server.cpu_time()?;
                 let at_once = self.options.connections.into();
                 let load = self.runtime.block_on(reconnecting(peer, at_once, time))?;
@@ -304,9 +278,10 @@ impl Bench<'_> {
         let number = self.options.connections.into();
         let mut step = Step::begin("200 new connections a second at 10 %");
         for round in 1..=self.options.rounds {
-            for (side, _, peer) in peers {
+            for (side, _, peer) in by_turns(peers, round) {
                 let (load, new) = self.runtime.block_on(async {
                     let mut connections = Connections::open(peer, number).await?;
+                    connections.open_loop(rate, time / 8).await?;
                     let first = number as u64;
                     tokio::try_join!(
                         connections.open_loop(rate, time),
@@ -345,6 +320,18 @@ fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-fn microseconds(time: Duration) -> f64 {
+pub(super) fn microseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::by_turns;
+
+    #[test]
+    fn who_comes_first_in_a_round_is_last_in_the_next() {
+        for (round, expected) in [(1, [&'a', &'b']), (2, [&'b', &'a']), (3, [&'a', &'b'])] {
+            assert_eq!(by_turns(&['a', 'b'], round), expected, "{round}");
+        }
+    }
 }

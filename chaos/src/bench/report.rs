@@ -52,7 +52,9 @@ struct Verdict<'r> {
 /// What the columns mean.
 const LEGEND: &str = "Each value is the median over the rounds, and the ratio that of the ratios within each \
      round; requests and CPU of the closed loops are over the 16 turns of each round, starts over the 4 of each. \
-     Latencies count from when a request was due.";
+     Latencies count from when a request was due. In the rounds in which a server was saturated, less than \
+     99 % of what was due was answered in time, or requests waited for a free connection as a rule: latency then is \
+     that of the queue.";
 
 impl Report {
     /// Writes `bench.json`, `bench.md` and `bench.svg`.
@@ -146,6 +148,13 @@ fn verdict(figure: &Figure) -> Verdict<'_> {
 
 fn row(figure: &Figure) -> [String; 7] {
     let value = |values| median(values).map_or("–".to_owned(), shown);
+    let reached = match figure.is_reached() {
+        None => "",
+        Some(true) => "reached",
+        Some(false) => "**missed**",
+    };
+    let words = [reached, &figure.remark];
+    let words: Vec<_> = words.into_iter().filter(|word| !word.is_empty()).collect();
     [
         figure.name.clone(),
         figure.unit.to_owned(),
@@ -154,13 +163,8 @@ fn row(figure: &Figure) -> [String; 7] {
         figure
             .ratio()
             .map_or("–".to_owned(), |ratio| format!("{ratio:.2}")),
-        figure.target.map_or(String::new(), words),
-        match figure.is_reached() {
-            None => "",
-            Some(true) => "reached",
-            Some(false) => "**missed**",
-        }
-        .to_owned(),
+        figure.target.map_or(String::new(), self::words),
+        words.join("; "),
     ]
 }
 
@@ -186,6 +190,7 @@ mod tests {
             sheet.add_entry(Entry::Slice, Side::ImageSwap, requests, "1/s", ours);
         }
         sheet.add(Side::ImageSwap, "p50 at 70 %, typical", "µs", 42.0);
+        sheet.remark("p50 at 70 %, typical", "saturated: ImageSwap 2 of 5");
         sheet
     }
 
@@ -198,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_tells_medians_and_targets() {
+    fn the_table_tells_medians_targets_and_remarks() {
         let table = report(PathBuf::new()).table(&sheet());
         let rows: Vec<Vec<_>> = table
             .lines()
@@ -216,7 +221,10 @@ mod tests {
                 "**missed**"
             ]
         );
-        assert_eq!(rows[3][3..8], ["–", "42.0", "–", "", ""]);
+        assert_eq!(
+            rows[3][3..8],
+            ["–", "42.0", "–", "", "saturated: ImageSwap 2 of 5"]
+        );
     }
 
     #[test]
@@ -244,6 +252,7 @@ mod tests {
                 "ratio": 0.75,
                 "target": {"ratio_at_least": 0.8},
                 "reached": false,
+                "remark": "",
             })
         );
         assert_eq!(told["figures"][1]["entry"], "round");
