@@ -25,10 +25,11 @@
 //! - CPU is the server's whole process, by its own clock in the kernel. Where the server does not fill
 //!   its core, the client and not it limits the rate, and then CPU per request is the figure that counts.
 //!
-//! What was measured is written after each part, so that a late failure takes nothing away. The table
-//! goes to standard output, progress to standard error.
+//! What a run needs is looked at before anything is built, and what was measured is written after each
+//! part, so that a late failure takes nothing away. The table goes to standard output, progress to
+//! standard error.
 //!
-//! `run` is the order of it all, `cores` says what runs where,
+//! `run` is the order of it all, `needs` is what is looked at first, `cores` says what runs where,
 //! `loops` makes the load, `client` speaks HTTP, `exchange` knows what is asked and what must come
 //! back, `server` starts what is measured, `process` reads the kernel's accounts, `handshake` measures
 //! rustls alone, `parts`, `latency` and `memory` are the measurements, `figures` and `report` tell what
@@ -46,6 +47,7 @@ mod handshake;
 mod latency;
 mod loops;
 mod memory;
+mod needs;
 mod parts;
 mod plot;
 mod process;

@@ -48,6 +48,16 @@ pub const DEFAULT_NAME: &str = "dev";
 /// The most nodes that the addresses are laid out for.
 pub const MAX_NODES: usize = 9;
 
+/// Whether the disk has room for one that is not there yet.
+///
+/// # Errors
+/// It has not.
+pub fn has_room() -> anyhow::Result<()> {
+    let folders = Path::new(layout::STATE).ancestors();
+    let mut there = folders.filter(|folder| folder.is_dir());
+    there.next().map_or(Ok(()), doctor::has_room)
+}
+
 /// A cluster that runs.
 #[derive(Debug)]
 pub struct Cluster {

@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use base64::Engine;
@@ -24,7 +24,7 @@ use crate::cluster::{self, Cluster};
 use crate::command::run;
 use crate::guard::Guard;
 use crate::progress::Step;
-use crate::{binaries, doctor, install, load};
+use crate::{install, load};
 
 /// The cluster's name; one that a person has started goes on beside it.
 const NAME: &str = "bench";
@@ -60,7 +60,7 @@ struct Way {
     webhook: Option<Server>,
 }
 
-/// Measures on a cluster of its own. `chaos` is the program of this crate.
+/// Measures on a cluster of its own. `chaos` is the program of this crate, `binaries` are the folders of Kubernetes'.
 ///
 /// # Errors
 /// The cluster does not come up, or a Pod is not what it should be.
@@ -68,11 +68,10 @@ pub(super) fn measure(
     options: &Options,
     chaos: &Path,
     turn: &File,
+    binaries: Vec<PathBuf>,
     programs: &[(Side, Program); 2],
     sheet: &mut Sheet,
 ) -> anyhow::Result<()> {
-    doctor::cure()?;
-    let binaries = binaries::ready()?;
     let guard = Guard::start(chaos, NAME, Some(turn))?;
     let cluster = Cluster::up(NAME, 1, binaries, chaos)?;
     let done = ways(&cluster, programs).and_then(|ways| rounds(&cluster, options, &ways, sheet));

@@ -10,7 +10,7 @@ use super::server::Server;
 use crate::progress::Step;
 
 /// What ImageSwap must bear at once.
-const MANY: usize = 1_000;
+pub(super) const MANY: usize = 1_000;
 
 /// Requests over which memory must stay.
 const LONG: usize = 2_000_000;

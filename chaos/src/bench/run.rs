@@ -1,4 +1,4 @@
-//! The order of it all: build, measure, tell.
+//! The order of it all: look at what is needed, build, measure, tell.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use super::parts::Bench;
 use super::process::{pin, raise_open_files};
 use super::report::{Report, State};
 use super::server::{Kind, Program};
-use super::{Options, Part, cluster};
+use super::{Options, Part, cluster, needs};
 use crate::facts::facts;
 use crate::guard;
 use crate::progress::{print, say};
@@ -22,7 +22,7 @@ use crate::progress::{print, say};
 /// # Errors
 /// Something is missing, does not build or start, or answers what it should not. What was measured before is told.
 pub fn run(options: &Options, chaos: &Path) -> anyhow::Result<()> {
-    let cores = Cores::choose()?;
+    let needs = needs::met(options)?;
     fs::create_dir_all(&options.report)
         .with_context(|| format!("can't make {}", options.report.display()))?;
     let built = match (&options.binary, &options.null_webhook) {
@@ -32,7 +32,7 @@ pub fn run(options: &Options, chaos: &Path) -> anyhow::Result<()> {
         },
         _ => build()?,
     };
-    let facts = about(cores)?;
+    let facts = about(needs.cores)?;
     let turn = guard::turn()?;
     let programs = programs(options, built);
     let report = Report {
@@ -41,10 +41,10 @@ pub fn run(options: &Options, chaos: &Path) -> anyhow::Result<()> {
         folder: options.report.clone(),
     };
     let mut sheet = Sheet::new(options.before.is_none());
-    let done = on_cores(options, chaos, cores, &programs, &report, &mut sheet);
-    let done = done.and_then(|()| match options.through_kubernetes {
-        true => cluster::measure(options, chaos, &turn, &programs, &mut sheet),
-        false => Ok(()),
+    let done = on_cores(options, chaos, needs.cores, &programs, &report, &mut sheet);
+    let done = done.and_then(|()| match needs.kubernetes {
+        Some(binaries) => cluster::measure(options, chaos, &turn, binaries, &programs, &mut sheet),
+        None => Ok(()),
     });
     tell(&report, &sheet, done)
 }
