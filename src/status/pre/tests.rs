@@ -303,7 +303,7 @@ fn an_empty_cluster_is_right_and_each_fault_is_one_finding() {
         &|facts| facts.settings = variables("strict"),
         &|facts| facts.quotas = quota("pods", "10", "7"),
         &|facts| facts.quotas = quota("requests.cpu", "1", "850m"),
-        &|facts| facts.limits = limit("memory", |limit| limit.max = some("256Mi")),
+        &|facts| facts.limits = limit("memory", |limit| limit.max = some("320Mi")),
         // One that somebody made for this program.
         &|facts| facts.has_scaler = Ok(true),
         &|facts| facts.secret = Ok(Some(secret(Source::Minted, &pem))),
