@@ -216,11 +216,16 @@ impl Keeper {
     }
 }
 
+/// Whether somebody runs this on a terminal, wherever some of what it says may go.
+pub fn is_at_terminal() -> bool {
+    io::stdin().is_terminal() || io::stdout().is_terminal() || io::stderr().is_terminal()
+}
+
 /// The signals that matter, as they come. That a terminal hangs up does only where there is one: elsewhere the signal
 /// asks a server to read its files anew, which ours does by itself.
 fn signals() -> io::Result<Receiver<i32>> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGCHLD])?;
-    let is_at_terminal = io::stderr().is_terminal();
+    let is_at_terminal = is_at_terminal();
     let (sender, receiver) = channel();
     let matters = move |signal: &i32| *signal != SIGHUP || is_at_terminal;
     thread::Builder::new()

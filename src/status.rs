@@ -365,13 +365,20 @@ fn webhooks_found(facts: &Facts, leaf: Option<&Served>, findings: &mut Vec<Findi
         let bundle = hook.bundle();
         let name = &hook.name;
         if hook.fails_open {
+            let (severity, help) = match hook.is_patched {
+                true => (
+                    Warning,
+                    "apply again what you installed, or patch it back to Fail (docs/operations.md, Break-glass)",
+                ),
+                false => (Note, "that is declared; as delivered it is Fail"),
+            };
             finding(
                 findings,
-                ("webhook-fails-open", Warning),
+                ("webhook-fails-open", severity),
                 format!(
                     "the failurePolicy of {name} is Ignore: Pods that can't be swapped run as they are"
                 ),
-                "apply again what you installed, or patch it back to Fail (docs/operations.md, Break-glass)",
+                help,
             );
         }
         if bundle.is_empty() {

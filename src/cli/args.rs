@@ -35,7 +35,7 @@ pub(super) struct RulesArgs {
         value_parser = OsStringValueParser::new(),
         env = "IMAGESWAP_MAPS_FILE"
     )]
-    maps: Option<OsString>,
+    pub(super) maps: Option<OsString>,
 
     /// Swap by a map file, or by one prefix (deprecated)
     #[arg(

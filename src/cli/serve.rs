@@ -18,7 +18,6 @@ mod settings;
 mod tasks;
 
 use std::io;
-use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -65,7 +64,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let done = keep_or_serve(args, inherited);
     match done {
         // Who reads a log of JSON finds the end of it there, too.
-        Err(error) if args.log_format.is_json() => {
+        Err(error) if args.log_format.is_json() && tracing::enabled!(tracing::Level::ERROR) => {
             error!("{}", super::chain(error.as_ref()));
             Ok(ExitCode::from(super::FAILED))
         }
@@ -317,7 +316,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
-            is_at_terminal: std::io::stderr().is_terminal(),
+            is_at_terminal: keeper::is_at_terminal(),
         })
     }
 

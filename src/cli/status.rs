@@ -20,7 +20,7 @@ use crate::telemetry::metrics::Metrics;
 /// Show a live installation, and what is wrong with it
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-    Looks at the Secret, the webhook configuration, the leader's Lease, and every replica: the \
+    Looks at the Secret, the webhook configuration, the leader's Lease, the Deployment, and every replica: the \
     certificate that it serves, as a handshake shows it, and its map file.\n\n\
     It runs in a Pod of the installation, or with a kubeconfig (KUBECONFIG or ~/.kube/config) \
     whose user may read these objects and forward ports. Exits with 1 if something is wrong, \

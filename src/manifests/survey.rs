@@ -159,8 +159,11 @@ impl<'t> Surveyor<'t> {
         let name = self.name(id)?;
         self.pod(pod, Object { kind, name })?;
         // Of what is swapped, an annotation that a container takes its fields from stays as well.
-        for holder in [id, pod] {
-            if let Some(metadata) = self.fields.get(holder, "metadata")? {
+        for length in 0..=path.len() {
+            let way = path.get(..length).unwrap_or_default();
+            if let Some(holder) = self.follow(id, way)?
+                && let Some(metadata) = self.fields.get(holder, "metadata")?
+            {
                 self.hold(metadata);
             }
         }

@@ -693,6 +693,24 @@ fn what_must_stay_is_not_changed_by_an_alias() {
         run(&format!("{text}- {{kind: Pod, spec: *s}}\n")),
         Err(Error::Shared { line: 3 })
     );
+    // Nor is metadata, of whatever on the way to the Pod.
+    let merged = "spec: {containers: [{<<: *c}]}";
+    let aliased = "spec: {containers: [*c]}";
+    let meta = "metadata: {annotations: &c {image: a}}";
+    for text in [
+        format!("{{kind: Pod, {meta}, {merged}}}\n"),
+        format!("{{kind: Pod, {meta}, {aliased}}}\n"),
+        format!("{{kind: Job, apiVersion: batch/v1, spec: {{template: {{{meta}, {merged}}}}}}}\n"),
+        format!(
+            "{{kind: CronJob, apiVersion: batch/v1, spec: {{jobTemplate: {{{meta}, spec: {{template: {{{merged}}}}}}}}}}}\n"
+        ),
+    ] {
+        assert_eq!(run(&text), Err(Error::Shared { line: 1 }), "{text}");
+    }
+    becomes(
+        "{kind: Pod, metadata: {labels: {image: &l a}}, spec: {containers: [image: *l]}}\n",
+        "{kind: Pod, metadata: {labels: {image: &l a}}, spec: {containers: [image: m/a]}}\n",
+    );
     // A scalar can be shared no longer.
     let pod = |image: &str| format!("{{kind: Pod, spec: {{containers: [image: {image}]}}}}");
     becomes(&list(&skipped, &pod("*i")), &list(&skipped, &pod("m/a")));

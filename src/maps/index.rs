@@ -68,3 +68,28 @@ impl Index {
 fn bit(text: &str) -> u64 {
     1 << text.len().min(63)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_of_any_length_is_found_and_no_other_of_that_length() {
+        let texts: Vec<_> = [0, 1, 62, 63, 64, 127, 128, 300]
+            .map(|length| "a".repeat(length))
+            .into();
+        let text_of = |id: RuleId| texts[id as usize].as_str();
+        let mut index = Index::default();
+        for id in (0..).take(texts.len()) {
+            assert_eq!(index.insert(id, text_of), None);
+            assert_eq!(index.insert(id, text_of), Some(id));
+        }
+        for (id, text) in (0..).zip(&texts) {
+            assert_eq!(index.find(text, text_of), Some(id));
+            assert_eq!(index.find(&"b".repeat(text.len().max(1)), text_of), None);
+        }
+        for length in [2, 61, 65, 129] {
+            assert_eq!(index.find(&"a".repeat(length), text_of), None);
+        }
+    }
+}

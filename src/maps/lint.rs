@@ -263,3 +263,23 @@ fn no_default(maps: &Maps) -> Option<Diagnostic> {
     let diagnostic = Diagnostic::warning("no-default", place, "the file has no default line");
     Some(diagnostic.help(help))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_writes_default_in_capitals_is_told() {
+        for (text, part) in [
+            ("docker.io::a.io", "add \"default::\""),
+            (
+                "docker.io::a.io\nDefault::a.io\nquay.io::a.io",
+                "in lower case",
+            ),
+        ] {
+            let (maps, _) = Maps::parse(text.as_bytes()).unwrap();
+            let found = no_default(&maps).unwrap();
+            assert!(found.help.unwrap().contains(part), "{text}");
+        }
+    }
+}

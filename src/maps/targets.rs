@@ -97,3 +97,36 @@ fn prefixes(image: &str, end: char, longest: usize) -> impl Iterator<Item = &str
         .take_while(move |at| *at <= longest)
         .filter_map(|at| image.get(..at))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::maps::{Maps, Why};
+
+    /// Why it stays, in short.
+    fn stays(rules: &str, image: &str) -> &'static str {
+        let (maps, _) = Maps::parse(rules.as_bytes()).unwrap();
+        match maps.swap(image).outcome {
+            Err(Why::AtTarget(_)) => "it is there",
+            Err(Why::NoValue) => "no value",
+            Err(_) => "else",
+            Ok(_) => "swapped",
+        }
+    }
+
+    #[test]
+    fn default_leaves_alone_what_is_at_a_target_if_it_would_put_it_anywhere() {
+        let rules = "docker.io::hub.io/mirror\nquay.io::quay.host\ndefault::";
+        for (value, image, expected) in [
+            ("all.io", "hub.io/mirror/a", "it is there"),
+            ("all.io", "hub.io/a", "swapped"),
+            ("all.io", "quay.host/a", "it is there"),
+            ("all.io", "quay.host:5000/a", "it is there"),
+            ("all.io", "quay.host.io/a", "swapped"),
+            ("", "hub.io/mirror/a", "no value"),
+            ("", "quay.host/a", "no value"),
+        ] {
+            let rules = format!("{rules}{value}");
+            assert_eq!(stays(&rules, image), expected, "{value:?}, {image}");
+        }
+    }
+}

@@ -190,6 +190,7 @@ mod tests {
                     bundle: bundle.as_bytes().to_vec(),
                     manager: None,
                     fails_open: false,
+                    is_patched: false,
                 }],
             }),
             secret: Some(secret),

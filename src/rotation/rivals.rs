@@ -100,6 +100,7 @@ mod tests {
             bundle: Vec::new(),
             manager: None,
             fails_open: false,
+            is_patched: false,
         }
     }
 

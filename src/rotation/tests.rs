@@ -68,6 +68,7 @@ fn configuration(bundles: &[Vec<u8>]) -> Configuration {
         bundle: bundle.clone(),
         manager: None,
         fails_open: false,
+        is_patched: false,
     };
     Configuration {
         version: "1".to_owned(),

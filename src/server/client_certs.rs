@@ -72,7 +72,7 @@ pub enum BadCa {
 impl Clients {
     /// Those whose certificate leads to one of these CAs (PEM) and, unless there are no `names`,
     /// has one of them as common name or subject alternative name. If all of the CAs have ended they are believed
-    /// all the same: one who starts judges as one who runs, and whether [`ends`](Self::ends) has passed is to be looked at.
+    /// all the same, for there is no other at a start: whether [`ends`](Self::ends) has passed is to be looked at.
     ///
     /// # Errors
     /// There is no CA to be used.

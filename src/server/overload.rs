@@ -132,7 +132,7 @@ fn rescue(metrics: &Metrics, error: &BoxError) -> Response {
     match error.downcast_ref::<Refusal>() {
         Some(Refusal::TooLarge(_)) => (StatusCode::PAYLOAD_TOO_LARGE, text).into_response(),
         Some(Refusal::Broken(_)) => (StatusCode::BAD_REQUEST, [CLOSE], text).into_response(),
-        // Nobody reads it: it is there to be counted.
+        // Mostly nobody reads it: it is there to be counted.
         Some(Refusal::Gone(_)) => {
             let status = StatusCode::from_u16(GONE).unwrap_or(StatusCode::BAD_REQUEST);
             (status, [CLOSE], text).into_response()

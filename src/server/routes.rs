@@ -186,7 +186,7 @@ fn note(metrics: &Metrics, reply: &Reply, body: &[u8]) {
         metrics.images.add([rule], *count);
     }
     for warning in reply.warnings.iter().take(4) {
-        if SPARINGLY.may() {
+        if tracing::enabled!(tracing::Level::WARN) && SPARINGLY.may() {
             let About {
                 uid,
                 kind,

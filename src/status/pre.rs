@@ -103,6 +103,8 @@ pub struct Settings {
     pub strict_maps: bool,
     /// Whether no map file is read.
     pub is_legacy: bool,
+    /// The map file that is read in place of the usual one.
+    pub other_maps: Option<String>,
 }
 
 /// A namespace.
@@ -286,7 +288,16 @@ pub fn report(facts: &Facts, read: impl Fn(&Entries) -> Settings) -> Report {
     let settings = settings.and_then(|found| found.as_ref().map(read));
     let settings = settings.unwrap_or_default();
     settings_found(&settings, all);
-    if let Some(maps) = seen(all, "the maps", &facts.maps)
+    if let Some(path) = settings.other_maps.as_ref().filter(|_| !settings.is_legacy) {
+        finding(
+            all,
+            ("maps-elsewhere", Note),
+            format!(
+                "replicas read their rules from {path}, by IMAGESWAP_MAPS_FILE, and not from the ConfigMap"
+            ),
+            "see that it is mounted, and `imageswap check` it: it is not looked at here",
+        );
+    } else if let Some(maps) = seen(all, "the maps", &facts.maps)
         && !settings.is_legacy
     {
         maps_found(maps.as_ref(), settings.strict_maps, all);

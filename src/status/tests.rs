@@ -67,6 +67,7 @@ fn healthy_at(pem: &Pem, now: OffsetDateTime) -> Facts {
                     bundle: pem.ca.clone().into_bytes(),
                     manager: None,
                     fails_open: false,
+                    is_patched: false,
                 }],
             }),
             secret: Some(Secret::minted("1", pem)),
@@ -223,9 +224,19 @@ fn each_thing_that_is_wrong_is_named() {
             Box::new(|facts| {
                 let configuration = facts.observed.configuration.as_mut().unwrap();
                 configuration.hooks[0].fails_open = true;
+                configuration.hooks[0].is_patched = true;
             }),
             &["webhook-fails-open"],
             false,
+        ),
+        // As somebody declared it.
+        (
+            Box::new(|facts| {
+                let configuration = facts.observed.configuration.as_mut().unwrap();
+                configuration.hooks[0].fails_open = true;
+            }),
+            &["webhook-fails-open"],
+            true,
         ),
         (
             Box::new(|facts| facts.replicas[1].is_ready = false),

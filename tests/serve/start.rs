@@ -298,6 +298,15 @@ fn what_it_can_not_start_with_is_one_clear_error() {
             &["--state-dir", "/proc/none"],
             &["/proc/none", "--state-dir"],
         ),
+        // Where the log has no room for it, it stands by itself.
+        (
+            &["--log-level", "off", "--admin-listen", &admin],
+            &["in use", "--admin-listen"],
+        ),
+        (
+            &["--log-level", "kube=debug", "--admin-listen", &admin],
+            &["in use", "--admin-listen"],
+        ),
         (&["--log-level", "imageswap=loud"], &["is no log level"]),
         (&["--log-level", "warm"], &["is no log level"]),
         (

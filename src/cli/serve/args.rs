@@ -349,7 +349,7 @@ impl Args {
         if longest > GRACE {
             warn!(
                 "to end takes up to {longest:?} (--drain-delay, --request-timeout, and {LINGER:?} to take leave); the \
-                 Pod's terminationGracePeriodSeconds must be more, and is {} in deploy/",
+                 Pod's terminationGracePeriodSeconds must be more; where nobody raised it, it is {}",
                 GRACE.as_secs()
             );
         }
@@ -427,17 +427,20 @@ pub(super) fn name_forgotten() {
     }
 }
 
-/// Whether it looks like one of ours and is none. Kubernetes makes some for each Service, by its name.
-pub(super) fn is_unknown(command: &clap::Command, name: &str) -> bool {
+/// Whether it looks like one of ours and is none.
+pub(super) fn is_strange(command: &clap::Command, name: &str) -> bool {
+    name.starts_with("IMAGESWAP_") && !FORGOTTEN.contains(&name) && !has_variable(command, name)
+}
+
+/// The same of a process's own: Kubernetes makes some for each Service, by its name, and the keeper and the tests have
+/// theirs.
+fn is_unknown(command: &clap::Command, name: &str) -> bool {
     let is_of_service = || {
         let mut parts = name.split('_').skip(1);
         parts.any(|part| part == "PORT" || part == "SERVICE")
     };
-    name.starts_with("IMAGESWAP_")
-        && !FORGOTTEN.contains(&name)
-        && !OTHERS.iter().any(|prefix| name.starts_with(prefix))
-        && !is_of_service()
-        && !has_variable(command, name)
+    let is_other = OTHERS.iter().any(|prefix| name.starts_with(prefix));
+    is_strange(command, name) && !is_other && !is_of_service()
 }
 
 /// Of a command, or one of its own.

@@ -173,7 +173,7 @@ impl Brought {
 }
 
 /// The files in the order in which they are read.
-fn files_of(args: &Args) -> anyhow::Result<Option<(Vec<PathBuf>, Source)>> {
+pub(super) fn files_of(args: &Args) -> anyhow::Result<Option<(Vec<PathBuf>, Source)>> {
     let [cert, key, ca] = args.tls_files();
     Ok(match (cert, key, ca) {
         (Some(cert), Some(key), Some(ca)) => Some((vec![cert, key, ca], Source::Files)),

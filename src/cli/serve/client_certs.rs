@@ -21,12 +21,7 @@ const HELP: &str = "--client-ca names a PEM file with the CA of the certificate 
 
 /// Reads what the flags name, and follows it.
 pub(super) async fn load(args: &Args, metrics: &Metrics) -> anyhow::Result<Option<Clients>> {
-    let names = args.client_name.iter().map(|name| name.trim());
-    let names: Vec<_> = names.filter(|n| !n.is_empty()).map(str::to_owned).collect();
-    let Some(path) = args.client_ca() else {
-        if !names.is_empty() {
-            bail!("--client-name needs --client-ca, the CA of those who bear the name");
-        }
+    let Some((path, names)) = asked_for(args)? else {
         return Ok(None);
     };
     let mut follower = Follower::new(vec![path.clone()]);
@@ -37,7 +32,10 @@ pub(super) async fn load(args: &Args, metrics: &Metrics) -> anyhow::Result<Optio
     info!(path = %path.display(), ?names, "only clients with a certificate may connect");
     metrics.client_ca_loads.with_label_values(&["ok"]).inc();
     let (sender, news) = mpsc::channel(1);
-    let fits = |parts: &[Vec<u8>]| Clients::new(&parts.concat(), Vec::new(), now()).is_ok();
+    let fits = |parts: &[Vec<u8>]| {
+        let read = Clients::new(&parts.concat(), Vec::new(), now());
+        read.is_ok_and(|clients| clients.ends() > now())
+    };
     tokio::spawn(files::follow(follower, fits, sender));
     let mut following = Following {
         path,
@@ -49,6 +47,17 @@ pub(super) async fn load(args: &Args, metrics: &Metrics) -> anyhow::Result<Optio
     following.show();
     tokio::spawn(following.follow(news));
     Ok(Some(clients))
+}
+
+/// The file, and the names.
+pub(super) fn asked_for(args: &Args) -> anyhow::Result<Option<(PathBuf, Vec<String>)>> {
+    let names = args.client_name.iter().map(|name| name.trim());
+    let names: Vec<_> = names.filter(|n| !n.is_empty()).map(str::to_owned).collect();
+    match args.client_ca() {
+        Some(path) => Ok(Some((path, names))),
+        None if names.is_empty() => Ok(None),
+        None => bail!("--client-name needs --client-ca, the CA of those who bear the name"),
+    }
 }
 
 /// What is known of the file.

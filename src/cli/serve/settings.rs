@@ -7,9 +7,9 @@ use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, Command, FromArgMatches};
 
-use super::args::{Args, is_unknown};
-use super::no_level;
-use crate::cli::args::Mode;
+use super::args::{Args, is_strange};
+use super::{brought, client_certs, no_level};
+use crate::cli::args::{MOUNTED_MAPS, Mode};
 use crate::status::pre::{Entries, Settings};
 use crate::telemetry::logs;
 use crate::text::shortened;
@@ -31,7 +31,7 @@ struct Given {
 /// Judges what is in a ConfigMap.
 pub(in crate::cli) fn settings(entries: &Entries) -> Settings {
     let command = crate::cli::command();
-    let names = entries.keys().filter(|name| is_unknown(&command, name));
+    let names = entries.keys().filter(|name| is_strange(&command, name));
     let unknown = names.cloned().collect();
     let mut unusable = Vec::new();
     let mut good = given(&command, entries);
@@ -45,9 +45,12 @@ pub(in crate::cli) fn settings(entries: &Entries) -> Settings {
         unusable.extend(at_start(args, &good));
     }
     let args = parsed.map_err(|error| unusable.push(reason(&error))).ok();
+    let maps_of = |args: &Args| Some(args.rules.maps.as_ref()?.to_string_lossy().into_owned());
+    let other_maps = args.as_ref().and_then(maps_of);
     Settings {
         unusable,
         unknown,
+        other_maps: other_maps.filter(|path| path != MOUNTED_MAPS),
         strict_maps: args.as_ref().is_some_and(|args| args.strict_maps),
         is_legacy: args.is_some_and(|args| args.rules.mode == Mode::Legacy),
     }
@@ -140,7 +143,15 @@ fn at_start(args: &Args, given: &[Given]) -> Vec<String> {
         format!("{}: {why}", names.join(", "))
     };
     let level = level.map(|why| format!("IMAGESWAP_LOG_LEVEL: {why}"));
-    level.into_iter().chain(policy.map(named)).collect()
+    let halves = [
+        policy,
+        brought::files_of(args).err().map(|error| error.to_string()),
+        client_certs::asked_for(args)
+            .err()
+            .map(|error| error.to_string()),
+    ];
+    let halves = halves.into_iter().flatten().map(named);
+    level.into_iter().chain(halves).collect()
 }
 
 #[cfg(test)]
@@ -203,7 +214,22 @@ mod tests {
                 &["IMAGESWAP_LOG_LEVEL: \"loud\" is no log level"],
             ),
             (&[("IMAGESWAP_LOG_LEVEL", "WARNING")], &[]),
-            (&[("IMAGESWAP_CLIENT_NAME", "a,b")], &[]),
+            // One half of two.
+            (
+                &[("IMAGESWAP_CLIENT_NAME", "a,b")],
+                &["IMAGESWAP_CLIENT_NAME: --client-name needs --client-ca"],
+            ),
+            (
+                &[
+                    ("IMAGESWAP_CLIENT_NAME", "a,b"),
+                    ("IMAGESWAP_CLIENT_CA", "f"),
+                ],
+                &[],
+            ),
+            (
+                &[("IMAGESWAP_TLS_CERT", "c")],
+                &["IMAGESWAP_TLS_CERT: --tls-cert needs --tls-key"],
+            ),
             (&[("IMAGESWAP_MAPS_FILE", "--strict-maps")], &[]),
             // Each is right, and they are not together.
             (
@@ -244,10 +270,12 @@ mod tests {
             ("IMAGE_PREFIX", "p"),
             ("IMAGESWAP_LOG_LEVEL", "INFO"),
             ("IMAGESWAP_NAMESPACE_NAME", "n"),
+            // Which Kubernetes makes, but not here.
             ("IMAGESWAP_SERVICE_HOST", "h"),
             ("HTTPS_PROXY", "p"),
         ]);
-        assert_eq!(found.unknown, ["IMAGESWAP_STRICT_MAP"]);
+        let unknown = ["IMAGESWAP_SERVICE_HOST", "IMAGESWAP_STRICT_MAP"];
+        assert_eq!(found.unknown, unknown);
         assert!(found.unusable.is_empty(), "{found:?}");
     }
 
@@ -266,6 +294,20 @@ mod tests {
                 expected,
                 "{entries:?}"
             );
+        }
+    }
+
+    #[test]
+    fn another_map_file_is_named() {
+        for (path, expected) in [
+            ("/app/maps/imageswap-maps.conf", None),
+            ("", None),
+            (
+                "/app/maps/maps.conf",
+                Some("/app/maps/maps.conf".to_owned()),
+            ),
+        ] {
+            assert_eq!(read(&[("IMAGESWAP_MAPS_FILE", path)]).other_maps, expected);
         }
     }
 

@@ -67,7 +67,9 @@ fn state_of(found: MutatingWebhookConfiguration, names: &Names) -> Configuration
             .filter(|(_, hook)| is_ours(hook))
             .map(|(index, hook)| Hook {
                 index,
-                manager: manager(&managed, &hook.name),
+                manager: manager(&managed, &hook.name, "/f:clientConfig/f:caBundle"),
+                is_patched: manager(&managed, &hook.name, "/f:failurePolicy")
+                    .is_some_and(|manager| BY_HAND.contains(&manager.as_str())),
                 fails_open: hook.failure_policy.as_deref() == Some("Ignore"),
                 name: hook.name,
                 bundle: hook
@@ -80,13 +82,16 @@ fn state_of(found: MutatingWebhookConfiguration, names: &Names) -> Configuration
     }
 }
 
-/// Who wrote the caBundle of this webhook last.
-fn manager(managed: &[ManagedFieldsEntry], hook: &str) -> Option<String> {
+/// What `kubectl` calls itself where a person changes an object at the server.
+const BY_HAND: [&str; 2] = ["kubectl-patch", "kubectl-edit"];
+
+/// Who wrote this field of this webhook last.
+fn manager(managed: &[ManagedFieldsEntry], hook: &str, field: &str) -> Option<String> {
     let key = format!("k:{}", json!({ "name": hook }));
     let wrote = |entry: &&ManagedFieldsEntry| {
         let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);
         let hook = fields.and_then(|fields| fields.get("f:webhooks")?.get(&key));
-        hook.is_some_and(|hook| hook.pointer("/f:clientConfig/f:caBundle").is_some())
+        hook.is_some_and(|hook| hook.pointer(field).is_some())
     };
     let last = managed
         .iter()

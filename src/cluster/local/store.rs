@@ -170,6 +170,7 @@ fn configuration(secret: &Secret) -> Configuration {
             bundle: secret.ca.clone().unwrap_or_default(),
             manager: None,
             fails_open: false,
+            is_patched: false,
         }],
     }
 }

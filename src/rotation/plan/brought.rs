@@ -83,6 +83,7 @@ mod tests {
             bundle: bundle.as_bytes().to_vec(),
             manager: None,
             fails_open: false,
+            is_patched: false,
         };
         Observed {
             configuration: live.map(|bundle| Configuration {

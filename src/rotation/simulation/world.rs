@@ -246,6 +246,7 @@ impl World {
             bundle: Vec::new(),
             manager: None,
             fails_open: false,
+            is_patched: false,
         };
         Configuration {
             uid: version.clone(),

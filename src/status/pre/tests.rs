@@ -47,6 +47,7 @@ fn read(entries: &Entries) -> Settings {
         unknown: all("unknown"),
         strict_maps: entries.contains_key("strict"),
         is_legacy: entries.contains_key("legacy"),
+        other_maps: entries.get("maps").cloned(),
     }
 }
 
@@ -251,6 +252,11 @@ fn an_empty_cluster_is_right_and_each_fault_is_one_finding() {
         }),
         ("settings-unknown", Warning, &|facts| {
             facts.settings = variables("unknown")
+        }),
+        // Then it does not matter what is in the ConfigMap.
+        ("maps-elsewhere", Note, &|facts| {
+            facts.settings = variables("maps");
+            facts.maps = Ok(Some(Some(b"rubbish".to_vec())));
         }),
         ("not-seen", Note, &|facts| {
             facts.settings = Err("forbidden".to_owned())
