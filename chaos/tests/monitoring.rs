@@ -35,16 +35,18 @@ const FOREIGN: [&str; 10] = [
 ];
 
 /// All of PromQL that is used.
-const WORDS: [&str; 16] = [
+const WORDS: [&str; 18] = [
     "absent",
     "and",
     "by",
+    "clamp_max",
     "count",
     "histogram_quantile",
     "increase",
     "max",
     "max_over_time",
     "min",
+    "min_over_time",
     "offset",
     "on",
     "or",
