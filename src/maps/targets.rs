@@ -46,17 +46,17 @@ impl Targets {
         let image = reference.as_str();
         self.results
             .find(image, |id| book.value(id))
-            .or_else(|| self.at_host(reference, book))
-            .or_else(|| find_prefix(&self.places, image, '/', |id| book.target(id)))
-            .or_else(|| find_prefix(&self.dashes, image, '-', |id| book.value(id)))
-    }
-
-    /// The rule whose target is the host of an image that names a port: that does not matter where the target is a host
-    /// without one. Of an image without a port the host is the first of the prefixes.
-    fn at_host(&self, reference: &Reference<'_>, book: &Book) -> Option<RuleId> {
-        let registry = reference.registry()?;
-        registry.port?;
-        self.places.find(registry.host, |id| book.target(id))
+            .or_else(|| {
+                let mut places = places(reference, self.places.longest());
+                places.find_map(|place| self.places.find(place, |id| book.target(id)))
+            })
+            .or_else(|| {
+                if self.dashes.is_empty() {
+                    return None;
+                }
+                let mut texts = prefixes(image, '-', self.dashes.longest());
+                texts.find_map(|text| self.dashes.find(text, |id| book.value(id)))
+            })
     }
 
     /// Every rule, one for each target, that puts images where `text` is: its target is followed by
@@ -67,25 +67,26 @@ impl Targets {
         book: &'a Book,
     ) -> impl Iterator<Item = RuleId> + 'a {
         let image = reference.as_str();
-        let host = self.at_host(reference, book);
-        let places = prefixes(image, '/', self.places.longest())
-            .filter_map(|prefix| self.places.find(prefix, |id| book.target(id)));
+        let places = places(reference, self.places.longest())
+            .filter_map(|place| self.places.find(place, |id| book.target(id)));
         let dashes = prefixes(image, '-', self.dashes.longest())
             .filter_map(|text| self.dashes.find(text, |id| book.value(id)));
-        host.into_iter().chain(places).chain(dashes)
+        places.chain(dashes)
     }
 }
 
-fn find_prefix<'a>(
-    index: &Index,
-    image: &str,
-    end: char,
-    text_of: impl Fn(RuleId) -> &'a str,
-) -> Option<RuleId> {
-    if index.is_empty() {
-        return None;
-    }
-    prefixes(image, end, index.longest()).find_map(|prefix| index.find(prefix, &text_of))
+/// Where an image may be: at its host, whatever its port, and at each stretch that ends before a `/`, of which without a
+/// port the first is the host again.
+fn places<'i>(
+    reference: &Reference<'i>,
+    longest: usize,
+) -> impl Iterator<Item = &'i str> + use<'i> {
+    let registry = reference.registry();
+    let is_host_alone = registry.is_some_and(|registry| registry.port.is_none());
+    let host = registry.map(|registry| registry.host);
+    let stretches = prefixes(reference.as_str(), '/', longest);
+    host.into_iter()
+        .chain(stretches.skip(usize::from(is_host_alone)))
 }
 
 /// The stretches of an image, at most `longest` bytes each, that end before a `/` or behind a `-`.
