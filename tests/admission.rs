@@ -299,6 +299,25 @@ fn annotation_keys_are_qualified_names_whatever_a_container_is_called() {
     }
 }
 
+/// kube-apiserver refuses such a Pod later. Of a key that stands twice each reader takes another.
+#[test]
+fn containers_of_one_name_have_one_annotation_that_of_the_last() {
+    for images in [
+        &[("b", "one"), ("a", "two"), ("b", "three"), ("a", "four")][..],
+        &[("a", "two"), ("a", "four"), ("b", "one"), ("b", "three")],
+    ] {
+        let containers = images.iter();
+        let containers = containers.map(|(name, image)| json!({"name": name, "image": image}));
+        let body = pod(containers.collect()).to_string();
+        let reply = review(body.as_bytes(), &rules(), LABEL).unwrap();
+        let text = String::from_utf8(reply.body).unwrap();
+        for (key, image) in [("containers.a", "four => "), ("containers.b", "three => ")] {
+            assert_eq!(text.matches(&format!("\"{key}\":")).count(), 1, "{text}");
+            assert!(text.contains(&format!("\"{key}\":\"{image}")), "{text}");
+        }
+    }
+}
+
 #[test]
 fn a_body_that_is_no_review_is_refused_with_one_sentence() {
     let with = |change: fn(&mut Value)| {

@@ -116,18 +116,24 @@ mod tests {
 
     #[test]
     fn default_leaves_alone_what_is_at_a_target_if_it_would_put_it_anywhere() {
-        let rules = "docker.io::hub.io/mirror\nquay.io::quay.host\ndefault::";
+        let rules = "docker.io::hub.io/mirror\nquay.io::quay.host\ngcr.io::g.io:5000\ndefault::";
         for (value, image, expected) in [
             ("all.io", "hub.io/mirror/a", "it is there"),
             ("all.io", "hub.io/a", "swapped"),
             ("all.io", "quay.host/a", "it is there"),
             ("all.io", "quay.host:5000/a", "it is there"),
             ("all.io", "quay.host.io/a", "swapped"),
+            ("all.io", "g.io:5000/a", "it is there"),
+            ("all.io", "g.io/a", "swapped"),
             ("", "hub.io/mirror/a", "no value"),
             ("", "quay.host/a", "no value"),
         ] {
             let rules = format!("{rules}{value}");
             assert_eq!(stays(&rules, image), expected, "{value:?}, {image}");
         }
+        // Where no registry is named, a path is a place, too.
+        let path = "ghcr.io::team\ndefault::all.io";
+        assert_eq!(stays(path, "team/a"), "it is there");
+        assert_eq!(stays(path, "other/a"), "swapped");
     }
 }
