@@ -1,7 +1,6 @@
 //! The AdmissionReview that goes back: verdict, patch, warnings, audit annotations.
 
 use std::borrow::Cow;
-use std::cmp::Ordering;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 
@@ -180,9 +179,9 @@ fn push_annotations(json: &mut Vec<u8>, swaps: &Swaps<'_>) {
     let mut all: SmallVec<[(Key<'_>, &Swap<'_>); 2]> =
         shown.map(|swap| (swap.key(), swap)).collect();
     // Mostly no key stands twice; of one that does, the last counts.
-    if !all.is_sorted_by(|(one, _), (other, _)| one < other) {
+    if !all.is_sorted_by(|(one, _), (other, _)| one.order() < other.order()) {
         all.reverse();
-        all.sort_by(|(one, _), (other, _)| one.cmp(other));
+        all.sort_by(|(one, _), (other, _)| one.order().cmp(&other.order()));
         all.dedup_by(|(one, _), (other, _)| one == other);
     }
     for (index, (key, swap)) in all.iter().enumerate() {
@@ -314,18 +313,9 @@ struct Key<'a> {
     name: Cow<'a, str>,
 }
 
-impl Ord for Key<'_> {
+impl Key<'_> {
     /// Of two names the shorter one first: so `app-9` and `app-10` are in order, and hardly a byte is looked at.
-    fn cmp(&self, other: &Self) -> Ordering {
-        let by_list = self.list.cmp(&other.list);
-        by_list
-            .then_with(|| self.name.len().cmp(&other.name.len()))
-            .then_with(|| self.name.cmp(&other.name))
-    }
-}
-
-impl PartialOrd for Key<'_> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
+    fn order(&self) -> (List, usize, &str) {
+        (self.list, self.name.len(), &self.name)
     }
 }

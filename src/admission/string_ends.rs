@@ -169,16 +169,16 @@ impl Finder {
         let mut quotes = block.quotes;
         if block.backslashes | self.escaped != 0 {
             let bytes = block.backslashes << 1 | self.escaped;
-            if bytes & !block.quotes == 0 {
+            let escaped = if bytes & !block.quotes == 0 {
                 // Quotes are escaped and nothing else, so no backslash is, and each counts.
                 escapes.see(at);
-                self.escaped = block.backslashes >> 63;
-                quotes &= !bytes;
+                let next = block.backslashes >> 63;
+                Escaped { bytes, next }
             } else {
-                let escaped = escapes.take(block.backslashes, block.quotes, self.escaped, at);
-                self.escaped = escaped.next;
-                quotes &= !escaped.bytes;
-            }
+                escapes.take(block.backslashes, block.quotes, self.escaped, at)
+            };
+            self.escaped = escaped.next;
+            quotes &= !escaped.bytes;
         }
         #[cfg(target_arch = "x86_64")]
         if let Level::Avx512(avx512) = simd.level() {

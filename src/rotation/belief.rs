@@ -188,9 +188,7 @@ mod tests {
                     index: 0,
                     name: String::new(),
                     bundle: bundle.as_bytes().to_vec(),
-                    manager: None,
-                    fails_open: false,
-                    is_patched: false,
+                    ..Hook::default()
                 }],
             }),
             secret: Some(secret),

@@ -98,9 +98,7 @@ mod tests {
             index: 0,
             name: name.to_owned(),
             bundle: Vec::new(),
-            manager: None,
-            fails_open: false,
-            is_patched: false,
+            ..Hook::default()
         }
     }
 

@@ -35,7 +35,7 @@ pub struct Configuration {
 }
 
 /// A webhook that calls our Service.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Hook {
     /// Its place in the configuration.
     pub index: usize,

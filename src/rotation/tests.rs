@@ -66,9 +66,7 @@ fn configuration(bundles: &[Vec<u8>]) -> Configuration {
         index,
         name: format!("hook{index}"),
         bundle: bundle.clone(),
-        manager: None,
-        fails_open: false,
-        is_patched: false,
+        ..Hook::default()
     };
     Configuration {
         version: "1".to_owned(),

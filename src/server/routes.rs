@@ -26,7 +26,7 @@ use super::body::discard;
 use super::lifecycle::{Lifecycle, Phase};
 use super::overload::{self, Read};
 use super::{Answers, Limits};
-use crate::admission::about::{About, about};
+use crate::admission::about::about;
 use crate::admission::{self, Outcome, Reply};
 use crate::maps::Rules;
 use crate::telemetry::logs::Sparingly;
@@ -187,29 +187,25 @@ fn note(metrics: &Metrics, reply: &Reply, body: &[u8]) {
     }
     for warning in reply.warnings.iter().take(4) {
         if tracing::enabled!(tracing::Level::WARN) && SPARINGLY.may() {
-            let About {
-                uid,
-                kind,
-                namespace,
-                name,
-            } = &about(body);
-            tracing::warn!(uid, kind, namespace, name, "{warning}");
+            let object = about(body);
+            tracing::warn!(
+                uid = object.uid,
+                kind = object.kind,
+                namespace = object.namespace,
+                name = object.name,
+                "{warning}"
+            );
         }
     }
     if reply.outcome != Outcome::NoImages && tracing::enabled!(tracing::Level::DEBUG) {
-        let About {
-            uid,
-            kind,
-            namespace,
-            name,
-        } = &about(body);
+        let object = about(body);
         tracing::debug!(
             operation,
             outcome,
-            uid,
-            kind,
-            namespace,
-            name,
+            uid = object.uid,
+            kind = object.kind,
+            namespace = object.namespace,
+            name = object.name,
             "answered a review"
         );
     }

@@ -65,9 +65,7 @@ fn healthy_at(pem: &Pem, now: OffsetDateTime) -> Facts {
                     index: 0,
                     name: "hook".to_owned(),
                     bundle: pem.ca.clone().into_bytes(),
-                    manager: None,
-                    fails_open: false,
-                    is_patched: false,
+                    ..Hook::default()
                 }],
             }),
             secret: Some(Secret::minted("1", pem)),

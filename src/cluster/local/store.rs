@@ -168,9 +168,7 @@ fn configuration(secret: &Secret) -> Configuration {
             index: 0,
             name: "ca.crt".to_owned(),
             bundle: secret.ca.clone().unwrap_or_default(),
-            manager: None,
-            fails_open: false,
-            is_patched: false,
+            ..Hook::default()
         }],
     }
 }

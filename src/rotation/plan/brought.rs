@@ -81,9 +81,7 @@ mod tests {
             index: 0,
             name: "hook".to_owned(),
             bundle: bundle.as_bytes().to_vec(),
-            manager: None,
-            fails_open: false,
-            is_patched: false,
+            ..Hook::default()
         };
         Observed {
             configuration: live.map(|bundle| Configuration {

@@ -244,9 +244,7 @@ impl World {
             index,
             name: format!("hook{index}"),
             bundle: Vec::new(),
-            manager: None,
-            fails_open: false,
-            is_patched: false,
+            ..Hook::default()
         };
         Configuration {
             uid: version.clone(),
