@@ -16,7 +16,6 @@
 //! The constant is of version v1beta1, where kube-apiserver does not compare the `uid`: register it
 //! with `admissionReviewVersions: ["v1beta1"]`.
 
-use std::convert::Infallible;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,7 +23,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::body::Body;
-use axum::extract::Request;
 use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -35,11 +33,10 @@ use http_body_util::BodyExt;
 use imageswap::cluster::local::StateDir;
 use imageswap::server::lifecycle::{Lifecycle, Phase};
 use imageswap::server::tls::ServingCert;
-use imageswap::server::{self, Endpoint, Patience, Places};
+use imageswap::server::{self, Arrival, Endpoint, Patience, Places};
 use imageswap::telemetry::metrics::Metrics;
 use serde_json::json;
 use time::OffsetDateTime;
-use tower::service_fn;
 
 /// As ImageSwap's.
 #[cfg(target_arch = "x86_64")]
@@ -95,7 +92,7 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
     let endpoint = Endpoint {
         listener,
         tls: Some(ServingCert::new(&pair.pair)?),
-        service: service_fn(move |request| answer(request, constant.clone())),
+        service: move |arrival: Arrival| answer(arrival, constant.clone()),
         places: Places::new(args.max_connections, metrics.clone()),
         // As `imageswap serve` has them.
         patience: Patience {
@@ -134,12 +131,12 @@ fn constant(patch: Option<&str>) -> String {
     json!({"apiVersion": api_version, "kind": "AdmissionReview", "response": response}).to_string()
 }
 
-async fn answer(request: Request, constant: Bytes) -> Result<Response, Infallible> {
-    drain(request.into_body()).await;
+async fn answer(arrival: Arrival, constant: Bytes) -> Response {
+    drain(arrival.request.into_body()).await;
     let mut response = Response::new(Body::from(constant));
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, json);
-    Ok(response)
+    response
 }
 
 /// To its end: what is left of a body on the wire would be taken for the next request.

@@ -21,16 +21,15 @@ pub mod tls;
 mod tracked;
 mod waiting;
 
-use std::convert::Infallible;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
 use http::Request;
 use rustix::net::sockopt;
-use tower::Service;
+use tokio::time::Instant;
 
 pub use self::accept::MOST_WAITING;
 pub use self::connection::LINGER;
@@ -80,23 +79,31 @@ pub struct Patience {
     pub max_age: Duration,
 }
 
-/// What answers requests, whatever they are: a router, or some of tower's layers.
-pub trait Answers:
-    Service<Request<Body>, Response = Response, Error = Infallible, Future: Send>
-    + Clone
-    + Send
-    + Sync
-    + 'static
-{
+/// A request that has arrived; of its body, what has come so far.
+#[derive(Debug)]
+pub struct Arrival {
+    /// What is asked.
+    pub request: Request<Body>,
+    /// By whom.
+    pub peer: IpAddr,
+    /// When its head was there.
+    pub at: Instant,
 }
 
-impl<S> Answers for S where
-    S: Service<Request<Body>, Response = Response, Error = Infallible, Future: Send>
-        + Clone
-        + Send
-        + Sync
-        + 'static
+/// What answers requests, whatever they are. A function does, too.
+pub trait Answers: Clone + Send + Sync + 'static {
+    /// Answers one. There is no failure that has no answer.
+    fn answer(&self, arrival: Arrival) -> impl Future<Output = Response> + Send;
+}
+
+impl<F, A> Answers for F
+where
+    F: Fn(Arrival) -> A + Clone + Send + Sync + 'static,
+    A: Future<Output = Response> + Send,
 {
+    fn answer(&self, arrival: Arrival) -> impl Future<Output = Response> + Send {
+        self(arrival)
+    }
 }
 
 /// One listening socket and what it serves.

@@ -24,7 +24,6 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use axum::Router;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
@@ -42,7 +41,7 @@ use crate::keeper::{self, Inheritance, Sockets};
 use crate::server::lifecycle::{Lifecycle, Phase};
 use crate::server::routes::{self, Webhook};
 use crate::server::tls::ServingCert;
-use crate::server::{self, Endpoint, MOST_WAITING, Places};
+use crate::server::{self, Answers, Endpoint, MOST_WAITING, Places};
 use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::notices;
@@ -220,7 +219,7 @@ fn admin_endpoint(
     listener: tokio::net::TcpListener,
     lifecycle: &Lifecycle,
     metrics: &Metrics,
-) -> anyhow::Result<Endpoint<Router>> {
+) -> anyhow::Result<Endpoint<impl Answers + use<>>> {
     // Not the webhook's connections, so not counted as such.
     let uncounted = Metrics::new()?;
     Ok(Endpoint {

@@ -1,11 +1,10 @@
 //! One connection: what it is doing and since when, as its own task tells and the table of all sees.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use http::Request;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -63,18 +62,6 @@ pub(super) struct Activity {
     called: Notify,
 }
 
-/// Where a request comes from, as its extension.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Peer(pub(super) IpAddr);
-
-impl Peer {
-    /// Of no connection's, as in tests, it is nowhere.
-    pub(super) fn of<B>(request: &Request<B>) -> IpAddr {
-        let peer = request.extensions().get::<Self>();
-        peer.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |peer| peer.0)
-    }
-}
-
 // === impl Activity ===
 
 impl Activity {
@@ -121,7 +108,13 @@ impl Activity {
 
     /// Called by the connection's own task, or before that runs.
     pub(super) fn enter(&self, state: State) {
-        let since = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.enter_at(state, Instant::now());
+    }
+
+    /// The same, where it is known what time it is.
+    pub(super) fn enter_at(&self, state: State, now: Instant) {
+        let age = now.saturating_duration_since(self.born);
+        let since = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         self.since.store(since, Ordering::Relaxed);
         self.state.store(state as u8, Ordering::Relaxed);
         if matches!(state, State::Body | State::Answering) {

@@ -14,12 +14,12 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
-use http::Request;
 use http::header::EXPECT;
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use tokio::time::{Instant, timeout_at};
 
+use super::Arrival;
 use super::budget::{Budget, SMALL, Share};
 use super::refusal::Refusal;
 
@@ -59,6 +59,30 @@ pub(super) struct BodyReader {
     spares: Arc<Spares>,
 }
 
+/// A body on its way. The rest of its request has been let go: it would keep the memory it came in.
+#[derive(Debug)]
+pub(super) struct Coming {
+    body: Body,
+    /// Whose it is.
+    pub(super) peer: IpAddr,
+    /// When its request arrived.
+    pub(super) since: Instant,
+    /// Its peer has asked first whether to send it.
+    waits_for_us: bool,
+}
+
+impl Coming {
+    /// That of a request.
+    pub(super) fn of(arrival: Arrival) -> Self {
+        Self {
+            waits_for_us: arrival.request.headers().contains_key(EXPECT),
+            body: arrival.request.into_body(),
+            peer: arrival.peer,
+            since: arrival.at,
+        }
+    }
+}
+
 /// A body and its share of the budget.
 #[derive(Debug)]
 pub(super) struct WholeBody {
@@ -94,31 +118,36 @@ impl Deref for WholeBody {
 /// Buffers for the next.
 type Spares = Mutex<Vec<BytesMut>>;
 
-/// What a body's pieces are gathered in. Its memory is kept for another.
-#[derive(Debug)]
+/// What a body's pieces are gathered in.
+#[derive(Debug, Default)]
 struct Buffer {
     bytes: BytesMut,
-    spares: Arc<Spares>,
+    /// Where its memory is kept for another, once it is large.
+    spares: Option<Arc<Spares>>,
 }
 
 impl Buffer {
     /// Goes on in a buffer that was kept, if there is one, with room for so many bytes more. Only a body
     /// that has its share of the budget may: others would hold more than their small one.
-    fn enlarge(&mut self, bytes: usize) {
-        if let Some(mut kept) = kept(&self.spares).pop() {
+    fn enlarge(&mut self, bytes: usize, spares: &Arc<Spares>) {
+        if let Some(mut kept) = kept(spares).pop() {
             kept.extend_from_slice(&self.bytes);
             self.bytes = kept;
         }
+        self.spares = Some(spares.clone());
         self.bytes.reserve(bytes);
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
+        let Some(spares) = &self.spares else {
+            return;
+        };
         let mut bytes = std::mem::take(&mut self.bytes);
         if (SMALL + 1..=LARGEST_KEPT).contains(&bytes.capacity()) {
             bytes.clear();
-            let mut spares = kept(&self.spares);
+            let mut spares = kept(spares);
             if spares.len() < KEPT {
                 spares.push(bytes);
             }
@@ -140,18 +169,20 @@ impl BodyReader {
         }
     }
 
-    /// Reads the body of a request that arrived just now, until the deadline at most; waits for its share
-    /// of the budget until `shed`, and then throws the body away.
+    /// Reads a body until the deadline at most; waits for its share of the budget until `shed`, and then
+    /// throws the body away.
     pub(super) async fn read(
         &self,
-        request: Request<Body>,
-        peer: IpAddr,
-        arrived: Instant,
+        coming: Coming,
         shed: Instant,
         deadline: Instant,
     ) -> Result<WholeBody, Refusal> {
-        let waits_for_us = request.headers().contains_key(EXPECT);
-        let mut body = request.into_body();
+        let Coming {
+            mut body,
+            peer,
+            since,
+            waits_for_us,
+        } = coming;
         let declared = body.size_hint().upper();
         let size = declared.map_or(self.max, |size| usize::try_from(size).unwrap_or(usize::MAX));
         if size > self.max {
@@ -161,12 +192,9 @@ impl BodyReader {
             }
             return Err(Refusal::TooLarge(self.max));
         }
-        let mut whole = Buffer {
-            bytes: BytesMut::new(),
-            spares: self.spares.clone(),
-        };
+        let mut whole = Buffer::default();
         let mut share = None;
-        let mut started = arrived;
+        let mut started = since;
         let mut haste = Haste::default();
         loop {
             let had = whole.bytes.len();
@@ -225,7 +253,7 @@ impl BodyReader {
                 });
             }
             if is_large_now {
-                whole.enlarge(size - had);
+                whole.enlarge(size - had, &self.spares);
             } else if had == 0 {
                 whole.bytes.reserve(size.min(SMALL));
             }
@@ -361,6 +389,7 @@ mod tests {
     use std::convert::Infallible;
 
     use futures_util::stream;
+    use http::Request;
 
     use super::super::activity::HERE;
     use super::*;
@@ -372,8 +401,12 @@ mod tests {
         let body = Body::from_stream(stream::iter(pieces.into_iter().map(Ok::<_, Infallible>)));
         let now = Instant::now();
         let until = now + PATIENCE;
-        let read = reader.read(Request::new(body), HERE, now, until, until);
-        read.await.unwrap()
+        let coming = Coming::of(Arrival {
+            request: Request::new(body),
+            peer: HERE,
+            at: now,
+        });
+        reader.read(coming, until, until).await.unwrap()
     }
 
     #[tokio::test]

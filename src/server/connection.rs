@@ -22,14 +22,13 @@ use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
-use tower::ServiceExt;
 
-use super::activity::{Activity, Peer, State};
+use super::activity::{Activity, State};
 use super::keep_alive::KeepAlive;
 use super::lifecycle::{Lifecycle, Phase};
 use super::long_answer;
 use super::places::Places;
-use super::{Answers, Patience};
+use super::{Answers, Arrival, Patience};
 
 /// Said to a peer that has asked nothing. Go's client closes an idle connection on which anything comes;
 /// if it has asked in this very moment, kube-apiserver asks again at once because of `retry-after`. Not
@@ -134,27 +133,33 @@ async fn answer<S: Answers>(
     activity: Arc<Activity>,
     terms: Arc<Terms<S>>,
 ) -> Result<Response, std::convert::Infallible> {
+    let at = Instant::now();
     let body_is_here = request.body().is_end_stream();
-    activity.enter(if body_is_here {
-        State::Answering
-    } else {
-        State::Body
-    });
+    let state = match body_is_here {
+        true => State::Answering,
+        false => State::Body,
+    };
+    activity.enter_at(state, at);
     let reading = activity.clone();
-    let mut request = request.map(|body| {
-        Body::new(Ended {
-            body,
-            activity: reading,
-        })
-    });
-    request.extensions_mut().insert(Peer(activity.peer()));
-    let mut response = terms.service.clone().oneshot(request).await?;
+    let arrival = Arrival {
+        request: request.map(|body| {
+            Body::new(Ended {
+                body,
+                activity: reading,
+            })
+        }),
+        peer: activity.peer(),
+        at,
+    };
+    let mut response = terms.service.answer(arrival).await;
     // Who is asked to come again soon, comes on this connection.
     let status = response.status();
     if status.is_success() || status == StatusCode::TOO_MANY_REQUESTS {
         activity.served();
     }
-    let is_over = activity.age() > terms.max_age || activity.is_evicted();
+    let now = Instant::now();
+    let age = now.saturating_duration_since(activity.born());
+    let is_over = age > terms.max_age || activity.is_evicted();
     if is_over || terms.lifecycle.phase() >= Phase::Draining {
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);
@@ -163,7 +168,7 @@ async fn answer<S: Answers>(
         // In a box, for there is seldom need of it.
         response = Box::pin(long_answer::in_pieces(response, &activity)).await;
     }
-    activity.enter(State::Writing);
+    activity.enter_at(State::Writing, now);
     Ok(response)
 }
 
@@ -308,7 +313,7 @@ mod tests {
             let asked = Arc::new(Mutex::new(Vec::new()));
             let notes = asked.clone();
             let kept = Arc::new(Mutex::new(Vec::new()));
-            let service = tower::service_fn(move |request: http::Request<Body>| {
+            let service = move |Arrival { request, .. }: Arrival| {
                 let path = request.uri().path().to_owned();
                 notes.lock().unwrap().push(path.clone());
                 let kept = kept.clone();
@@ -332,9 +337,9 @@ mod tests {
                         "/unknown" => StatusCode::NOT_FOUND,
                         _ => StatusCode::OK,
                     };
-                    Ok((status, answer).into_response())
+                    (status, answer).into_response()
                 }
-            });
+            };
             let forever = FOREVER;
             let lifecycle = Lifecycle::default();
             let terms = Terms {

@@ -5,19 +5,16 @@
 //! admission, up to ten times. So too much at once is delay, not denial.
 
 use std::any::Any;
-use std::convert::Infallible;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use futures_util::future::Map;
+use http::StatusCode;
 use http::header::{CONNECTION, HeaderName, RETRY_AFTER};
-use http::{Request, StatusCode};
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, Timeout, timeout_at};
 use tower::limit::GlobalConcurrencyLimitLayer;
@@ -25,11 +22,10 @@ use tower::load_shed::LoadShedLayer;
 use tower::load_shed::error::Overloaded;
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
-use super::activity::Peer;
-use super::body::{BodyReader, WholeBody};
+use super::body::{BodyReader, Coming, WholeBody};
 use super::long_answer;
 use super::refusal::Refusal;
-use super::{Answers, Limits};
+use super::{Arrival, Limits};
 use crate::telemetry::metrics::Metrics;
 
 /// Counted where a peer has gone in the middle of its body, as nginx has it: kube-apiserver gives calls up.
@@ -47,14 +43,15 @@ pub(super) struct Read {
 
 /// The stack around a handler. Panics, errors and the body are seen to in one future and not in layers,
 /// each of which would box the next one's for every review.
-pub(super) fn stack<H, F>(
+pub(super) fn stack<H, F, R>(
     limits: &Limits,
     metrics: &Metrics,
     handler: H,
-) -> impl Answers + use<H, F>
+) -> Stack<impl Bounded + use<H, F, R>>
 where
     H: Fn(Read) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response> + Send + 'static,
+    F: Future<Output = R> + Send + 'static,
+    R: IntoResponse + Send + 'static,
 {
     let bounded = ServiceBuilder::new()
         .layer(LoadShedLayer::new())
@@ -64,52 +61,69 @@ where
             let answer = handler(read);
             async move { Ok::<_, BoxError>(answer.await) }
         }));
-    let stack = Arc::new(Stack {
+    Stack {
         metrics: metrics.clone(),
         reader: BodyReader::new(limits.max_body, limits.body_memory),
         request_timeout: limits.request_timeout,
         bounded,
-    });
-    service_fn(move |request| answer(stack.clone(), request))
+    }
 }
 
-/// `bounded` is what stands behind the body.
-struct Stack<S> {
+/// What stands behind the body.
+pub(super) trait Bounded:
+    Service<Read, Response: IntoResponse + Send, Error = BoxError, Future: Send>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S> Bounded for S
+where
+    S: Service<Read, Error = BoxError, Future: Send> + Clone + Send + Sync + 'static,
+    S::Response: IntoResponse + Send,
+{
+}
+
+/// See [`stack`].
+pub(super) struct Stack<S> {
     metrics: Metrics,
     reader: BodyReader,
     request_timeout: Duration,
     bounded: S,
 }
 
-/// Whatever goes wrong has an answer, too.
-async fn answer<S>(stack: Arc<Stack<S>>, request: Request<Body>) -> Result<Response, Infallible>
-where
-    S: Service<Read, Response = Response, Error = BoxError> + Clone,
-{
-    let answered = AssertUnwindSafe(stack.read_and_decide(request)).catch_unwind();
-    Ok(match answered.await {
-        Ok(Ok(response)) => response,
-        Ok(Err(error)) => rescue(&stack.metrics, &error),
-        Err(panic) => on_panic(&stack.metrics, &*panic),
-    })
-}
+impl<S: Bounded> Stack<S> {
+    /// Answers a review. Whatever goes wrong has an answer, too.
+    pub(super) fn answer(&self, arrival: Arrival) -> impl Future<Output = Response> + Send {
+        let query = arrival.request.uri().query();
+        let deadline = deadline(query, self.request_timeout, arrival.at);
+        let coming = Coming::of(arrival);
+        async move {
+            let answered = AssertUnwindSafe(self.read_and_decide(coming, deadline)).catch_unwind();
+            match answered.await {
+                Ok(Ok(response)) => response,
+                Ok(Err(error)) => rescue(&self.metrics, &error),
+                Err(panic) => on_panic(&self.metrics, &*panic),
+            }
+        }
+    }
 
-impl<S> Stack<S>
-where
-    S: Service<Read, Response = Response, Error = BoxError> + Clone,
-{
     /// Reads the body before it asks whether there is room for the review.
-    async fn read_and_decide(&self, request: Request<Body>) -> Answered {
-        let arrived = Instant::now();
-        let deadline = deadline(request.uri().query(), self.request_timeout, arrived);
+    async fn read_and_decide(
+        &self,
+        coming: Coming,
+        deadline: Instant,
+    ) -> Result<Response, BoxError> {
+        let (peer, since) = (coming.peer, coming.since);
         // So early that kube-apiserver, which pauses for a second, has the time to ask again.
-        let shed = arrived + (deadline - arrived) / 3;
-        let peer = Peer::of(&request);
-        let read = self.reader.read(request, peer, arrived, shed, deadline);
-        let body = read.await?;
+        let shed = since + (deadline - since) / 3;
+        let body = self.reader.read(coming, shed, deadline).await?;
         let share = body.share();
         let read = Read { body, deadline };
-        let mut answer = self.bounded.clone().oneshot(read).await?;
+        let decided = self.bounded.clone().oneshot(read).await?;
+        let mut answer = decided.into_response();
         if let Some(length) = long_answer::length(&answer) {
             let budget = self.reader.budget();
             let share = budget.share_of_answer(length, share, peer)?;
@@ -186,8 +200,6 @@ fn deadline(query: Option<&str>, request_timeout: Duration, arrived: Instant) ->
 
 // === the deadline ===
 
-type Answered = Result<Response, BoxError>;
-
 #[derive(Debug, Clone)]
 struct DeadlineLayer;
 
@@ -205,11 +217,11 @@ impl<S> Layer<S> for DeadlineLayer {
 
 impl<S> Service<Read> for Deadline<S>
 where
-    S: Service<Read, Response = Response, Error = BoxError>,
+    S: Service<Read, Error = BoxError>,
 {
-    type Response = Response;
+    type Response = S::Response;
     type Error = BoxError;
-    type Future = Map<Timeout<S::Future>, fn(Result<Answered, Elapsed>) -> Answered>;
+    type Future = Map<Timeout<S::Future>, fn(InTime<S::Response>) -> Result<S::Response, BoxError>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.0.poll_ready(cx)
@@ -222,14 +234,21 @@ where
     }
 }
 
+type InTime<R> = Result<Result<R, BoxError>, Elapsed>;
+
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
     use std::pin::Pin;
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::task::ready;
 
+    use super::super::activity::HERE;
     use super::*;
+    use axum::body::Body;
     use bytes::Bytes;
+    use http::Request;
     use http_body_util::BodyExt;
     use hyper::body::{Frame, SizeHint};
     use tokio::time::{Interval, interval_at};
@@ -243,8 +262,26 @@ mod tests {
         }
     }
 
-    fn post(uri: &str, body: impl Into<Body>) -> Request<Body> {
-        Request::post(uri).body(body.into()).unwrap()
+    fn post(uri: &str, body: impl Into<Body>) -> Arrival {
+        Arrival {
+            request: Request::post(uri).body(body.into()).unwrap(),
+            peer: HERE,
+            at: Instant::now(),
+        }
+    }
+
+    /// As it is shared by many connections.
+    fn stack<H, F, R>(limits: &Limits, metrics: &Metrics, handler: H) -> Arc<Stack<impl Bounded>>
+    where
+        H: Fn(Read) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = R> + Send + 'static,
+        R: IntoResponse + Send + 'static,
+    {
+        Arc::new(super::stack(limits, metrics, handler))
+    }
+
+    async fn ask(stack: Arc<Stack<impl Bounded>>, arrival: Arrival) -> Response {
+        stack.answer(arrival).await
     }
 
     async fn parts(response: Response) -> (u16, String, String, String) {
@@ -265,10 +302,10 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(100)).await;
             "late".into_response()
         });
-        let calls = (0..3).map(|_| tokio::spawn(stack.clone().oneshot(post("/", "x"))));
+        let calls = (0..3).map(|_| tokio::spawn(ask(stack.clone(), post("/", "x"))));
         let mut answers = Vec::new();
         for call in calls.collect::<Vec<_>>() {
-            answers.push(parts(call.await.unwrap().unwrap()).await);
+            answers.push(parts(call.await.unwrap()).await);
         }
         answers.sort();
         let (shed, late) = (&answers[0], &answers[1]);
@@ -283,7 +320,7 @@ mod tests {
             (1, 2)
         );
         // The places are free again.
-        let answer = stack.oneshot(post("/", "x")).await.unwrap();
+        let answer = stack.answer(post("/", "x")).await;
         assert_eq!(answer.status(), 503);
     }
 
@@ -294,7 +331,7 @@ mod tests {
             panic!("on purpose")
         });
         for _ in 0..3 {
-            let answer = parts(stack.clone().oneshot(post("/", "x")).await.unwrap()).await;
+            let answer = parts(stack.answer(post("/", "x")).await).await;
             assert_eq!(answer.0, 500);
         }
         assert_eq!(metrics.panics.get(), 3);
@@ -311,11 +348,7 @@ mod tests {
             (200 << 10, 200),
             ((200 << 10) + 1, 413),
         ] {
-            let answer = stack
-                .clone()
-                .oneshot(post("/", vec![b'x'; size]))
-                .await
-                .unwrap();
+            let answer = stack.answer(post("/", vec![b'x'; size])).await;
             let (got, _, _, body) = parts(answer).await;
             assert_eq!(got, status, "{size}: {body}");
             if status == 200 {
@@ -335,19 +368,18 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(9)).await;
             "done".into_response()
         });
-        let call = |size: usize, uri: &str| {
-            tokio::spawn(stack.clone().oneshot(post(uri, vec![b'x'; size])))
-        };
+        let call =
+            |size: usize, uri: &str| tokio::spawn(ask(stack.clone(), post(uri, vec![b'x'; size])));
         let started = Instant::now();
         let (first, second) = (call(100 << 10, "/"), call(100 << 10, "/?timeout=5s"));
         let small: Vec<_> = (0..20).map(|_| call(10 << 10, "/")).collect();
-        let (status, retry, close, _) = parts(second.await.unwrap().unwrap()).await;
+        let (status, retry, close, _) = parts(second.await.unwrap()).await;
         assert_eq!((status, &*retry, &*close), (429, "1", "close"));
         // A third of four and a half: there is time for another try.
         assert_eq!(started.elapsed().as_millis(), 1500);
-        assert_eq!(first.await.unwrap().unwrap().status(), 200);
+        assert_eq!(first.await.unwrap().status(), 200);
         for call in small {
-            assert_eq!(call.await.unwrap().unwrap().status(), 200);
+            assert_eq!(call.await.unwrap().status(), 200);
         }
         assert_eq!(metrics.shed.get(), 1);
     }
@@ -389,10 +421,11 @@ mod tests {
                     let (stack, address) = (stack.clone(), n % addresses);
                     tokio::spawn(async move {
                         loop {
-                            let mut request = post("/?timeout=300s", stall(declared, drip));
-                            let address = [10, 0, 0, address].into();
-                            request.extensions_mut().insert(Peer(address));
-                            let _ = stack.clone().oneshot(request).await;
+                            let arrival = Arrival {
+                                peer: [10, 0, 0, address].into(),
+                                ..post("/?timeout=300s", stall(declared, drip))
+                            };
+                            stack.answer(arrival).await;
                         }
                     })
                 })
@@ -401,7 +434,7 @@ mod tests {
             for _ in 0..10 {
                 let started = Instant::now();
                 let review = post("/?timeout=5s", vec![b'x'; size]);
-                let answer = stack.clone().oneshot(review).await.unwrap();
+                let answer = stack.answer(review).await;
                 let took = started.elapsed().as_millis();
                 assert_eq!(answer.status(), 200, "{case}");
                 assert!(took <= most, "{case}: {took} ms");
@@ -471,7 +504,7 @@ mod tests {
             }
         });
         let slow = post("/", Body::from_stream(halves));
-        let answer = parts(stack.oneshot(slow).await.unwrap()).await;
+        let answer = parts(stack.answer(slow).await).await;
         assert_eq!((answer.0, answer.2.as_str()), (503, "close"));
         assert!(was_read.load(Ordering::Relaxed));
     }
@@ -483,7 +516,7 @@ mod tests {
         });
         let never = Body::new(http_body_util::StreamBody::new(futures_never()));
         let started = Instant::now();
-        let answer = parts(stack.oneshot(post("/", never)).await.unwrap()).await;
+        let answer = parts(stack.answer(post("/", never)).await).await;
         assert_eq!((answer.0, answer.2.as_str()), (503, "close"));
         assert!(started.elapsed() < Duration::from_secs(10));
     }

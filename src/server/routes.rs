@@ -1,7 +1,6 @@
 //! The routes: reviews and 1.5.3's own pages on the webhook's port, probes and metrics on the
 //! admin port, which speaks plain HTTP and is never shed.
 
-use std::convert::Infallible;
 use std::num::NonZero;
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -12,20 +11,19 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post_service};
+use axum::routing::{get, post};
 use futures_util::future::Either;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Method, StatusCode};
 use serde_json::json;
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
-use tower::{ServiceExt, service_fn};
+use tower::ServiceExt;
 
 use super::body::discard;
 use super::lifecycle::{Lifecycle, Phase};
-use super::overload::{self, Read};
-use super::{Answers, Limits};
+use super::overload::{self, Bounded, Read, Stack};
+use super::{Answers, Arrival, Limits};
 use crate::admission::about::about;
 use crate::admission::{self, Outcome, Reply};
 use crate::maps::Rules;
@@ -52,43 +50,80 @@ pub struct Webhook {
     pub metrics: Metrics,
 }
 
-/// The webhook's port. Reviews do not go through the router, which boxes each layer's service and
-/// future anew for each, and notes where the path matched. Each request takes a clone of all this, so
-/// that is two counters.
+/// The webhook's port.
 pub fn webhook(webhook: Webhook, limits: &Limits) -> impl Answers + use<> {
     let metrics = webhook.metrics.clone();
-    let decider = Arc::new(webhook.clone());
+    let pages = pages(webhook.clone());
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let aside = Arc::new(Semaphore::new(cores));
-    let review = overload::stack(limits, &metrics, move |read| {
-        answer(decider.clone(), aside.clone(), read)
+    let decider = Arc::new(Decider {
+        webhook,
+        aside: Arc::new(Semaphore::new(cores)),
     });
-    let review = Arc::new((metrics, review));
-    let accounted = {
-        let review = review.clone();
-        service_fn(move |request| account(review.clone(), request))
-    };
-    let pages = pages(webhook, accounted);
-    service_fn(move |request: Request| {
-        if is_review(&request) {
-            Either::Left(account(review.clone(), request))
+    let reviews = overload::stack(limits, &metrics, move |read| answer(decider.clone(), read));
+    Port(Arc::new(Parts {
+        metrics,
+        reviews,
+        pages,
+    }))
+}
+
+/// Reviews do not go through the router, which boxes each layer's service and future anew for each,
+/// and notes where the path matched.
+struct Port<S>(Arc<Parts<S>>);
+
+struct Parts<S> {
+    metrics: Metrics,
+    reviews: Stack<S>,
+    pages: Router,
+}
+
+impl<S> Clone for Port<S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<S: Bounded> Answers for Port<S> {
+    fn answer(&self, arrival: Arrival) -> impl Future<Output = Response> + Send {
+        if is_review(&arrival.request) {
+            Either::Left(self.0.account(arrival))
         } else {
-            Either::Right(pages.clone().oneshot(request))
+            Either::Right(route(self.0.pages.clone(), arrival.request))
         }
-    })
+    }
+}
+
+impl<S: Bounded> Parts<S> {
+    fn account(&self, arrival: Arrival) -> impl Future<Output = Response> + Send {
+        let arrived = arrival.at;
+        let answered = self.reviews.answer(arrival);
+        async move {
+            let response = answered.await;
+            let took = arrived.elapsed().as_secs_f64();
+            self.metrics.review_duration.observe(took);
+            self.metrics.responses.add([response.status().as_str()], 1);
+            response
+        }
+    }
 }
 
 fn is_review(request: &Request) -> bool {
     *request.method() == Method::POST && matches!(request.uri().path(), "/" | "/mutate")
 }
 
-/// What else is asked for on the webhook's port; that reviews have a place here says which method
-/// they want.
-fn pages(webhook: Webhook, review: impl Answers) -> Router {
-    let review = || post_service(review.clone());
+async fn route(pages: Router, request: Request) -> Response {
+    match pages.oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+/// What else is asked for on the webhook's port. A review has a place here for the answer to another
+/// method, which says which one it wants; it does not come here.
+fn pages(webhook: Webhook) -> Router {
     Router::new()
-        .route("/", review())
-        .route("/mutate", review())
+        .route("/", post(not_found))
+        .route("/mutate", post(not_found))
         .route("/healthz", get(health))
         .route(
             "/metrics",
@@ -100,69 +135,81 @@ fn pages(webhook: Webhook, review: impl Answers) -> Router {
 }
 
 /// The admin port.
-pub fn admin(metrics: Metrics, lifecycle: Lifecycle) -> Router {
-    Router::new()
+pub fn admin(metrics: Metrics, lifecycle: Lifecycle) -> impl Answers + use<> {
+    let pages = Router::new()
         .route("/metrics", get(|| render(metrics)))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(|| ready(lifecycle)))
         .fallback(not_found)
-        .method_not_allowed_fallback(wrong_method)
+        .method_not_allowed_fallback(wrong_method);
+    move |arrival: Arrival| route(pages.clone(), arrival.request)
 }
 
 // === reviews ===
 
-async fn account(
-    review: Arc<(Metrics, impl Answers)>,
-    request: Request,
-) -> Result<Response, Infallible> {
-    let arrived = Instant::now();
-    let (metrics, stack) = &*review;
-    let response = stack.clone().oneshot(request).await?;
-    metrics
-        .review_duration
-        .observe(arrived.elapsed().as_secs_f64());
-    metrics.responses.add([response.status().as_str()], 1);
-    Ok(response)
+/// Decides, and bounds how much is decided aside.
+struct Decider {
+    webhook: Webhook,
+    aside: Arc<Semaphore>,
 }
 
-async fn answer(webhook: Arc<Webhook>, aside: Arc<Semaphore>, read: Read) -> Response {
-    if read.body.len() <= QUICK {
-        return decide(&webhook, &read.body);
-    }
-    // In a box: this future is moved through each layer, for every review.
-    Box::pin(decide_aside(webhook, aside, read)).await
+/// What a review, or what is none, is answered. The layers hand it on, each to the next: that is why it is small.
+enum Decided {
+    /// An AdmissionReview.
+    Review(Vec<u8>),
+    /// What is wrong with the body.
+    Bad(String),
+    /// The process ends: another replica will know.
+    Ending,
 }
 
-/// As many at once as there are cores: while it is decided, a review takes many times its size in memory.
-async fn decide_aside(webhook: Arc<Webhook>, aside: Arc<Semaphore>, read: Read) -> Response {
-    // It is never closed.
-    let turn = aside.acquire_owned().await;
-    let decided = tokio::task::spawn_blocking(move || {
-        // Also when nobody awaits it any more.
-        let _turn = turn;
-        decide(&webhook, &read.body)
-    });
-    match decided.await {
-        Ok(response) => response,
-        // Whoever catches panics around this shall see it.
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => resume_unwind(panic),
-            // The process ends: another replica will know.
-            Err(_) => {
+impl IntoResponse for Decided {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Review(review) => json(review),
+            Self::Bad(text) => (StatusCode::BAD_REQUEST, text).into_response(),
+            Self::Ending => {
                 let again = [(RETRY_AFTER, "0"), (CONNECTION, "close")];
                 (StatusCode::SERVICE_UNAVAILABLE, again).into_response()
             }
+        }
+    }
+}
+
+async fn answer(decider: Arc<Decider>, read: Read) -> Decided {
+    if read.body.len() <= QUICK {
+        return decide(&decider.webhook, &read.body);
+    }
+    // In a box: this future is moved through each layer, for every review.
+    Box::pin(decide_aside(decider, read)).await
+}
+
+/// As many at once as there are cores: while it is decided, a review takes many times its size in memory.
+async fn decide_aside(decider: Arc<Decider>, read: Read) -> Decided {
+    // It is never closed.
+    let turn = decider.aside.clone().acquire_owned().await;
+    let decided = tokio::task::spawn_blocking(move || {
+        // Also when nobody awaits it any more.
+        let _turn = turn;
+        decide(&decider.webhook, &read.body)
+    });
+    match decided.await {
+        Ok(decided) => decided,
+        // Whoever catches panics around this shall see it.
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            Err(_) => Decided::Ending,
         },
     }
 }
 
-fn decide(webhook: &Webhook, body: &[u8]) -> Response {
+fn decide(webhook: &Webhook, body: &[u8]) -> Decided {
     let rules = webhook.rules.load();
     match admission::review(body, &rules, &webhook.disable_label) {
         Ok(reply) => {
             note(&webhook.metrics, &reply, body);
-            json(reply.body)
+            Decided::Review(reply.body)
         }
         Err(bad) => {
             let reason = bad.reason();
@@ -174,7 +221,7 @@ fn decide(webhook: &Webhook, body: &[u8]) -> Response {
             if SPARINGLY.may() {
                 tracing::warn!(reason, "refused a request: {bad}");
             }
-            (StatusCode::BAD_REQUEST, format!("{bad}\n")).into_response()
+            Decided::Bad(format!("{bad}\n"))
         }
     }
 }
@@ -273,26 +320,36 @@ mod tests {
     use std::future::Future;
     use std::pin::pin;
 
+    use tokio::time::Instant;
+
     use super::super::activity::HERE;
-    use super::super::body::BodyReader;
+    use super::super::body::{BodyReader, Coming};
     use super::*;
 
     /// To nothing that is a review.
     fn answer_to(size: usize, aside: &Arc<Semaphore>) -> impl Future<Output = Response> + use<> {
-        let webhook = Arc::new(Webhook {
-            rules: Arc::new(ArcSwap::from_pointee(Rules::Maps(Box::default()))),
-            disable_label: Arc::from("label"),
-            pod_name: None,
-            metrics: Metrics::new().unwrap(),
+        let decider = Arc::new(Decider {
+            webhook: Webhook {
+                rules: Arc::new(ArcSwap::from_pointee(Rules::Maps(Box::default()))),
+                disable_label: Arc::from("label"),
+                pod_name: None,
+                metrics: Metrics::new().unwrap(),
+            },
+            aside: aside.clone(),
         });
-        let aside = aside.clone();
         async move {
-            let deadline = Instant::now() + Duration::from_secs(60);
-            let request = Request::new(Body::from(vec![b'x'; size]));
+            let at = Instant::now();
+            let deadline = at + Duration::from_secs(60);
+            let coming = Coming::of(Arrival {
+                request: Request::new(Body::from(vec![b'x'; size])),
+                peer: HERE,
+                at,
+            });
             let reader = BodyReader::new(1 << 20, 8 << 20);
-            let body = reader.read(request, HERE, Instant::now(), deadline, deadline);
-            let body = body.await.unwrap();
-            answer(webhook, aside, Read { body, deadline }).await
+            let body = reader.read(coming, deadline, deadline).await.unwrap();
+            answer(decider, Read { body, deadline })
+                .await
+                .into_response()
         }
     }
 
