@@ -12,6 +12,7 @@ mod events;
 mod handshake;
 pub mod lease;
 mod preview;
+mod proxy;
 mod secret;
 mod survey;
 mod watch;
@@ -159,7 +160,9 @@ impl Kubernetes {
         let config = match place {
             Place::Pod => Config::incluster().map_err(|error| unreachable(&error))?,
             Place::Machine | Place::Kubeconfig => {
-                Config::infer().await.map_err(|error| unreachable(&error))?
+                let mut config = Config::infer().await.map_err(|error| unreachable(&error))?;
+                proxy::settle(&mut config);
+                config
             }
         };
         Self::with(config, names, identity, metrics, clock)
@@ -202,9 +205,13 @@ impl Kubernetes {
         self.files = Some(files);
     }
 
-    /// Where kube-apiserver is, for people.
+    /// Where kube-apiserver is, and which proxy is on the way, for people.
     pub fn server(&self) -> String {
-        self.config.cluster_url.to_string()
+        let server = &self.config.cluster_url;
+        match &self.config.proxy_url {
+            Some(proxy) => format!("{server} (by the proxy {})", proxy::shown(proxy)),
+            None => server.to_string(),
+        }
     }
 
     /// What the objects are called.
@@ -252,7 +259,7 @@ fn client(config: &Config, clock: &Clock) -> Result<Client, Unreachable> {
         answer
     });
     let builder = ClientBuilder::try_from(config.clone());
-    let builder = builder.map_err(|error| Unreachable(error.to_string()))?;
+    let builder = builder.map_err(|error| Unreachable(proxy::refusal(&error)))?;
     Ok(builder.with_layer(&hear).build())
 }
 

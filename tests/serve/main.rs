@@ -21,6 +21,7 @@ mod keeper;
 mod pem;
 mod pre;
 mod process;
+mod proxy;
 mod reload;
 mod requests;
 mod rotate;
