@@ -69,10 +69,10 @@ enum Found {
 async fn look(args: &Args) -> anyhow::Result<Found> {
     let (cluster, reach) = cluster(&args.names, "imageswap-status").await?;
     let found = match args.pre {
-        true => cluster
-            .preview()
-            .await
-            .map(|facts| Found::Before(pre::report(&facts, settings))),
+        true => cluster.preview().await.map(|facts| {
+            let read = |entries: &pre::Entries| settings(entries, cluster.names());
+            Found::Before(pre::report(&facts, read))
+        }),
         false => cluster
             .survey(reach)
             .await

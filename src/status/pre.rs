@@ -2,6 +2,7 @@
 //! facts to findings. Pure.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -16,6 +17,9 @@ use crate::text::counted;
 
 /// The oldest Kubernetes that is supported: `docs/compatibility.md`.
 pub const OLDEST: (u32, u32) = (1, 32);
+
+/// How long Kubernetes waits for a Pod of `deploy/base/deployment.yaml` to end.
+pub const GRACE: Duration = Duration::from_secs(30);
 
 /// What two replicas take of a quota, and in a rollout one more, by `deploy/base/deployment.yaml`; a resource has two
 /// names.
@@ -97,6 +101,12 @@ pub type Entries = BTreeMap<String, String>;
 pub struct Settings {
     /// Each that ends a replica at its start, with the reason.
     pub unusable: Vec<String>,
+    /// Each that `deploy/` does not carry, so that replicas are not ready or not reached, with the reason.
+    pub unfit: Vec<String>,
+    /// The one for which nobody could lead.
+    pub unled: Option<String>,
+    /// How long to end may take.
+    pub longest_end: Duration,
     /// The names that look like ours, and that nobody knows.
     pub unknown: Vec<String>,
     /// Whether a map file with lines in error is refused.
@@ -149,6 +159,8 @@ pub struct Deployment {
     pub selector: Vec<String>,
     /// Whether it has init containers: 1.5.3 has one.
     pub has_init: bool,
+    /// How long its Pods may take to end.
+    pub grace: Option<Duration>,
     /// Whether `kubectl apply` has made it, and so can take something out of it.
     pub is_applied: bool,
     /// Who has applied it at the server, and so can take something out of it.
@@ -287,7 +299,10 @@ pub fn report(facts: &Facts, read: impl Fn(&Entries) -> Settings) -> Report {
     let settings = seen(all, "the ConfigMap imageswap-env", &facts.settings);
     let settings = settings.and_then(|found| found.as_ref().map(read));
     let settings = settings.unwrap_or_default();
-    settings_found(&settings, all);
+    // Somebody may have raised ours.
+    let is_ours = installed == Installed::Imageswap;
+    let grace = deployment.and_then(|found| found.as_ref()?.grace);
+    settings_found(&settings, grace.filter(|_| is_ours).unwrap_or(GRACE), all);
     if let Some(path) = settings.other_maps.as_ref().filter(|_| !settings.is_legacy) {
         finding(
             all,
@@ -657,9 +672,13 @@ fn gives(limit: &Limit, resource: &str, is_limit: bool) -> bool {
 }
 
 /// The webhook is applied before the Deployment: what ends each replica leaves Pods refused.
-fn settings_found(settings: &Settings, findings: &mut Vec<Finding>) {
+fn settings_found(settings: &Settings, grace: Duration, findings: &mut Vec<Finding>) {
     let Settings {
-        unusable, unknown, ..
+        unusable,
+        unfit,
+        unknown,
+        longest_end,
+        ..
     } = settings;
     if !unusable.is_empty() {
         finding(
@@ -670,6 +689,36 @@ fn settings_found(settings: &Settings, findings: &mut Vec<Finding>) {
                 listed(unusable, NAMED, "; ")
             ),
             "correct it first; `imageswap serve --help` names all variables and what they take",
+        );
+    }
+    if !unfit.is_empty() {
+        finding(
+            findings,
+            ("settings-unfit", Error),
+            format!(
+                "replicas would not be ready, or not be reached, with the ConfigMap imageswap-env: {}",
+                listed(unfit, NAMED, "; ")
+            ),
+            "take it out, or change what is named in deploy/ with kustomize to go with it",
+        );
+    }
+    if let Some(unled) = &settings.unled {
+        finding(
+            findings,
+            ("settings-unfit", Warning),
+            format!("no replica could lead with the ConfigMap imageswap-env: {unled}"),
+            "take it out, or change the Role in deploy/ with kustomize: who leads renews the certificate",
+        );
+    }
+    if *longest_end > grace {
+        finding(
+            findings,
+            ("settings-drain", Warning),
+            format!(
+                "with the ConfigMap imageswap-env a replica takes up to {longest_end:?} to end, and the Deployment \
+                 gives it {grace:?}"
+            ),
+            "raise terminationGracePeriodSeconds with kustomize, or what is under way is cut off",
         );
     }
     if !unknown.is_empty() {

@@ -16,14 +16,12 @@ use crate::cluster::local::StateDir;
 use crate::cluster::place::{self, Place, Surroundings, Wish, place};
 use crate::rotation::plan::{Policy, SETTLED, oldest, shown};
 use crate::server::{LINGER, Limits, Patience};
+use crate::status::pre::GRACE;
 use crate::telemetry::logs;
 
 /// A shorter trust delay is warned of: most kube-apiservers learn a caBundle at once, but one that was
 /// cut off may need so long.
 const SHORT_DELAY: Duration = Duration::from_secs(30);
-
-/// How long Kubernetes waits for a Pod of `deploy/` to end.
-const GRACE: Duration = Duration::from_secs(30);
 
 /// Variables of 1.5.3 that have no meaning any more.
 const FORGOTTEN: [&str; 6] = [
@@ -238,8 +236,12 @@ pub(in crate::cli) struct Args {
 impl Args {
     /// Whether there is a cluster to work with.
     pub(super) fn place(&self) -> Result<Place, place::Error> {
-        let has_state_dir = self.named_state_dir().is_some();
-        place(self.cluster, has_state_dir, Surroundings::look())
+        self.place_in(Surroundings::look())
+    }
+
+    /// The same of what is to be seen elsewhere.
+    pub(super) fn place_in(&self, seen: Surroundings) -> Result<Place, place::Error> {
+        place(self.cluster, self.named_state_dir().is_some(), seen)
     }
 
     /// Whether a keeper shall start the server.
@@ -343,9 +345,15 @@ impl Args {
         })
     }
 
+    /// The longest that to end may take.
+    pub(super) fn longest_end(&self) -> Duration {
+        let drained = self.drain_delay.saturating_add(self.request_timeout);
+        drained.saturating_add(LINGER)
+    }
+
     /// Warns if to end takes longer than Kubernetes waits: what is under way would be cut off.
     pub(super) fn warn_of_long_drain(&self) {
-        let longest = self.drain_delay + self.request_timeout + LINGER;
+        let longest = self.longest_end();
         if longest > GRACE {
             warn!(
                 "to end takes up to {longest:?} (--drain-delay, --request-timeout, and {LINGER:?} to take leave); the \

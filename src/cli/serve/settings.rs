@@ -2,6 +2,7 @@
 //! `status --pre`.
 
 use std::error::Error;
+use std::net::SocketAddr;
 
 use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue};
@@ -10,12 +11,29 @@ use clap::{Arg, ArgAction, Command, FromArgMatches};
 use super::args::{Args, is_strange};
 use super::{brought, client_certs, no_level};
 use crate::cli::args::{MOUNTED_MAPS, Mode};
+use crate::cluster::kubernetes::Names;
+use crate::cluster::place::{Place, Surroundings};
 use crate::status::pre::{Entries, Settings};
 use crate::telemetry::logs;
 use crate::text::shortened;
 
 /// The Deployment sets these itself, and its word counts more.
 const SET: [&str; 2] = ["IMAGESWAP_POD_NAME", "IMAGESWAP_NAMESPACE_NAME"];
+
+/// What is to be seen in its Pods.
+const POD: Surroundings = Surroundings {
+    is_pod: true,
+    has_token: true,
+    kubeconfig_set: false,
+    has_kubeconfig: false,
+};
+
+/// The ports of its Service and its probes, by which both know a Pod.
+const PORTS: (u16, u16) = (5000, 9090);
+
+/// Why it has to be with the cluster.
+const ALONE: &str = "without the cluster (--cluster off, --state-dir) a replica has nowhere to keep a certificate, and \
+                     nobody writes the caBundle";
 
 /// So much of a value is shown, in characters.
 const MAX_SHOWN: usize = 60;
@@ -28,11 +46,11 @@ struct Given {
     flag: String,
 }
 
-/// Judges what is in a ConfigMap.
-pub(in crate::cli) fn settings(entries: &Entries) -> Settings {
+/// Judges what is in a ConfigMap. `names` are those of the objects in `deploy/`.
+pub(in crate::cli) fn settings(entries: &Entries, names: &Names) -> Settings {
     let command = crate::cli::command();
-    let names = entries.keys().filter(|name| is_strange(&command, name));
-    let unknown = names.cloned().collect();
+    let strange = entries.keys().filter(|name| is_strange(&command, name));
+    let unknown = strange.cloned().collect();
     let mut unusable = Vec::new();
     let mut good = given(&command, entries);
     good.retain(|one| {
@@ -45,10 +63,17 @@ pub(in crate::cli) fn settings(entries: &Entries) -> Settings {
         unusable.extend(at_start(args, &good));
     }
     let args = parsed.map_err(|error| unusable.push(reason(&error))).ok();
+    let (unfit, unled) = args
+        .as_ref()
+        .map(|args| misfits(args, &good, names))
+        .unwrap_or_default();
     let maps_of = |args: &Args| Some(args.rules.maps.as_ref()?.to_string_lossy().into_owned());
     let other_maps = args.as_ref().and_then(maps_of);
     Settings {
         unusable,
+        unfit,
+        unled,
+        longest_end: args.as_ref().map(Args::longest_end).unwrap_or_default(),
         unknown,
         other_maps: other_maps.filter(|path| path != MOUNTED_MAPS),
         strict_maps: args.as_ref().is_some_and(|args| args.strict_maps),
@@ -143,8 +168,12 @@ fn at_start(args: &Args, given: &[Given]) -> Vec<String> {
         format!("{}: {why}", names.join(", "))
     };
     let level = level.map(|why| format!("IMAGESWAP_LOG_LEVEL: {why}"));
+    // What is brought in files needs no cluster.
+    let is_alone = is_by_itself(args) && args.tls_files().iter().all(Option::is_none);
+    let alone = is_alone.then(|| ALONE.to_owned());
     let halves = [
         policy,
+        alone,
         brought::files_of(args).err().map(|error| error.to_string()),
         client_certs::asked_for(args)
             .err()
@@ -154,13 +183,69 @@ fn at_start(args: &Args, given: &[Given]) -> Vec<String> {
     level.into_iter().chain(halves).collect()
 }
 
+/// Whether a replica would do without the cluster.
+fn is_by_itself(args: &Args) -> bool {
+    matches!(args.place_in(POD), Ok(Place::Machine))
+}
+
+/// What `serve` takes, and `deploy/` does not carry: what leaves replicas unready or out of reach, and what leaves them
+/// without a leader.
+fn misfits(args: &Args, given: &[Given], names: &Names) -> (Vec<String>, Option<String>) {
+    let is_on = |address: SocketAddr, port| address.port() == port && address.ip().is_unspecified();
+    let ours = args.names.names(Place::Pod);
+    let is_by_itself = is_by_itself(args);
+    let has_files = args.tls_files().iter().any(Option::is_some);
+    let (port, admin_port) = PORTS;
+    let misfit = |variable: &str, fits: bool, why: String| {
+        let one = given.iter().find(|one| one.variable == variable)?;
+        (!fits).then(|| one.with(&why))
+    };
+    let unfit = [
+        misfit(
+            "IMAGESWAP_LISTEN",
+            is_on(args.listen, port),
+            format!("the Service leads to port {port} of a Pod's address"),
+        ),
+        misfit(
+            "IMAGESWAP_ADMIN_LISTEN",
+            is_on(args.admin_listen, admin_port),
+            format!("the probes ask port {admin_port} of a Pod's address"),
+        ),
+        misfit(
+            "IMAGESWAP_TLS_SECRET",
+            is_by_itself || has_files || ours.secret == names.secret,
+            format!("the Role names {}", names.secret),
+        ),
+        misfit(
+            "IMAGESWAP_WEBHOOK_CONFIGURATION",
+            is_by_itself || ours.configuration == names.configuration,
+            format!("the ClusterRole names {}", names.configuration),
+        ),
+        misfit(
+            "IMAGESWAP_SERVICE",
+            is_by_itself || ours.service == names.service,
+            format!("kube-apiserver calls {}", names.service),
+        ),
+    ];
+    let unled = misfit(
+        "IMAGESWAP_LEASE",
+        is_by_itself || ours.lease == names.lease,
+        format!("the Role names {}", names.lease),
+    );
+    (unfit.into_iter().flatten().collect(), unled)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn read(entries: &[(&str, &str)]) -> Settings {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        settings(&entries.iter().map(owned).collect())
+        settings(&entries.iter().map(owned).collect(), &names())
+    }
+
+    fn names() -> Names {
+        parse(&[]).unwrap().names.names(Place::Pod)
     }
 
     #[test]
@@ -298,6 +383,133 @@ mod tests {
     }
 
     #[test]
+    fn what_deploy_does_not_carry_is_named() {
+        let files = [("IMAGESWAP_TLS_CERT", "c"), ("IMAGESWAP_TLS_KEY", "k")];
+        let off = ("IMAGESWAP_CLUSTER", "off");
+        let alone = "a replica has nowhere to keep a certificate";
+        for (entries, unusable, unfit, unled) in [
+            (&[off][..], alone, "", ""),
+            (&[("IMAGESWAP_STATE_DIR", "/state")], alone, "", ""),
+            (
+                &[
+                    ("IMAGESWAP_STATE_DIR", "/state"),
+                    ("IMAGESWAP_CLUSTER", "on"),
+                ],
+                "",
+                "",
+                "",
+            ),
+            (&[("IMAGESWAP_CLUSTER", "on")], "", "", ""),
+            // An injector may write the caBundle.
+            (
+                &[files[0], files[1], off, ("IMAGESWAP_LEASE", "l")],
+                "",
+                "",
+                "",
+            ),
+            (
+                &[("IMAGESWAP_LISTEN", ":5001")],
+                "",
+                "=\":5001\": the Service leads to port 5000",
+                "",
+            ),
+            (
+                &[("IMAGESWAP_LISTEN", "127.0.0.1:5000")],
+                "",
+                "the Service leads to port 5000",
+                "",
+            ),
+            (&[("IMAGESWAP_LISTEN", "0.0.0.0:5000")], "", "", ""),
+            (
+                &[("IMAGESWAP_ADMIN_LISTEN", ":9091")],
+                "",
+                "the probes ask port 9090",
+                "",
+            ),
+            (
+                &[("IMAGESWAP_ADMIN_LISTEN", "[::1]:9090")],
+                "",
+                "the probes ask port 9090",
+                "",
+            ),
+            (&[("IMAGESWAP_ADMIN_LISTEN", ":9090")], "", "", ""),
+            (
+                &[("IMAGESWAP_TLS_SECRET", "s")],
+                "",
+                "the Role names imageswap-tls",
+                "",
+            ),
+            (
+                &[files[0], files[1], ("IMAGESWAP_TLS_SECRET", "s")],
+                "",
+                "",
+                "",
+            ),
+            (
+                &[("IMAGESWAP_WEBHOOK_CONFIGURATION", "w")],
+                "",
+                "the ClusterRole names imageswap-w",
+                "",
+            ),
+            (
+                &[("IMAGESWAP_SERVICE", "s")],
+                "",
+                "kube-apiserver calls imageswap",
+                "",
+            ),
+            (
+                &[("IMAGESWAP_LEASE", "l")],
+                "",
+                "",
+                "the Role names imageswap-leader",
+            ),
+        ] {
+            let found = read(entries);
+            for (part, found) in [
+                (unusable, found.unusable),
+                (unfit, found.unfit),
+                (unled, found.unled.into_iter().collect()),
+            ] {
+                assert_eq!(
+                    found.len(),
+                    usize::from(!part.is_empty()),
+                    "{entries:?}: {found:?}"
+                );
+                assert!(found.concat().contains(part), "{entries:?}: {found:?}");
+            }
+        }
+        // Who has changed all of it says so.
+        let entries = Entries::from([("IMAGESWAP_SERVICE".to_owned(), "s".to_owned())]);
+        let service = "s".to_owned();
+        let found = settings(&entries, &Names { service, ..names() });
+        assert!(found.unfit.is_empty(), "{found:?}");
+    }
+
+    #[test]
+    fn the_longest_end_is_that_of_the_drain_a_review_and_the_leave() {
+        for (time, seconds) in [("8s", 22), ("1m", 74)] {
+            let found = read(&[("IMAGESWAP_DRAIN_DELAY", time)]);
+            assert_eq!(found.longest_end.as_secs(), seconds, "{time}");
+        }
+    }
+
+    /// By the ports that the manifests name.
+    #[test]
+    fn the_service_and_the_probes_lead_to_the_ports_that_are_judged_by() {
+        let (port, admin_port) = PORTS;
+        let service = include_str!("../../../deploy/base/service.yaml");
+        assert!(service.contains(&format!("targetPort: {port}\n")));
+        let deployment = include_str!("../../../deploy/base/deployment.yaml");
+        let probes = deployment.matches("httpGet:").count();
+        assert_eq!(
+            deployment
+                .matches(&format!(" port: {admin_port}\n"))
+                .count(),
+            probes
+        );
+    }
+
+    #[test]
     fn another_map_file_is_named() {
         for (path, expected) in [
             ("/app/maps/imageswap-maps.conf", None),
@@ -322,9 +534,9 @@ mod tests {
         });
         let entries: Entries = defaults.collect();
         assert!(entries.len() > 20, "{entries:?}");
-        let found = settings(&entries);
+        let found = settings(&entries, &names());
         assert!(
-            found.unusable.is_empty() && found.unknown.is_empty(),
+            found.unusable.is_empty() && found.unknown.is_empty() && found.unfit.is_empty(),
             "{found:?}"
         );
     }

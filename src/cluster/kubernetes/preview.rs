@@ -5,6 +5,7 @@
 //! fields.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -513,6 +514,10 @@ fn deployment_of(found: &Value) -> pre::Deployment {
             .map(|(key, value)| format!("{key}={value}"))
             .collect(),
         has_init: list(pod.get("initContainers")).next().is_some(),
+        grace: pod
+            .get("terminationGracePeriodSeconds")
+            .and_then(Value::as_u64)
+            .map(Duration::from_secs),
         is_applied: applied(found).is_some(),
         applier: applier(found),
     }

@@ -44,6 +44,12 @@ fn read(entries: &Entries) -> Settings {
     let all = |name: &str| entries.get(name).cloned().into_iter().collect();
     Settings {
         unusable: all("unusable"),
+        unfit: all("unfit"),
+        unled: entries.get("unled").cloned(),
+        longest_end: match entries.contains_key("slow") {
+            true => GRACE + std::time::Duration::from_secs(1),
+            false => GRACE,
+        },
         unknown: all("unknown"),
         strict_maps: entries.contains_key("strict"),
         is_legacy: entries.contains_key("legacy"),
@@ -61,6 +67,7 @@ fn deployment() -> Deployment {
         command: Some("/imageswap".to_owned()),
         selector: vec!["app=imageswap".to_owned()],
         has_init: false,
+        grace: Some(GRACE),
         is_applied: true,
         applier: None,
     }
@@ -250,6 +257,15 @@ fn an_empty_cluster_is_right_and_each_fault_is_one_finding() {
         ("settings-unusable", Error, &|facts| {
             facts.settings = variables("unusable")
         }),
+        ("settings-unfit", Error, &|facts| {
+            facts.settings = variables("unfit")
+        }),
+        ("settings-unfit", Warning, &|facts| {
+            facts.settings = variables("unled")
+        }),
+        ("settings-drain", Warning, &|facts| {
+            facts.settings = variables("slow")
+        }),
         ("settings-unknown", Warning, &|facts| {
             facts.settings = variables("unknown")
         }),
@@ -369,6 +385,38 @@ fn what_is_installed_takes_its_share_of_a_quota_already() {
 }
 
 #[test]
+fn a_replica_may_take_as_long_to_end_as_our_deployment_gives_it() {
+    let long = std::time::Duration::from_secs(90);
+    for (found, expected) in [
+        (
+            deployment(),
+            vec![("settings-drain", Warning), ("installed", Note)],
+        ),
+        (
+            Deployment {
+                grace: Some(long),
+                ..deployment()
+            },
+            vec![("installed", Note)],
+        ),
+        // 1.5.3's goes.
+        (
+            Deployment {
+                grace: Some(long),
+                command: None,
+                ..deployment()
+            },
+            vec![("settings-drain", Warning), ("installed-older", Note)],
+        ),
+    ] {
+        let mut facts = empty();
+        facts.settings = variables("slow");
+        facts.deployment = Ok(Some(found));
+        assert_eq!(ids(&facts), expected);
+    }
+}
+
+#[test]
 fn the_deployment_asks_for_what_is_counted_here() {
     let manifest = include_str!("../../../deploy/base/deployment.yaml");
     let part = |name: &str| {
@@ -383,7 +431,8 @@ fn the_deployment_asks_for_what_is_counted_here() {
         panic!("no limits");
     };
     assert_eq!(of_memory, format!("memory: {most_memory}"));
-    for part in ["replicas: 2", "app: imageswap"] {
+    let grace = format!("terminationGracePeriodSeconds: {}\n", GRACE.as_secs());
+    for part in ["replicas: 2", "app: imageswap", &grace] {
         assert!(manifest.contains(part), "{part}");
     }
     assert!(!manifest.contains("ephemeral-storage"));
