@@ -40,8 +40,9 @@ const UNSTATED: [(&str, &str, bool); 3] = [
     ("requests.ephemeral-storage", "ephemeral-storage", false),
 ];
 
-/// What one of our containers asks for and may take, by the same file.
-const CONTAINER: [(&str, &str, &str); 2] = [("cpu", "50m", "50m"), ("memory", "32Mi", "320Mi")];
+/// What our container, the one of its Pod, asks for and may take, by the same file.
+const CONTAINER: [(&str, &str, Option<&str>); 2] =
+    [("cpu", "50m", None), ("memory", "32Mi", Some("320Mi"))];
 
 /// How many lines in error are named and variables that are bad, and how many rights that are missing.
 const NAMED: usize = 3;
@@ -83,7 +84,7 @@ pub struct Facts {
     pub nodes: Seen<Vec<Node>>,
     /// The quotas of the namespace.
     pub quotas: Seen<Vec<Quota>>,
-    /// The limits of the namespace for containers.
+    /// The limits of the namespace for containers and Pods.
     pub limits: Seen<Vec<Limit>>,
     /// The ConfigMap with the maps, and what its key `maps` holds.
     pub maps: Seen<Option<Option<Vec<u8>>>>,
@@ -183,11 +184,13 @@ pub struct Quota {
     pub hard: Vec<(String, String, String)>,
 }
 
-/// What a LimitRange says of one resource of a container; amounts as they are written.
-#[derive(Debug, Clone, Default)]
+/// What a LimitRange says of one resource of a container or a Pod; amounts as they are written.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Limit {
     /// The LimitRange's name.
     pub name: String,
+    /// Whether it is for all containers of a Pod together, and gives none what it does not state.
+    pub is_of_pods: bool,
     /// Such as `cpu`.
     pub resource: String,
     /// The least that may be asked for.
@@ -198,6 +201,8 @@ pub struct Limit {
     pub default: Option<String>,
     /// What is asked for by one that does not say.
     pub default_request: Option<String>,
+    /// How many times what is asked for the limit may be.
+    pub max_ratio: Option<String>,
 }
 
 /// What is installed already.
@@ -598,27 +603,24 @@ fn nodes_found(free: usize, findings: &mut Vec<Finding>) {
 fn limits_found(limits: &[Limit], findings: &mut Vec<Finding>) {
     for limit in limits {
         let Limit { name, resource, .. } = limit;
-        let ours = CONTAINER.iter().find(|(ours, ..)| ours == resource);
-        let Some((_, asks, most)) = ours else {
-            continue;
-        };
-        let amount = |text: &Option<String>| milli(text.as_deref()?);
-        let is_low = amount(&limit.min) > milli(asks);
-        let is_high = amount(&limit.max).is_some_and(|max| Some(max) < milli(most));
-        if is_low || is_high {
+        let (asks, most) = taken(limits, resource);
+        let bound = refusing(limit, asks, most);
+        if let Some(bound) = bound {
+            let kind = if limit.is_of_pods { "Pod" } else { "container" };
             finding(
                 findings,
                 ("limit-range", Error),
                 format!(
-                    "the LimitRange {name} refuses our Pods, which ask for {asks} of {resource} and \
-                     may take {most}"
+                    "the LimitRange {name} refuses our Pods by its {bound} of a {kind}: of {resource} they ask for {} \
+                     and may take {}",
+                    asks.unwrap_or("no amount"),
+                    most.unwrap_or("any")
                 ),
                 "change it, or the Deployment's resources with kustomize",
             );
-        }
-        // A max without a default is one.
-        let default = limit.default.as_ref().or(limit.max.as_ref());
-        if let Some(default) = default.filter(|_| resource == "cpu" && !is_high) {
+        } else if let Some(default) = given(limit)
+            && resource == "cpu"
+        {
             finding(
                 findings,
                 ("limit-range-cpu", Warning),
@@ -627,6 +629,53 @@ fn limits_found(limits: &[Limit], findings: &mut Vec<Finding>) {
             );
         }
     }
+}
+
+/// The limit that a container gets by it which states none. A max without a default is one.
+fn given(limit: &Limit) -> Option<&str> {
+    let default = limit.default.as_deref().or(limit.max.as_deref());
+    default.filter(|_| !limit.is_of_pods)
+}
+
+/// What our Pods ask for of a resource, and what they may take: as stated, else as given.
+fn taken<'a>(limits: &'a [Limit], resource: &str) -> (Option<&'a str>, Option<&'a str>) {
+    let stated = CONTAINER.iter().find(|(ours, ..)| *ours == resource);
+    let stated = stated.map(|(_, asks, most)| (*asks, *most));
+    let all = limits.iter().filter(|limit| limit.resource == resource);
+    let asked = |limit: &'a Limit| {
+        let asks = limit.default_request.as_deref().or(given(limit));
+        asks.or(limit.min.as_deref()).filter(|_| !limit.is_of_pods)
+    };
+    let asks = stated.map(|(asks, _)| asks);
+    let most = stated.and_then(|(_, most)| most);
+    (
+        asks.or_else(|| all.clone().find_map(asked)),
+        most.or_else(|| all.clone().find_map(given)),
+    )
+}
+
+/// What of a limit our Pods do not keep. Source: `plugin/pkg/admission/limitranger` of Kubernetes, and the rule that no
+/// container asks for more than its limit.
+fn refusing(limit: &Limit, asks: Option<&str>, most: Option<&str>) -> Option<String> {
+    let amount = |text: Option<&str>| text.and_then(milli);
+    let (asks, most) = (amount(asks), amount(most));
+    let is_low =
+        |min: i128| asks.is_none_or(|asks| asks < min) || most.is_some_and(|most| most < min);
+    let is_high =
+        |max: i128| most.is_none_or(|most| most > max) || asks.is_some_and(|asks| asks > max);
+    let is_wide = |ratio: i128| match (asks, most) {
+        (Some(asks), Some(most)) => most.saturating_mul(1000) > ratio.saturating_mul(asks),
+        _ => true,
+    };
+    let is_less = |given: i128| most == Some(given) && asks > most;
+    let of = |word: &str, text: Option<&str>, is_broken: &dyn Fn(i128) -> bool| {
+        let text = text.filter(|text| milli(text).is_some_and(is_broken))?;
+        Some(format!("{word} {text}"))
+    };
+    of("min", limit.min.as_deref(), &is_low)
+        .or_else(|| of("max", limit.max.as_deref(), &is_high))
+        .or_else(|| of("maxLimitRequestRatio", limit.max_ratio.as_deref(), &is_wide))
+        .or_else(|| of("default", given(limit), &is_less))
 }
 
 fn quotas_found(quotas: &[Quota], limits: &[Limit], is_new: bool, findings: &mut Vec<Finding>) {
@@ -648,8 +697,12 @@ fn quotas_found(quotas: &[Quota], limits: &[Limit], is_new: bool, findings: &mut
                 );
             }
             let unstated = UNSTATED.iter().find(|(name, ..)| name == resource);
+            let is_given = |resource: &str, is_limit: bool| match taken(limits, resource) {
+                (_, most) if is_limit => most.is_some(),
+                (asks, _) => asks.is_some(),
+            };
             if let Some((_, stated, is_limit)) = unstated
-                && !limits.iter().any(|limit| gives(limit, stated, *is_limit))
+                && !is_given(stated, *is_limit)
             {
                 finding(
                     findings,
@@ -662,13 +715,6 @@ fn quotas_found(quotas: &[Quota], limits: &[Limit], is_new: bool, findings: &mut
             }
         }
     }
-}
-
-/// Whether this limit is given to a container that does not state it.
-fn gives(limit: &Limit, resource: &str, is_limit: bool) -> bool {
-    let of_limit = limit.default.is_some() || limit.max.is_some();
-    let is_given = of_limit || !is_limit && limit.default_request.is_some();
-    limit.resource == resource && is_given
 }
 
 /// The webhook is applied before the Deployment: what ends each replica leaves Pods refused.

@@ -561,9 +561,16 @@ fn quota_of(found: &Value) -> Option<Quota> {
 fn limits_of(found: &Value) -> Vec<Limit> {
     let name = name_of(found);
     let items = list(found.pointer("/spec/limits"));
-    let of_containers = items.filter(|item| item.get("type") == Some(&json!("Container")));
-    let limits = of_containers.flat_map(|item| {
-        let parts = ["min", "max", "default", "defaultRequest"];
+    let is = |item: &Value, kind: &str| item.get("type") == Some(&json!(kind));
+    let ours = items.filter(|item| is(item, "Container") || is(item, "Pod"));
+    let limits = ours.flat_map(|item| {
+        let parts = [
+            "min",
+            "max",
+            "default",
+            "defaultRequest",
+            "maxLimitRequestRatio",
+        ];
         let resources: BTreeSet<_> = parts
             .iter()
             .flat_map(|part| pairs(item.get(part)))
@@ -574,10 +581,12 @@ fn limits_of(found: &Value) -> Vec<Limit> {
             let of = |part: &str| text(item.get(part)?.get(&resource)?);
             Limit {
                 name: name.clone(),
+                is_of_pods: is(item, "Pod"),
                 min: of("min"),
                 max: of("max"),
                 default: of("default"),
                 default_request: of("defaultRequest"),
+                max_ratio: of("maxLimitRequestRatio"),
                 resource: resource.clone(),
             }
         })
@@ -659,6 +668,39 @@ mod tests {
             assert_eq!(quota_of(&quota).is_some(), counts, "{scopes}");
         }
         assert!(quota_of(&json!({"spec": {"scopeSelector": {}}})).is_none());
+    }
+
+    #[test]
+    fn what_a_limit_range_says_of_containers_and_pods_is_read_and_not_of_claims() {
+        let limits = limits_of(&json!({"metadata": {"name": "l"}, "spec": {"limits": [
+            {"type": "Container", "max": {"cpu": "2"}, "default": {"cpu": "1"}, "defaultRequest": {"cpu": "1m"}},
+            {"type": "Pod", "min": {"memory": "1Mi"}, "maxLimitRequestRatio": {"cpu": "4"}},
+            {"type": "PersistentVolumeClaim", "min": {"storage": "1Gi"}},
+        ]}}));
+        let some = |text: &str| Some(text.to_owned());
+        let limit = |resource: &str, is_of_pods| Limit {
+            name: "l".to_owned(),
+            resource: resource.to_owned(),
+            is_of_pods,
+            ..Limit::default()
+        };
+        let expected = [
+            Limit {
+                max: some("2"),
+                default: some("1"),
+                default_request: some("1m"),
+                ..limit("cpu", false)
+            },
+            Limit {
+                max_ratio: some("4"),
+                ..limit("cpu", true)
+            },
+            Limit {
+                min: some("1Mi"),
+                ..limit("memory", true)
+            },
+        ];
+        assert_eq!(limits, expected);
     }
 
     #[test]

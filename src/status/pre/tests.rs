@@ -111,6 +111,13 @@ fn limit(resource: &str, change: impl Fn(&mut Limit)) -> Seen<Vec<Limit>> {
     Ok(vec![limit])
 }
 
+fn of_pods(resource: &str, change: impl Fn(&mut Limit)) -> Seen<Vec<Limit>> {
+    limit(resource, |limit| {
+        limit.is_of_pods = true;
+        change(limit);
+    })
+}
+
 fn some(text: &str) -> Option<String> {
     Some(text.to_owned())
 }
@@ -232,8 +239,46 @@ fn an_empty_cluster_is_right_and_each_fault_is_one_finding() {
         ("limit-range", Error, &|facts| {
             facts.limits = limit("memory", |limit| limit.min = some("33Mi"));
         }),
+        ("limit-range", Error, &|facts| {
+            facts.limits = limit("memory", |limit| limit.max_ratio = some("9"));
+        }),
+        // Less than is asked for.
+        ("limit-range", Error, &|facts| {
+            facts.limits = limit("cpu", |limit| limit.default = some("49m"));
+        }),
+        ("limit-range", Error, &|facts| {
+            facts.limits = of_pods("memory", |limit| limit.max = some("319Mi"));
+        }),
+        ("limit-range", Error, &|facts| {
+            facts.limits = of_pods("memory", |limit| limit.min = some("33Mi"));
+        }),
+        ("limit-range", Error, &|facts| {
+            facts.limits = of_pods("memory", |limit| limit.max_ratio = some("9.5"));
+        }),
+        // No limit is stated, and nothing gives one.
+        ("limit-range", Error, &|facts| {
+            facts.limits = of_pods("cpu", |limit| limit.max = some("4"));
+        }),
+        ("limit-range", Error, &|facts| {
+            facts.limits = of_pods("cpu", |limit| limit.max_ratio = some("100"));
+        }),
+        ("limit-range", Error, &|facts| {
+            facts.limits = limit("cpu", |limit| limit.max_ratio = some("100"));
+        }),
+        ("limit-range", Error, &|facts| {
+            facts.limits = of_pods("ephemeral-storage", |limit| limit.min = some("1Mi"));
+        }),
         ("limit-range-cpu", Warning, &|facts| {
             facts.limits = limit("cpu", |limit| limit.default = some("500m"));
+        }),
+        // Which the Pod's max then is content with.
+        ("limit-range-cpu", Warning, &|facts| {
+            let of_container = limit("cpu", |limit| limit.max = some("500m"));
+            let of_pod = of_pods("cpu", |limit| {
+                limit.max = some("1");
+                limit.max_ratio = some("10");
+            });
+            facts.limits = Ok([of_pod.unwrap(), of_container.unwrap()].concat());
         }),
         ("quota", Error, &|facts| {
             facts.quotas = quota("pods", "10", "8")
@@ -326,6 +371,17 @@ fn an_empty_cluster_is_right_and_each_fault_is_one_finding() {
         &|facts| facts.quotas = quota("pods", "10", "7"),
         &|facts| facts.quotas = quota("requests.cpu", "1", "850m"),
         &|facts| facts.limits = limit("memory", |limit| limit.max = some("320Mi")),
+        &|facts| facts.limits = limit("memory", |limit| limit.max_ratio = some("10")),
+        &|facts| {
+            facts.limits = of_pods("memory", |limit| {
+                limit.min = some("32Mi");
+                limit.max = some("320Mi");
+                limit.max_ratio = some("10");
+            });
+        },
+        &|facts| facts.limits = of_pods("cpu", |limit| limit.min = some("50m")),
+        // A container that states nothing gets the least.
+        &|facts| facts.limits = limit("ephemeral-storage", |limit| limit.min = some("1Mi")),
         // One that somebody made for this program.
         &|facts| facts.has_scaler = Ok(true),
         &|facts| facts.secret = Ok(Some(secret(Source::Minted, &pem))),
@@ -382,6 +438,10 @@ fn what_is_installed_takes_its_share_of_a_quota_already() {
         ids(&facts),
         [("limit-range-cpu", Warning), ("installed", Note)]
     );
+    // And not with one for Pods.
+    facts.limits = of_pods("cpu", |limit| limit.max = some("1"));
+    let refused = [("limit-range", Error), ("quota-wants", Error)];
+    assert_eq!(ids(&facts).get(..2), Some(&refused[..]));
 }
 
 #[test]
@@ -424,7 +484,9 @@ fn the_deployment_asks_for_what_is_counted_here() {
         let lines = part.lines().take(2).map(str::trim);
         lines.collect::<Vec<_>>()
     };
-    let [(_, cpu, _), (_, memory, most_memory)] = CONTAINER;
+    let [(_, cpu, None), (_, memory, Some(most_memory))] = CONTAINER else {
+        panic!("{CONTAINER:?}");
+    };
     let asks = [format!("cpu: {cpu}"), format!("memory: {memory}")];
     assert_eq!(part("requests"), asks);
     let [of_memory, ..] = part("limits")[..] else {
