@@ -192,6 +192,35 @@ async fn the_variables_of_the_replicas_are_judged_and_the_maps_by_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_deploy_does_not_know_is_in_the_way_and_so_is_a_limit_range_of_pods() {
+    let api = Api::start().await;
+    api.set_person(Person::default());
+    add_nodes(&api, 2, json!([]));
+    api.put(
+        &format!("{NAMESPACE}/configmaps/imageswap-env"),
+        json!({"metadata": {}, "data": {"IMAGESWAP_LISTEN": ":5001", "IMAGESWAP_DRAIN_DELAY": "1m"}}),
+    );
+    let limits = json!([{"type": "Pod", "max": {"cpu": "4"}}]);
+    api.put(
+        &format!("{NAMESPACE}/limitranges/l"),
+        json!({"metadata": {}, "spec": {"limits": limits}}),
+    );
+    let (code, found) = findings(&api).await;
+    assert_eq!(
+        (code, found.join(" ").as_str()),
+        (1, "limit-range settings-unfit settings-drain maps-missing")
+    );
+    let text = String::from_utf8(pre(&api, &[]).await.stdout).unwrap();
+    for part in [
+        "by its max 4 of a Pod: of cpu they ask for 50m and may take any",
+        "IMAGESWAP_LISTEN=\":5001\": the Service leads to port 5000 of a Pod's address",
+        "takes up to 74s to end, and the Deployment gives it 30s",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_can_not_be_seen_is_said_and_an_api_that_refuses_all_is_an_error() {
     let api = Api::start().await;
     // By default it is as for a replica: hardly anything may be read.

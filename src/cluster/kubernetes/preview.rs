@@ -629,6 +629,13 @@ mod tests {
     }
 
     #[test]
+    fn a_deployments_grace_is_that_of_its_pods() {
+        let pod = json!({"terminationGracePeriodSeconds": 90});
+        let found = deployment_of(&json!({"spec": {"template": {"spec": pod}}}));
+        assert_eq!(found.grace, Some(Duration::from_secs(90)));
+    }
+
+    #[test]
     fn who_applied_a_ca_bundle_would_take_it_out() {
         let hook = json!({"clientConfig": {"caBundle": "Q0E="}});
         let with = r#"{"webhooks":[{"clientConfig":{"caBundle":"Q0E="}}]}"#;
