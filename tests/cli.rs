@@ -572,6 +572,8 @@ fn every_finding() {
         ("default::harbor", "value-no-registry"),
         ("default::a.io\nb.io::harbor/proxy-", "value-no-registry"),
         ("default::\n[REPLACE]a.io/b/*::", "value-no-registry"),
+        ("default::a.io-", "value-any-host"),
+        ("default::a.io\nb.io::c.io-", "value-any-host"),
         ("default::a.io\n[EXACT]a::", "value-never-valid"),
         ("default::a.io\n[REPLACE]a*::b.io/c-", "value-never-valid"),
         ("docker.io::a.io", "no-default"),

@@ -24,6 +24,7 @@ pub(super) fn lint(maps: &Maps) -> Findings {
             key(maps, id),
             value(maps, id),
             no_registry(maps, id),
+            any_host(maps, id),
             digest(maps, id),
             item(maps, id),
         ];
@@ -212,6 +213,30 @@ fn no_registry(maps: &Maps, id: RuleId) -> Option<Diagnostic> {
         Diagnostic::warning("value-no-registry", place, message).help(format!(
             "a registry has a dot or a port, or is localhost; say docker.io/{} if Docker Hub is meant",
             shortened(target, SHOWN)
+        )),
+    )
+}
+
+/// A value that is the start of a host: whoever may create Pods chooses how it goes on, and anybody may have such a
+/// host.
+fn any_host(maps: &Maps, id: RuleId) -> Option<Diagnostic> {
+    if !matches!(maps.book.kind(id)?, Kind::Registry | Kind::Default) {
+        return None;
+    }
+    let value = maps.book.value(id);
+    let start = value.strip_suffix('-').filter(|_| !value.contains('/'))?;
+    let sample = sample_results(maps, id).into_iter().flatten().next()?;
+    Reference::parse(&sample).ok()?.registry()?;
+    let message = format!(
+        "{:?} is the start of a host, and default leaves alone what is at any host that begins so",
+        shortened(value, SHOWN)
+    );
+    let place = maps.book.value_place(id, "the host goes on behind it");
+    Some(
+        Diagnostic::warning("value-any-host", place, message).help(format!(
+            "name a path, such as {start}/mirror-; images of a host like {value}a.example go there else",
+            start = shortened(start, SHOWN),
+            value = shortened(value, SHOWN)
         )),
     )
 }
