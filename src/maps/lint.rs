@@ -234,7 +234,7 @@ fn any_host(maps: &Maps, id: RuleId) -> Option<Diagnostic> {
     let place = maps.book.value_place(id, "the host goes on behind it");
     Some(
         Diagnostic::warning("value-any-host", place, message).help(format!(
-            "name a path, such as {start}/mirror-; images of a host like {value}a.example go there else",
+            "name a path, such as {start}/mirror-: without one, images come from hosts like {value}a.example",
             start = shortened(start, SHOWN),
             value = shortened(value, SHOWN)
         )),

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
 
 use super::refusal::Refusal;
 
@@ -29,7 +30,14 @@ const MANY: usize = 64;
 
 /// The budget, in as many parts as there are [`KINDS`].
 #[derive(Debug, Clone)]
-pub(super) struct Budget([Arc<Part>; KINDS.len()]);
+pub(super) struct Budget {
+    parts: [Arc<Part>; KINDS.len()],
+    /// For answers that are longer than their bodies, beside the budget: as much as a quarter of it. From the
+    /// bodies' parts they would get nothing, for bodies that wait take each share that comes free.
+    answers: Arc<Part>,
+    /// What such answers may take while they wait, and as much again.
+    unshared: Arc<Pool>,
+}
 
 /// A part of the budget.
 #[derive(Debug)]
@@ -67,46 +75,51 @@ struct Held {
 impl Budget {
     /// Of so many bytes.
     pub(super) fn new(memory: usize) -> Self {
-        Self(KINDS.map(|(most, quarters)| {
-            let units = (memory / 4 * quarters / UNIT).clamp(1, Semaphore::MAX_PERMITS);
-            Arc::new(Part {
-                all: Pool::new(units),
-                allowance: (units / 2).max(most / UNIT).min(units),
-                by_peer: Mutex::default(),
-            })
-        }))
+        let units =
+            |quarters: usize| (memory / 4 * quarters / UNIT).clamp(1, Semaphore::MAX_PERMITS);
+        let part = |(most, quarters)| Arc::new(Part::new(units(quarters), most));
+        Self {
+            parts: KINDS.map(part),
+            answers: part((1 << 20, 1)),
+            unshared: Arc::new(Pool::new(units(1))),
+        }
     }
 
     /// The part of the budget for what has so many bytes.
     fn part(&self, bytes: usize) -> &Arc<Part> {
-        let kinds = KINDS.iter().zip(&self.0);
-        let [.., last] = &self.0;
+        let kinds = KINDS.iter().zip(&self.parts);
+        let [.., last] = &self.parts;
         let part = kinds.take_while(|((most, _), _)| *most < bytes).count();
-        self.0.get(part).unwrap_or(last)
+        self.parts.get(part).unwrap_or(last)
     }
 
     /// A share for a body of so many bytes, when there is room.
     pub(super) async fn share(&self, size: usize, peer: IpAddr) -> Option<Share> {
-        let part = self.part(size);
-        let (units, own) = (part.units_of(size), part.pool_of(peer));
-        // Who waits for his own stands in nobody's way.
-        let of_own = own.acquire(units).await?;
-        // There are none at once if anybody waits.
-        let permit = match part.all.take(units) {
-            Ok(permit) => permit,
-            Err(_) => {
-                // In this order, and back, no other address sees one of its own wait for a moment.
-                let _of_own = Waits::at(&own.waiting);
-                let _of_all = Waits::at(&part.all.waiting);
-                part.all.acquire(units).await?
-            }
-        };
-        Some(Share::of(part.clone(), (own, of_own), permit))
+        self.part(size).share(size, peer).await
     }
 
-    /// What an answer of so many bytes holds until it is written: the body's share as far as that goes, and
-    /// more. None of it is waited for, since the answer is there already.
-    pub(super) fn share_of_answer(
+    /// What an answer of so many bytes holds until it is written: the body's share if that is enough. Where there is
+    /// room for no more, it waits until the deadline, without the body's share: two that each kept theirs would wait
+    /// for each other.
+    pub(super) async fn share_of_answer(
+        &self,
+        bytes: usize,
+        body: Option<Share>,
+        peer: IpAddr,
+        deadline: Instant,
+    ) -> Result<Share, Refusal> {
+        if let Ok(share) = self.share_at_once(bytes, body, peer) {
+            return Ok(share);
+        }
+        let _unshared = self.unshared.take(self.answers.units_of(bytes))?;
+        match timeout_at(deadline, self.answers.share(bytes, peer)).await {
+            Ok(Some(share)) => Ok(share),
+            Ok(None) | Err(_) => Err(Refusal::NoMemory),
+        }
+    }
+
+    /// The body's share as far as that goes, and more.
+    fn share_at_once(
         &self,
         bytes: usize,
         body: Option<Share>,
@@ -131,6 +144,33 @@ impl Budget {
 }
 
 impl Part {
+    /// Of so many units, of which an address may take half, or what has so many bytes.
+    fn new(units: usize, most: usize) -> Self {
+        Self {
+            all: Pool::new(units),
+            allowance: (units / 2).max(most / UNIT).min(units),
+            by_peer: Mutex::default(),
+        }
+    }
+
+    /// A share of it for so many bytes, when there is room.
+    async fn share(self: &Arc<Self>, bytes: usize, peer: IpAddr) -> Option<Share> {
+        let (units, own) = (self.units_of(bytes), self.pool_of(peer));
+        // Who waits for his own stands in nobody's way.
+        let of_own = own.acquire(units).await?;
+        // There are none at once if anybody waits.
+        let permit = match self.all.take(units) {
+            Ok(permit) => permit,
+            Err(_) => {
+                // In this order, and back, no other address sees one of its own wait for a moment.
+                let _of_own = Waits::at(&own.waiting);
+                let _of_all = Waits::at(&self.all.waiting);
+                self.all.acquire(units).await?
+            }
+        };
+        Some(Share::of(self.clone(), (own, of_own), permit))
+    }
+
     /// What so many bytes take of it, and at most all that one may.
     fn units_of(&self, bytes: usize) -> u32 {
         let units = bytes.div_ceil(UNIT).min(self.allowance);
@@ -238,7 +278,7 @@ mod tests {
     /// How much of each part of the budget is taken, in bytes.
     fn taken(budget: &Budget) -> [usize; KINDS.len()] {
         let of = |pool: &Pool, units: usize| (units - pool.left.available_permits()) * UNIT;
-        budget.0.each_ref().map(|part| {
+        budget.parts.each_ref().map(|part| {
             let pools = part.by_peer.lock().unwrap();
             pools
                 .values()
@@ -277,7 +317,7 @@ mod tests {
             (1_000, 20 << 10),
         ] {
             let read = budget.share(body, HERE).await.filter(|_| body > SMALL);
-            let share = budget.share_of_answer(answer, read, HERE).unwrap();
+            let share = budget.share_at_once(answer, read, HERE).unwrap();
             assert_eq!(taken(&budget), [answer, 0, 0]);
             drop(share);
             assert_eq!(taken(&budget), [0; KINDS.len()]);
@@ -291,13 +331,13 @@ mod tests {
         // What a body holds that is there still is not the answer's, and there is no more for this address,
         // nor for another.
         for (body, peer) in [(None, HERE), (most.clone(), HERE), (None, peer(2))] {
-            let none = budget.share_of_answer(20 << 10, body, peer);
+            let none = budget.share_at_once(20 << 10, body, peer);
             assert!(matches!(none, Err(Refusal::NoMemory)), "{none:?}");
         }
         drop(others);
-        let none = budget.share_of_answer(20 << 10, None, HERE);
+        let none = budget.share_at_once(20 << 10, None, HERE);
         assert!(matches!(none, Err(Refusal::NoMemory)), "{none:?}");
-        assert!(budget.share_of_answer(20 << 10, None, peer(2)).is_ok());
+        assert!(budget.share_at_once(20 << 10, None, peer(2)).is_ok());
         drop((most, second));
         assert_eq!(taken(&budget), [0; KINDS.len()]);
     }
@@ -374,7 +414,7 @@ mod tests {
         for n in 1..=200 {
             assert!(budget.share(SMALL + 1, peer(n)).await.is_some());
         }
-        let pools = budget.0[0].by_peer.lock().unwrap();
+        let pools = budget.parts[0].by_peer.lock().unwrap();
         assert!(pools.len() <= MANY && pools.contains_key(&peer(0)));
         drop(kept);
     }

@@ -126,7 +126,8 @@ impl<S: Bounded> Stack<S> {
         let mut answer = decided.into_response();
         if let Some(length) = long_answer::length(&answer) {
             let budget = self.reader.budget();
-            let share = budget.share_of_answer(length, share, peer)?;
+            let share = budget.share_of_answer(length, share, peer, deadline);
+            let share = share.await?;
             answer.extensions_mut().insert(share);
         }
         Ok(answer)
@@ -382,6 +383,55 @@ mod tests {
             assert_eq!(call.await.unwrap().status(), 200);
         }
         assert_eq!(metrics.shed.get(), 1);
+    }
+
+    /// Bodies that wait for a share take each that comes free, and none is left to an answer that is longer than its
+    /// body. Thrown away, it would be asked for again, with the same end.
+    #[tokio::test(start_paused = true)]
+    async fn long_answers_have_their_turn_among_bodies() {
+        let metrics = Metrics::new().unwrap();
+        let wide = Limits {
+            max_in_flight: 100,
+            body_memory: 2 << 20,
+            ..limits()
+        };
+        let stack = stack(&wide, &metrics, async |_| {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            "x".repeat(60 << 10)
+        });
+        let calls: Vec<_> = (0..12)
+            .map(|_| {
+                let stack = stack.clone();
+                tokio::spawn(async move {
+                    let answer = stack.answer(post("/", vec![b'x'; 50 << 10])).await;
+                    // It is written.
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    answer.status()
+                })
+            })
+            .collect();
+        for call in calls {
+            assert_eq!(call.await.unwrap(), 200);
+        }
+        // Of twice as much as may wait without a share, some is thrown away, in time.
+        let started = Instant::now();
+        let mut answers = Vec::new();
+        for _ in 0..20 {
+            let stack = stack.clone();
+            let call = tokio::spawn(ask(stack, post("/?timeout=4s", vec![b'x'; 50 << 10])));
+            answers.push(call);
+        }
+        let mut kept = Vec::new();
+        for answer in answers {
+            kept.push(answer.await.unwrap());
+        }
+        let of = |status| {
+            kept.iter()
+                .filter(|answer| answer.status() == status)
+                .count()
+        };
+        assert_eq!((of(200) + of(429), of(200) > 0), (20, true));
+        assert!(started.elapsed() < Duration::from_secs(4));
     }
 
     /// Peers that send little of much, again and again, keep others waiting for a moment at most.

@@ -195,7 +195,7 @@ pub(in crate::cli) struct Args {
     pub(super) max_body_mib: u32,
 
     /// What all large reviews and long answers together may take, in MiB, a quarter of it those up to 64 KiB, a quarter those up
-    /// to 1 MiB, the rest larger ones; more wait
+    /// to 1 MiB, the rest larger ones; more wait. Answers longer than their reviews take up to half as much again
     #[arg(help_heading = "Limits", long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=65_536), default_value = "24", env = "IMAGESWAP_BODY_MEMORY_MIB")]
     pub(super) body_memory_mib: u32,
 
