@@ -36,6 +36,9 @@ use scalar::Site;
 use survey::{Slot, Survey};
 use tree::{Id, Node, Style, Tree, Value};
 
+/// What ends a line in YAML 1.1, and so for Kubernetes' parser.
+pub const LINE_BREAKS: [char; 5] = ['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}'];
+
 /// An image in a manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Found<'a> {

@@ -862,8 +862,11 @@ fn rewrite_separates_what_would_run_into_each_other() {
     let directive = format!("%YAML 1.2\n---\n{yaml}");
     let behind = format!("# why\n\n  # and how\n{directive}");
     let dashes = "---a: 1";
-    let files =
-        [json, flow, yaml, &directive, &behind, "# why", dashes].map(|text| format!("{text}\n"));
+    let unusual = "# why\u{2028}a: 1";
+    let files = [
+        json, flow, yaml, &directive, &behind, "# why", dashes, unusual,
+    ]
+    .map(|text| format!("{text}\n"));
     let paths: Vec<_> = files
         .iter()
         .enumerate()
@@ -885,6 +888,7 @@ fn rewrite_separates_what_would_run_into_each_other() {
         (5, 3, ""),
         (5, 2, "---\n"),
         (2, 6, "---\n"),
+        (7, 3, "...\n"),
     ] {
         // One with nothing in it changes nothing.
         let args = ["rewrite", "--maps", &maps, &paths[one], &empty, &paths[two]];

@@ -237,7 +237,8 @@ fn begins_a_document(yaml: &str) -> bool {
 fn first_of_a_document(yaml: &str) -> Option<&str> {
     let is_comment = |line: &&str| line.trim_start().starts_with('#') || line.trim().is_empty();
     let yaml = yaml.strip_prefix('\u{feff}').unwrap_or(yaml);
-    yaml.lines().find(|line| !is_comment(line))
+    yaml.split(manifests::LINE_BREAKS)
+        .find(|line| !is_comment(line))
 }
 
 fn print_diffs<'a>(done: &'a [Done]) -> anyhow::Result<()> {

@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use super::LINE_BREAKS;
 use super::tree::{Node, Style, Value};
 
 /// Where the parts of a scalar or alias stand.
@@ -24,13 +25,13 @@ pub(super) struct Site {
 /// said.
 pub(super) fn locate(text: &str, node: &Node) -> Option<Site> {
     let mut scan = Scan {
-        bytes: text.as_bytes(),
+        text,
         at: node.at.start,
     };
     if let Value::Text(_, Style::Block) = node.value {
         scan.at = node.after;
         scan.gap();
-        scan.eat(b":");
+        scan.eat(":");
     }
     let tag = scan.properties();
     let start = scan.at;
@@ -39,9 +40,9 @@ pub(super) fn locate(text: &str, node: &Node) -> Option<Site> {
     };
     match (style, first) {
         (Style::Plain, _) => scan.at = node.at.end,
-        (Style::Single, b'\'') => scan.single(),
-        (Style::Double, b'"') => scan.double(),
-        (Style::Block, b'|' | b'>') => scan.eat(b"|>+-0123456789"),
+        (Style::Single, '\'') => scan.single(),
+        (Style::Double, '"') => scan.double(),
+        (Style::Block, '|' | '>') => scan.eat("|>+-0123456789"),
         _ => return None,
     }
     let token = start..scan.at;
@@ -52,45 +53,53 @@ pub(super) fn locate(text: &str, node: &Node) -> Option<Site> {
     Some(Site { tag, token, body })
 }
 
-fn alias(first: u8, node: &Node) -> Option<Site> {
-    (first == b'*').then(|| Site {
+fn alias(first: char, node: &Node) -> Option<Site> {
+    (first == '*').then(|| Site {
         token: node.at.clone(),
         ..Site::default()
     })
 }
 
-/// Walks the text byte by byte. All that YAML marks things with is ASCII.
+/// Walks the text.
 struct Scan<'a> {
-    bytes: &'a [u8],
+    text: &'a str,
     at: usize,
 }
 
+fn is_blank(c: char) -> bool {
+    matches!(c, ' ' | '\t') || LINE_BREAKS.contains(&c)
+}
+
 impl Scan<'_> {
-    fn peek(&self) -> Option<u8> {
-        self.bytes.get(self.at).copied()
+    fn peek(&self) -> Option<char> {
+        self.text.get(self.at..)?.chars().next()
     }
 
-    fn skip(&mut self, while_: impl Fn(u8) -> bool) {
+    fn step(&mut self) {
+        self.at += self.peek().map_or(1, char::len_utf8);
+    }
+
+    fn skip(&mut self, while_: impl Fn(char) -> bool) {
         while self.peek().is_some_and(&while_) {
-            self.at += 1;
+            self.step();
         }
     }
 
-    fn eat(&mut self, any_of: &[u8]) {
-        self.skip(|byte| any_of.contains(&byte));
+    fn eat(&mut self, any_of: &str) {
+        self.skip(|c| any_of.contains(c));
     }
 
     /// Blanks, line breaks and comments.
     fn gap(&mut self) {
-        self.eat(b" \t\r\n");
-        while self.peek() == Some(b'#') {
+        self.skip(is_blank);
+        while self.peek() == Some('#') {
             self.line();
-            self.eat(b" \t\r\n");
+            self.skip(is_blank);
         }
     }
 
     fn line(&mut self) {
-        self.skip(|byte| !matches!(byte, b'\r' | b'\n'));
+        self.skip(|c| !LINE_BREAKS.contains(&c));
     }
 
     /// Passes over anchor and tag, and says where the tag is.
@@ -100,10 +109,11 @@ impl Scan<'_> {
             self.gap();
             let start = self.at;
             match self.peek() {
-                Some(b'&') => self.word(),
-                Some(b'!') => {
-                    if self.bytes.get(start + 1) == Some(&b'<') {
-                        self.skip(|byte| byte != b'>');
+                Some('&') => self.word(),
+                Some('!') => {
+                    let tag_on = self.text.get(start..).unwrap_or_default();
+                    if tag_on.starts_with("!<") {
+                        self.skip(|c| c != '>');
                     }
                     self.word();
                     tag = start..self.at;
@@ -114,16 +124,16 @@ impl Scan<'_> {
     }
 
     fn word(&mut self) {
-        self.skip(|byte| !b" \t\r\n,[]{}".contains(&byte));
+        self.skip(|c| !is_blank(c) && !",[]{}".contains(c));
     }
 
     /// From one `'` behind the other; a doubled one is text.
     fn single(&mut self) {
         loop {
-            self.at += 1;
-            self.skip(|byte| byte != b'\'');
-            self.at += 1;
-            if self.peek() != Some(b'\'') {
+            self.step();
+            self.skip(|c| c != '\'');
+            self.step();
+            if self.peek() != Some('\'') {
                 return;
             }
         }
@@ -131,13 +141,14 @@ impl Scan<'_> {
 
     /// From one `"` behind the other; what follows a backslash is text.
     fn double(&mut self) {
-        self.at += 1;
-        self.skip(|byte| byte != b'"' && byte != b'\\');
-        while self.peek() == Some(b'\\') {
-            self.at += 2;
-            self.skip(|byte| byte != b'"' && byte != b'\\');
+        self.step();
+        self.skip(|c| c != '"' && c != '\\');
+        while self.peek() == Some('\\') {
+            self.step();
+            self.step();
+            self.skip(|c| c != '"' && c != '\\');
         }
-        self.at += 1;
+        self.step();
     }
 
     /// A block scalar's content, from the end of its header's line to the end of the last line that
@@ -145,11 +156,12 @@ impl Scan<'_> {
     fn body(&mut self, end: usize) -> Range<usize> {
         self.line();
         let start = self.at;
-        let content = self.bytes.get(start..end).unwrap_or_default();
-        let Some(last) = content.iter().rposition(|byte| !b" \t\r\n".contains(byte)) else {
+        let content = self.text.get(start..end).unwrap_or_default();
+        let content = content.trim_end_matches(is_blank);
+        if content.is_empty() {
             return start..start;
-        };
-        self.at = start + last;
+        }
+        self.at = start + content.len();
         self.line();
         start..self.at
     }
@@ -158,24 +170,20 @@ impl Scan<'_> {
 /// Where the further lines start of the quoted scalar that starts `at`; not those that would end
 /// the document.
 pub(super) fn further_lines(text: &str, at: usize) -> Vec<usize> {
-    let mut scan = Scan {
-        bytes: text.as_bytes(),
-        at,
-    };
+    let mut scan = Scan { text, at };
     match scan.peek() {
-        Some(b'\'') => scan.single(),
-        Some(b'"') => scan.double(),
+        Some('\'') => scan.single(),
+        Some('"') => scan.double(),
         _ => return Vec::new(),
     }
     let quoted = text.get(at..scan.at).unwrap_or_default();
     let starts = quoted
-        .match_indices(['\r', '\n'])
-        .map(|(end, _)| at + end + 1);
+        .match_indices(LINE_BREAKS)
+        .map(|(end, found)| at + end + found.len());
     let is_line = |start: &usize| {
         let line = text.get(*start..).unwrap_or_default();
         let mark = line.strip_prefix("---").or(line.strip_prefix("..."));
-        let is_mark =
-            mark.is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
+        let is_mark = mark.is_some_and(|rest| rest.is_empty() || rest.starts_with(is_blank));
         !line.starts_with('\n') && !is_mark
     };
     starts.filter(is_line).collect()
@@ -200,9 +208,9 @@ pub(super) fn copy(text: &str, node: &Node, site: &Site) -> String {
     };
     let token = text.get(site.token.clone()).unwrap_or_default();
     let bound = match style {
-        Style::Plain => token.contains(['\r', '\n', ',', '[', ']', '{', '}']),
+        Style::Plain => token.contains(LINE_BREAKS) || token.contains([',', '[', ']', '{', '}']),
         Style::Block => true,
-        _ => token.contains(['\r', '\n']),
+        _ => token.contains(LINE_BREAKS),
     };
     let scalar = match bound {
         true => double_quoted(value),

@@ -86,6 +86,36 @@ fn line_endings_stay() {
     becomes(unix.trim_end(), done.trim_end());
 }
 
+/// YAML 1.2 has dropped these, Kubernetes' parser has not.
+#[test]
+fn line_breaks_of_yaml_1_1_are_line_breaks() {
+    #[rustfmt::skip]
+    let table = [
+        ("name: b # c^    image: a^    args: []", "name: b # c^    image: m/a^    args: []"),
+        ("image: a^  - image: b", "image: m/a^  - image: m/b"),
+        ("image: # c^      &x # c^      !!str # c^      a^    name: *x", "image: # c^      &x # c^      !!str # c^      m/a^    name: !!str a"),
+        ("image: # c^      |- # c^      a^^    name: b", "image: # c^      m/a # c^^    name: b"),
+        ("image: >-^      é^      b^    # c^    name: c", "image: \"m/é b\"^    # c^    name: c"),
+        ("image: 'a'^    name: \"é\\^      b\"", "image: 'm/a'^    name: \"é\\^      b\""),
+        ("image: &x a^      b^    name: *x", "image: &x \"m/a b\"^    name: \"a b\""),
+        ("args: [^\"b^c\",^]^    image: \"a\\^    b\"", "args: [^\"b^c\",^]^    image: \"m/ab\""),
+        ("{ # c^    image: a^    }", "{ # c^    image: m/a^    }"),
+    ];
+    for line_break in ["\u{85}", "\u{2028}", "\u{2029}"] {
+        let broken = |text: &str| text.replace('^', line_break);
+        for (input, output) in table {
+            container_becomes(&broken(input), &broken(output));
+        }
+        let disabled = format!(
+            "kind: Pod\nmetadata: # c^  labels: {{{SKIP}: disabled}}\nspec: {{containers: [image: a]}}\n"
+        );
+        stays(&broken(&disabled));
+        // What they end is not in the block any longer, and that is no YAML.
+        let error = run(&pod(&broken("name: |\n      b^c\n    image: a"))).unwrap_err();
+        assert!(matches!(error, Error::Yaml { .. }), "{error}");
+    }
+}
+
 #[test]
 fn styles_stay() {
     #[rustfmt::skip]
@@ -934,7 +964,7 @@ fn every_other_node_is_compared() {
 const PIECES: &[&str] = &[
     "kind: Pod\n", "kind: List\n", "items:\n", "spec:\n", "containers:\n", "image: ", "image: a\n", "a", "b:", ": ",
     "- ", "  ", " ", "\n", "\r\n", "\r", "\t", "&x ", "*x ", "*x", "<<: ", "{", "}", "[", "]", ", ", "'", "\"", "\\",
-    "|-\n", ">\n", "# c\n", "---\n", "...\n", "!!str ", "!x ", "? ", "é", "\u{feff}", "~", "%A é\n", "\u{85}", POD,
+    "|-\n", ">\n", "# c\n", "---\n", "...\n", "!!str ", "!x ", "? ", "é", "\u{feff}", "~", "%A é\n", "\u{85}", "\u{2028}", POD,
     "spec: {containers: [image: &x a, image: *x]}\n", "  containers:\n  - image: ", "\n    name: ", "\n  - image: ",
     "args: [\n]\n", ":\ta", "\"a\nb\"", "apiVersion: v1\n",
 ];

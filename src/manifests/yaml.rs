@@ -3,7 +3,8 @@
 //! The parser's marks count characters; nodes get bytes. The parser also keeps a rule of YAML's
 //! that Kubernetes' parser does not, and that many manifests break: what is in a flow list or map,
 //! or in quotes, must be indented deeper than its key. Where the parser stops for that it is run
-//! again, and spaces are slipped in that only it sees.
+//! again, and spaces are slipped in that only it sees. Of line breaks it knows those of YAML 1.2,
+//! and is shown one of them in the place of those that only YAML 1.1 has.
 
 use std::collections::{BTreeMap, HashMap, btree_map};
 use std::iter::Peekable;
@@ -13,7 +14,7 @@ use std::str::Chars;
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, Tag};
 
 use super::tree::{Id, MAX_DEPTH, Node, Style, Tree, Value};
-use super::{Error, Lines, scalar};
+use super::{Error, LINE_BREAKS, Lines, scalar};
 
 /// How many characters may be read again in all, and how many more for each byte of the text.
 const PATIENCE: (usize, usize) = (50_000_000, 10);
@@ -262,7 +263,10 @@ impl Iterator for Slipped<'_> {
             return Some(' ');
         }
         self.index += 1;
-        self.chars.next()
+        match self.chars.next()? {
+            c if LINE_BREAKS.contains(&c) && c != '\r' => Some('\n'),
+            c => Some(c),
+        }
     }
 }
 
