@@ -182,6 +182,12 @@ fn what_kubernetes_reads_is_read() {
         ("name: 'b\r\n---c'\r\n    image: 'a'", "name: 'b\r\n---c'\r\n    image: 'm/a'"),
         ("args: [\n'b\n']\n    image: \"\na\"", "args: [\n'b\n']\n    image: \"m/ a\""),
         ("image: \"a\r\nb\"", "image: \"m/a b\""),
+        // A dash that is text, where a list or map in flow style goes on or ends.
+        ("args: [tar, xf, -]\n    image: a", "args: [tar, xf, -]\n    image: m/a"),
+        ("{args: [-, é -,\n-, b - -], image: a}", "{args: [-, é -,\n-, b - -], image: m/a}"),
+        ("{image: a, name: -}", "{image: m/a, name: -}"),
+        ("{-, image: a}", "{-, image: m/a}"),
+        ("{image: &x -, name: *x}", "{image: &x m/-, name: -}"),
         // A tab after a key.
         ("name:\tb\n    image:\t\ta", "name:\tb\n    image:\t\tm/a"),
     ];
@@ -211,6 +217,36 @@ fn what_kubernetes_reads_is_read() {
         error.to_string().starts_with("line 7, column 9: "),
         "{error}"
     );
+}
+
+/// So it is in a stream of files as Windows writes them.
+#[test]
+fn a_byte_order_mark_behind_a_separator_is_none_of_the_text() {
+    let flow = |image: &str| format!("{{kind: Pod, spec: {{containers: [{{image: {image}}}]}}}}\n");
+    for between in [
+        "---\n^",
+        "---\r\n^",
+        "--- # c\n^",
+        "...\n---\n^",
+        "---\n^# c\n",
+        "---\n^---\n",
+    ] {
+        let between = between.replace('^', "\u{feff}");
+        for pod in [&flow as &dyn Fn(&str) -> String, &|image| {
+            pod(&format!("image: {image}"))
+        }] {
+            let text = |image: &str| format!("# é\n{0}{between}{0}{between}{0}", pod(image));
+            becomes(&text("a"), &text("m/a"));
+        }
+    }
+    let text = |image: &str| format!("\u{feff}---\n\u{feff}{}", flow(image));
+    becomes(&text("a"), &text("m/a"));
+    // There it would be a part of the first key.
+    for between in ["---\n\n^", "---\n# c\n^", "---\n ^", "---\n^^", "\n^"] {
+        let text = format!("{}{between}{}", flow("a"), pod("image: a"));
+        let error = run(&text.replace('^', "\u{feff}")).unwrap_err();
+        assert!(error.to_string().contains("byte order mark"), "{error}");
+    }
 }
 
 #[test]

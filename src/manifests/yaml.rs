@@ -4,7 +4,8 @@
 //! that Kubernetes' parser does not, and that many manifests break: what is in a flow list or map,
 //! or in quotes, must be indented deeper than its key. Where the parser stops for that it is run
 //! again, and spaces are slipped in that only it sees. Of line breaks it knows those of YAML 1.2,
-//! and is shown one of them in the place of those that only YAML 1.1 has.
+//! and is shown one of them in the place of those that only YAML 1.1 has; nor does it know a `-` in
+//! a flow list that stands for itself, and a byte-order mark behind `---`.
 
 use std::collections::{BTreeMap, HashMap, btree_map};
 use std::iter::Peekable;
@@ -19,9 +20,17 @@ use super::{Error, LINE_BREAKS, Lines, scalar};
 /// How many characters may be read again in all, and how many more for each byte of the text.
 const PATIENCE: (usize, usize) = (50_000_000, 10);
 
-/// Spaces that only the parser sees, by the character that they stand before. Characters count from
-/// the start of the document that is read.
-type Slack = BTreeMap<usize, usize>;
+/// Stands for a `-` that the parser does not take for a text.
+const DASH: char = '\u{e000}';
+
+/// What only the parser sees. Characters count from the start of the document that is read.
+#[derive(Default)]
+struct Slack {
+    /// Spaces, by the character that they stand before.
+    spaces: BTreeMap<usize, usize>,
+    /// What stands in a character's place.
+    others: BTreeMap<usize, char>,
+}
 
 /// Reads all documents.
 ///
@@ -29,7 +38,7 @@ type Slack = BTreeMap<usize, usize>;
 /// [`Error::Yaml`] where the text is no YAML, [`Error::TooDeep`] where it nests too deep.
 pub(super) fn read(text: &str) -> Result<Tree, Error> {
     let mut builder = Builder::new(text);
-    let (mut from, mut slack) = (0, Slack::new());
+    let (mut from, mut slack) = (0, Slack::default());
     let mut patience = text
         .len()
         .saturating_mul(PATIENCE.1)
@@ -43,11 +52,12 @@ pub(super) fn read(text: &str) -> Result<Tree, Error> {
         let at = builder.cursor.byte(error.marker().index());
         // The parser stopped in another document than the last time.
         if builder.from > from {
-            (from, slack) = (builder.from, Slack::new());
+            (from, slack) = (builder.from, Slack::default());
         }
         let helped = slip(&mut slack, text, from..at, error.info());
         let passed = at.saturating_sub(from);
         let cost = slack
+            .spaces
             .values()
             .fold(passed, |sum, spaces| sum.saturating_add(*spaces));
         match patience.checked_sub(cost) {
@@ -64,8 +74,8 @@ enum Stop {
     Refused(ScanError),
 }
 
-/// Slips in spaces where they may get the parser past the error that it `passed` the text to, if
-/// there is such a place.
+/// Slips in what may get the parser past the error that it `passed` the text to, if there is such a
+/// place.
 fn slip(slack: &mut Slack, text: &str, passed: Range<usize>, info: &str) -> bool {
     let places = match info {
         // These two are about flow lists and maps only, and spaces mean nothing there.
@@ -74,6 +84,14 @@ fn slip(slack: &mut Slack, text: &str, passed: Range<usize>, info: &str) -> bool
         "':' must be followed by a valid YAML whitespace" => vec![passed.end],
         // What a quoted scalar's further lines start with is not part of it.
         "invalid indentation in quoted scalar" => scalar::further_lines(text, passed.end),
+        "plain scalar cannot start with '-' followed by ,[]{}" => {
+            return stand_in(slack, text, passed, DASH);
+        }
+        "a byte order mark must not appear inside a document"
+            if follows_separator(text, passed.end) =>
+        {
+            return stand_in(slack, text, passed, '\n');
+        }
         _ => vec![],
     };
     let (mut byte, mut index) = (passed.start, 0);
@@ -81,10 +99,30 @@ fn slip(slack: &mut Slack, text: &str, passed: Range<usize>, info: &str) -> bool
         let between = text.get(byte..*place).unwrap_or_default();
         (byte, index) = (*place, index + between.chars().count());
         // What is still too few is more the next time.
-        let spaces = slack.entry(index).or_insert(1);
+        let spaces = slack.spaces.entry(index).or_insert(1);
         *spaces = spaces.saturating_mul(4);
     }
     !places.is_empty()
+}
+
+/// Puts another character in the place of the one that the parser stopped at, once.
+fn stand_in(slack: &mut Slack, text: &str, passed: Range<usize>, other: char) -> bool {
+    let index = text.get(passed).unwrap_or_default().chars().count();
+    slack.others.insert(index, other).is_none()
+}
+
+/// Whether this is a byte-order mark behind the line that separates two documents: for Kubernetes a
+/// stream begins there.
+fn follows_separator(text: &str, at: usize) -> bool {
+    let (before, behind) = text.split_at_checked(at).unwrap_or_default();
+    let before = before.strip_prefix('\u{feff}').unwrap_or(before);
+    let line = before
+        .strip_suffix('\n')
+        .and_then(|before| before.rsplit('\n').next());
+    let rest = line.and_then(|line| line.strip_prefix("---"));
+    let rest = rest.map(str::trim_start);
+    behind.starts_with('\u{feff}')
+        && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('#'))
 }
 
 fn refused(text: &str, at: usize, message: &str) -> Error {
@@ -116,6 +154,8 @@ struct Builder<'a> {
     /// Where the document that is read now starts, and how long the tree was then.
     from: usize,
     before: (usize, usize),
+    /// Whether the parser sees others in the place of some dashes.
+    has_dashes: bool,
 }
 
 impl<'a> Builder<'a> {
@@ -129,6 +169,7 @@ impl<'a> Builder<'a> {
             after: 0,
             from: 0,
             before: (0, 0),
+            has_dashes: false,
         }
     }
 
@@ -139,8 +180,10 @@ impl<'a> Builder<'a> {
             chars: self.text.get(self.from..).unwrap_or_default().chars(),
             index: 0,
             spaces: 0,
-            slack: slack.iter().peekable(),
+            slack: slack.spaces.iter().peekable(),
+            others: slack.others.iter().peekable(),
         };
+        self.has_dashes = slack.others.values().any(|other| *other == DASH);
         // From characters, not from the string: there the parser miscounts after a directive with
         // characters of more than one byte. Events, not `load`: that recurses.
         for event in Parser::new_from_iter(chars) {
@@ -171,7 +214,11 @@ impl<'a> Builder<'a> {
                 self.leaf(Node::new(at, alias, None), 0);
             }
             Event::Scalar(text, style, anchor, tag) => {
-                let value = Value::Text(text.into_owned().into_boxed_str(), style_of(style));
+                let text = match self.has_dashes {
+                    true => text.replace(DASH, "-"),
+                    false => text.into_owned(),
+                };
+                let value = Value::Text(text.into_boxed_str(), style_of(style));
                 self.leaf(Node::new(at, value, tag.as_deref().map(name)), anchor);
             }
             Event::SequenceStart(anchor, tag) => {
@@ -249,6 +296,7 @@ struct Slipped<'a> {
     /// Spaces to come before the next character.
     spaces: usize,
     slack: Peekable<btree_map::Iter<'a, usize, usize>>,
+    others: Peekable<btree_map::Iter<'a, usize, char>>,
 }
 
 impl Iterator for Slipped<'_> {
@@ -262,8 +310,9 @@ impl Iterator for Slipped<'_> {
             self.spaces -= 1;
             return Some(' ');
         }
+        let other = self.others.next_if(|(at, _)| **at == self.index);
         self.index += 1;
-        match self.chars.next()? {
+        match other.map_or(self.chars.next()?, |(_, other)| *other) {
             c if LINE_BREAKS.contains(&c) && c != '\r' => Some('\n'),
             c => Some(c),
         }
@@ -285,7 +334,7 @@ struct Cursor<'a> {
 impl<'a> Cursor<'a> {
     fn new(text: &'a str, byte: usize, slack: &Slack) -> Self {
         let mut total = 0;
-        let runs = slack.iter().map(|(at, spaces)| {
+        let runs = slack.spaces.iter().map(|(at, spaces)| {
             total += spaces;
             (at + total, *at, total)
         });
