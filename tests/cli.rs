@@ -1293,3 +1293,55 @@ fn patches_can_be_applied_where_they_are_made() {
         );
     }
 }
+
+/// Only a line feed ends a line of a patch, and a name in it may hold no line break.
+#[test]
+fn patches_can_be_applied_to_odd_files() {
+    use std::os::unix::ffi::OsStrExt;
+    let dir = tempfile::tempdir().unwrap();
+    let maps = file(dir.path(), "maps", "default::m.example.com\n");
+    let pod = "kind: Pod\nspec: {containers: [\nimage: nginx\n]}";
+    let swapped = "-image: nginx\n+image: m.example.com/nginx\n";
+    let unended = "\\ No newline at end of file\n";
+    for (end, patched) in [
+        ("\n", format!("{swapped} ]}}\n")),
+        ("", format!("{swapped} ]}}\n{unended}")),
+        ("\r", format!("{swapped} ]}}\r\n{unended}")),
+        ("\r\n", format!("{swapped} ]}}\r\n")),
+    ] {
+        let name = file(dir.path(), "pod.yaml", &format!("{pod}{end}"));
+        let patch = stdout(&imageswap(
+            &["rewrite", "--diff", "--maps", &maps, &name],
+            b"",
+        ));
+        let expected = format!("\n@@ -1,4 +1,4 @@\n kind: Pod\n spec: {{containers: [\n{patched}");
+        assert!(patch.ends_with(&expected), "{end:?}: {patch:?}");
+    }
+    let pod = "kind: Pod\nspec: {containers: [image: nginx]}\r";
+    let patched = format!(
+        "\n@@ -1,2 +1,2 @@\n kind: Pod\n-spec: {{containers: [image: nginx]}}\r\n{unended}\
+         +spec: {{containers: [image: m.example.com/nginx]}}\r\n{unended}"
+    );
+    for (name, named) in [
+        (&b"\xc3\xa9"[..], "a/\u{e9}"),
+        (b"a\tb", "\"a/a\\011b\""),
+        (b"a\nb c", "\"a/a\\012b c\"\t"),
+        (b"a\"b\\", "\"a/a\\\"b\\\\\""),
+        (b"\xe9", "\"a/\\351\""),
+    ] {
+        let name = std::ffi::OsStr::from_bytes(name);
+        fs::write(dir.path().join(name), pod).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_imageswap"))
+            .current_dir(dir.path())
+            .args(["rewrite", "--diff", "--maps", &maps])
+            .arg(name)
+            .output()
+            .unwrap();
+        let patch = stdout(&output);
+        assert!(
+            patch.starts_with(&format!("--- {named}\n+++ ")),
+            "{patch:?}"
+        );
+        assert!(patch.ends_with(&patched), "{patch:?}");
+    }
+}

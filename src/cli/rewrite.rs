@@ -1,8 +1,10 @@
 //! `imageswap rewrite`: manifests in, manifests out, with the images swapped and nothing else.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, IsTerminal, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
@@ -241,7 +243,7 @@ fn first_of_a_document(yaml: &str) -> Option<&str> {
         .find(|line| !is_comment(line))
 }
 
-fn print_diffs<'a>(done: &'a [Done]) -> anyhow::Result<()> {
+fn print_diffs(done: &[Done]) -> anyhow::Result<()> {
     let has_colour = terminal::stdout_has_colour();
     // As it is: what drops colour drops control characters, too, and no patch applies without them.
     let mut out = io::BufWriter::new(terminal::plain_stdout());
@@ -251,13 +253,13 @@ fn print_diffs<'a>(done: &'a [Done]) -> anyhow::Result<()> {
         after,
     } in done
     {
-        let name = name_in_diff(path);
-        // Nothing else ends a line for who applies it.
-        let lines = |text: &'a str| text.split_inclusive('\n').collect::<Vec<_>>();
-        let diff = TextDiff::configure()
-            .newline_terminated(true)
-            .diff_slices(&lines(before), &lines(&after.text));
-        let (old, new) = (format!("a/{name}"), format!("b/{name}"));
+        let (before, after) = (lines_in_diff(before), lines_in_diff(&after.text));
+        let (before, after): (Vec<_>, Vec<_>) = (
+            before.iter().map(AsRef::as_ref).collect(),
+            after.iter().map(AsRef::as_ref).collect(),
+        );
+        let diff = TextDiff::configure().diff_slices(&before, &after);
+        let (old, new) = (name_in_diff("a", path), name_in_diff("b", path));
         let text = diff.unified_diff().header(&old, &new).to_string();
         let text = if has_colour { coloured(&text) } else { text };
         out.write_all(text.as_bytes())?;
@@ -266,8 +268,20 @@ fn print_diffs<'a>(done: &'a [Done]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The lines of a text, each without its end, but with a note if it has none. Nothing else than `\n` ends a line
+/// for who applies a patch, and `similar` takes a `\r` at the end of a text for one.
+fn lines_in_diff(text: &str) -> Vec<Cow<'_, str>> {
+    let lines = text.split_inclusive('\n');
+    lines
+        .map(|line| match line.strip_suffix('\n') {
+            Some(line) => Cow::Borrowed(line),
+            None => Cow::Owned(format!("{line}\n\\ No newline at end of file")),
+        })
+        .collect()
+}
+
 /// What is applied in this directory names its files from there, and without detours.
-fn name_in_diff(path: &Path) -> String {
+fn name_in_diff(side: &str, path: &Path) -> String {
     let here = std::env::current_dir().unwrap_or_default();
     let path = path.strip_prefix(here).unwrap_or(path);
     let mut parts: Vec<Component<'_>> = Vec::new();
@@ -280,12 +294,32 @@ fn name_in_diff(path: &Path) -> String {
             part => parts.push(part),
         }
     }
-    let name = parts.iter().collect::<PathBuf>().display().to_string();
+    let name = Path::new(side).join(parts.iter().collect::<PathBuf>());
+    let name = quoted(name.as_os_str().as_bytes());
     // Behind a tab stands a date, or nothing: else a name ends at the first blank.
     match name.contains(' ') {
         true => name + "\t",
         false => name,
     }
+}
+
+/// A name with quotes and escapes, as git has them, where it has what it can't have without.
+fn quoted(name: &[u8]) -> String {
+    let is_special = |c: char| c.is_ascii_control() || matches!(c, '"' | '\\');
+    if let Ok(name) = std::str::from_utf8(name)
+        && !name.contains(is_special)
+    {
+        return name.to_owned();
+    }
+    let mut quoted = String::from('"');
+    for b in name {
+        match b {
+            b'"' | b'\\' => quoted.extend(['\\', char::from(*b)]),
+            b' '..=b'~' => quoted.push(char::from(*b)),
+            b => quoted.push_str(&format!("\\{b:03o}")),
+        }
+    }
+    quoted + "\""
 }
 
 /// A unified diff with its lines in colour.
