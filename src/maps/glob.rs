@@ -280,22 +280,34 @@ fn set_end(rest: &[char]) -> Option<usize> {
 
 /// The characters that a set stands for, of those a valid reference can hold; `None` if none.
 fn mask(set: &[char]) -> Option<u128> {
-    let (negated, mut rest) = match set.split_first() {
+    let (mut negated, mut rest) = match set.split_first() {
         Some(('!', rest)) => (true, rest),
         _ => (false, set),
     };
-    let mut mask = 0;
+    let mut ranges = Vec::new();
     while let Some((&from, behind)) = rest.split_first() {
         let (to, behind) = match behind {
-            ['-', to, behind @ ..] => (*to, behind),
-            _ => (from, behind),
+            ['-', to, behind @ ..] => (Some(*to), behind),
+            _ => (None, behind),
         };
+        if to.is_none_or(|to| from <= to) {
+            ranges.push((from, to));
+        }
+        rest = behind;
+    }
+    // Python drops empty ranges before it looks for a `!` in front.
+    if !negated && let Some(('!', to)) = ranges.first().copied() {
+        negated = true;
+        ranges.remove(0);
+        ranges.extend(to.into_iter().flat_map(|to| [('-', None), (to, None)]));
+    }
+    let mut mask = 0;
+    for (from, to) in ranges {
         for b in 0..128_u8 {
-            if (from..=to).contains(&char::from(b)) {
+            if (from..=to.unwrap_or(from)).contains(&char::from(b)) {
                 mask |= bit(b);
             }
         }
-        rest = behind;
     }
     let mask = REFERENCE_CHARACTERS & if negated { !mask } else { mask };
     (mask != 0).then_some(mask)
@@ -500,6 +512,17 @@ mod tests {
             ("alpine:[!3]*", "alpine:edge", true),
             ("alpine:[!3]*", "alpine:3", false),
             ("quay.io/[]a]*", "quay.io/a", true),
+            // Without its empty ranges a set may begin with a `!`.
+            ("q/[b-a!x]", "q/y", true),
+            ("q/[b-a!x]", "q/x", false),
+            ("q/[b-a!]", "q/x", true),
+            ("q/[b-a!-x]", "q/y", true),
+            ("q/[b-a!-x]", "q/x", false),
+            ("q/[b-a!-x]", "q/-", false),
+            ("q/[!b-a!x]", "q/y", true),
+            ("q/[yb-a!x]", "q/y", true),
+            ("q/[b-a]", "q/b", false),
+            ("q/[!b-a]", "q/b", true),
             ("busybox[", "busybox", false),
             ("a[!b]c", "a_c", true),
             ("a[!b]c", "a+c", true),
@@ -603,20 +626,30 @@ mod tests {
         if c == '['
             && let Some(end) = set_end(behind)
         {
-            let (negated, set) = match &behind[..end] {
+            let (mut negated, set) = match &behind[..end] {
                 ['!', set @ ..] => (true, set),
                 set => (false, set),
             };
-            let mut found = false;
+            let (mut found, mut is_first) = (false, true);
             let mut i = 0;
             while i < set.len() {
-                if i + 2 < set.len() && set[i + 1] == '-' {
-                    found |= set[i] <= t && t <= set[i + 2];
-                    i += 3;
+                let is_range = i + 2 < set.len() && set[i + 1] == '-';
+                let (from, to) = if is_range {
+                    (set[i], set[i + 2])
                 } else {
-                    found |= set[i] == t;
-                    i += 1;
+                    (set[i], set[i])
+                };
+                i += if is_range { 3 } else { 1 };
+                if from > to {
+                    continue;
                 }
+                if is_first && !negated && from == '!' {
+                    negated = true;
+                    found |= is_range && (t == '-' || t == to);
+                } else {
+                    found |= from <= t && t <= to;
+                }
+                is_first = false;
             }
             return found != negated && oracle(&behind[end + 1..], rest);
         }
