@@ -162,6 +162,9 @@ impl<'a> Decision<'a> {
         rules: &'a Rules,
         disable_label: &str,
     ) -> Outcome {
+        if let Some(key) = request.duplicate {
+            return self.skip_duplicate(key);
+        }
         let Some(path) = request.pod_path() else {
             return Outcome::NoImages;
         };
@@ -176,10 +179,7 @@ impl<'a> Decision<'a> {
             }
         };
         if let Some(key) = &workload.duplicate {
-            self.warn(format_args!(
-                "the key {key:?} appears twice, so nothing is swapped"
-            ));
-            return Outcome::Skipped(Skip::DuplicateKey);
+            return self.skip_duplicate(key);
         }
         if workload.is_too_long {
             self.warn(format_args!(
@@ -218,6 +218,13 @@ impl<'a> Decision<'a> {
             (true, true) => Outcome::Unchanged,
             (true, false) => Outcome::Swapped,
         }
+    }
+
+    fn skip_duplicate(&mut self, key: &str) -> Outcome {
+        self.warn(format_args!(
+            "the key {key:?} appears twice, so nothing is swapped"
+        ));
+        Outcome::Skipped(Skip::DuplicateKey)
     }
 
     fn decide(&mut self, entry: &Entry<'a>, path: &'static [&'static str], rules: &'a Rules) {

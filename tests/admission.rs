@@ -661,6 +661,40 @@ fn an_object_with_a_key_twice_is_left_alone() {
     }
 }
 
+/// What decides about an object may be another one for who reads the first.
+#[test]
+fn an_object_in_a_request_with_a_key_twice_is_left_alone() {
+    let object = r#"{"spec":{"containers":[{"name":"a","image":"nginx"}]}}"#;
+    let reviewed = |first: &str, last: &str| {
+        let body = format!(
+            r#"{{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{{{first}"uid":"u","kind":{{"kind":"Pod"}},"operation":"CREATE","subResource":"","object":{object},"oldObject":{{}}{last}}}}}"#
+        );
+        answer(body.as_bytes()).unwrap()
+    };
+    for (key, value) in [
+        ("kind", r#"{"kind":"Pod"}"#),
+        ("kind", r#"{"kind":"ConfigMap"}"#),
+        ("operation", r#""DELETE""#),
+        ("subResource", r#""status""#),
+        ("object", object),
+        ("object", "{}"),
+        ("oldObject", "null"),
+    ] {
+        let reply = reviewed("", &format!(r#","{key}":{value}"#));
+        assert_eq!(reply.outcome, Outcome::Skipped(Skip::DuplicateKey), "{key}");
+        let warning = format!("imageswap: the key {key:?} appears twice, so nothing is swapped");
+        assert_eq!(reply.warnings, [warning]);
+        let body: Value = serde_json::from_slice(&reply.body).unwrap();
+        assert_eq!(body["response"]["allowed"], true);
+        assert_eq!(body["response"].get("patch"), None);
+    }
+    // The last answers.
+    let reply = reviewed(r#""uid":"first","#, r#","name":"a","name":"b""#);
+    assert_eq!(reply.outcome, Outcome::Swapped);
+    let body: Value = serde_json::from_slice(&reply.body).unwrap();
+    assert_eq!(body["response"]["uid"], "u");
+}
+
 #[test]
 fn an_update_of_a_pod_swaps_only_images_that_are_changed() {
     let mut body = pod(json!([

@@ -129,6 +129,7 @@ impl<'de> Visitor<'de> for RequestVisitor<'_> {
             sub_resource,
             object: object.flatten(),
             old_object: old_object.flatten(),
+            duplicate: None,
         })
     }
 }

@@ -7,9 +7,12 @@
 //! types stay out of here: they read whole objects, at fifty times the allocations.
 
 use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
 
 use super::object::{Text, Workload};
 use super::slots::{is_compared_by_its_owner, pod_path};
@@ -39,6 +42,8 @@ pub(super) struct Request<'a> {
     sub_resource: Cow<'a, str>,
     pub(super) object: Option<Object<'a>>,
     pub(super) old_object: Option<Object<'a>>,
+    /// As of [`RawRequest`].
+    pub(super) duplicate: Option<&'static str>,
 }
 
 /// An object that may hold images.
@@ -115,19 +120,15 @@ pub(super) struct RawReview<'a, O> {
     pub(super) request: Option<RawRequest<'a, O>>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", bound(deserialize = "O: Deserialize<'de>"))]
 pub(super) struct RawRequest<'a, O> {
-    #[serde(borrow)]
     pub(super) uid: Option<Text<'a>>,
-    #[serde(borrow)]
     pub(super) kind: Option<RawKind<'a>>,
-    #[serde(borrow)]
     pub(super) operation: Option<Text<'a>>,
-    #[serde(borrow)]
     pub(super) sub_resource: Option<Text<'a>>,
     pub(super) object: Option<O>,
     pub(super) old_object: Option<O>,
+    /// A key that appears twice, and decides what there is to swap.
+    pub(super) duplicate: Option<&'static str>,
 }
 
 #[derive(Deserialize)]
@@ -136,6 +137,62 @@ pub(super) struct RawKind<'a> {
     pub(super) group: Option<Text<'a>>,
     #[serde(borrow)]
     pub(super) kind: Option<Text<'a>>,
+}
+
+// === impl RawRequest ===
+
+impl<'de: 'a, 'a, O: Deserialize<'de>> Deserialize<'de> for RawRequest<'a, O> {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        json.deserialize_map(RequestVisitor(PhantomData))
+    }
+}
+
+struct RequestVisitor<O>(PhantomData<O>);
+
+impl<'de, O: Deserialize<'de>> Visitor<'de> for RequestVisitor<O> {
+    type Value = RawRequest<'de, O>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a request")
+    }
+
+    /// Of a key that appears twice the last counts.
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut request = RawRequest {
+            uid: None,
+            kind: None,
+            operation: None,
+            sub_resource: None,
+            object: None,
+            old_object: None,
+            duplicate: None,
+        };
+        while let Some(Text(key)) = map.next_key()? {
+            let duplicate = match key.as_ref() {
+                "uid" => {
+                    request.uid = map.next_value()?;
+                    None
+                }
+                "kind" => put(&mut request.kind, map.next_value()?, "kind"),
+                "operation" => put(&mut request.operation, map.next_value()?, "operation"),
+                "subResource" => put(&mut request.sub_resource, map.next_value()?, "subResource"),
+                "object" => put(&mut request.object, map.next_value()?, "object"),
+                "oldObject" => put(&mut request.old_object, map.next_value()?, "oldObject"),
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                    None
+                }
+            };
+            request.duplicate = request.duplicate.or(duplicate);
+        }
+        Ok(request)
+    }
+}
+
+/// Puts a value in its place, and gives back its key if another was there.
+fn put<T>(place: &mut Option<T>, value: Option<T>, key: &'static str) -> Option<&'static str> {
+    let before = std::mem::replace(place, value);
+    before.map(|_| key)
 }
 
 // === impl Review ===
@@ -185,6 +242,7 @@ impl<'a> Review<'a> {
                 sub_resource: text_of(request.sub_resource),
                 object: request.object.map(&object),
                 old_object: request.old_object.map(&object),
+                duplicate: request.duplicate,
             },
         })
     }
