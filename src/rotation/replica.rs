@@ -13,6 +13,9 @@
 //! believed for the trust delay, calls are better answered by those. It also does not stand for leader
 //! where others may have in memory what it could only replace.
 //!
+//! A pair in files can be seen where the cluster can't, and is not waited for in vain: it is served when the
+//! one in memory is of no use any more, as a replica that is started then would serve it ([`choose_unseen`]).
+//!
 //! What was seen too long ago changes nothing either: a process that was stopped for an hour between
 //! its look and this would serve a leaf whose CA is gone. The leader counts on it, see `plan::prune`.
 
@@ -22,6 +25,7 @@ use time::OffsetDateTime;
 
 use super::belief::Belief;
 use super::clock::{self, Moment, Span};
+use super::source::Source;
 use super::state::{Endpoint, Observed, Secret};
 use crate::pki::{Flaw, Pair};
 
@@ -146,6 +150,52 @@ pub fn choose(view: &View<'_>, serving: Option<&Pair>, now: Moment) -> Choice {
         },
         Some(_) => Choice::Publish(pair),
         None => first(view, pair, moment),
+    }
+}
+
+/// Chooses where the pair is in files and the cluster has not been seen for some time. `observed` has the webhook
+/// configuration that was seen last, if one ever was, and what is in the files now; `is_seen` is whether the two were
+/// seen together.
+pub fn choose_unseen(
+    observed: &Observed,
+    is_seen: bool,
+    required: &[String],
+    serving: Option<&Pair>,
+    now: Moment,
+) -> Choice {
+    let Some(secret) = &observed.secret else {
+        return Choice::Absent;
+    };
+    let is_served = |pair: &Pair| serving.is_some_and(|served| served.is_same(pair));
+    let pair = match secret.judge(required, now.wall) {
+        Ok(pair) => pair,
+        // At a start, one is served that begins in a moment.
+        Err(Flaw::NotYet(begins))
+            if secret
+                .judge(required, begins)
+                .is_ok_and(|pair| is_served(&pair)) =>
+        {
+            return Choice::Same;
+        }
+        Err(flaw) => return Choice::Bad(flaw),
+    };
+    // Who injects the caBundle does so before the files are here, unless it was seen otherwise.
+    let is_ahead = secret.source == Source::FilesAlone && !is_seen;
+    match serving {
+        Some(served) if served.is_same(&pair) => Choice::Same,
+        Some(served) if !is_ahead && is_of_use(observed, served, &pair, now) => {
+            Choice::NotTrustedYet { rest: None }
+        }
+        _ => Choice::Publish(pair),
+    }
+}
+
+/// Whether the one in memory should go on, as far as anybody knows. If the caBundle was seen to believe the new one,
+/// that need not wait until the old has surely ended; if not, it is only better than one that has.
+fn is_of_use(observed: &Observed, served: &Pair, pair: &Pair, moment: Moment) -> bool {
+    match is_trusted(observed, pair, moment.wall) {
+        true => !refuses(observed, served, latest(served, moment)),
+        false => served.not_after.min(served.ca_not_after) > moment.wall,
     }
 }
 

@@ -12,7 +12,7 @@ use super::belief::Belief;
 use super::clock::{Clock, Moment, Span};
 use super::driver::{Driver, Memory as Leader, Store, begin_counting};
 use super::plan::{Kind, Known, OLDEST, Plan, Policy, SETTLED, Step, oldest, plan};
-use super::replica::{Choice, Others, View, choose, is_trusted, may_lead};
+use super::replica::{Choice, Others, View, choose, choose_unseen, is_trusted, may_lead};
 use super::source::Source;
 use super::state::{Configuration, Endpoint, Hook, Observed, Secret};
 use super::write::{Change, Failure, Next, Write};
@@ -1082,6 +1082,62 @@ fn what_may_have_ended_takes_the_place_of_nothing_good() {
                 "the trust delay is over, and something else is waited for"
             );
         }
+    }
+}
+
+#[test]
+fn what_is_in_files_is_served_unseen_when_the_old_is_of_no_use() {
+    use Source::{Files, FilesAlone};
+    let [good, ..] = pairs();
+    let required = policy().required;
+    let short = mint(&[HOST.to_owned()], Duration::days(1), NOW).unwrap();
+    let served = judge(&short, &required, NOW).unwrap();
+    let end = NOW + Duration::days(1);
+    let [both, old, new] = [&[good, &short][..], &[&short], &[good]].map(|pems| [bundle(pems)]);
+    let [both, old, new] = [&both, &old, &new].map(|bundle| Some(&bundle[..]));
+    // Who brings the new one; the caBundle that was seen last, and whether beside these files; when; what then.
+    for (source, bundle, is_seen, when, expected) in [
+        (Files, None, false, NOW, "not yet"),
+        (Files, None, false, end - Duration::hours(1), "not yet"),
+        (Files, None, false, end, "publish"),
+        (Files, old, true, end - Duration::hours(1), "not yet"),
+        (Files, old, true, end, "publish"),
+        // Believed, too: then not later than when the old one may have ended.
+        (Files, both, true, end - Duration::hours(3), "not yet"),
+        (Files, both, true, end - Duration::hours(1), "publish"),
+        (Files, new, false, NOW, "publish"),
+        (FilesAlone, None, false, NOW, "publish"),
+        (FilesAlone, old, false, NOW, "publish"),
+        (FilesAlone, old, true, NOW, "not yet"),
+        (FilesAlone, old, true, end, "publish"),
+    ] {
+        let choose = |pem, serving, when| {
+            let files = Secret {
+                source,
+                ..secret(pem)
+            };
+            let seen = observed(Some(files), bundle);
+            word(&choose_unseen(
+                &seen,
+                is_seen,
+                &required,
+                serving,
+                wall(when),
+            ))
+        };
+        let row = format!("{source:?} {bundle:?} {is_seen} {when}");
+        assert_eq!(choose(good, Some(&served), when), expected, "{row}");
+        assert_eq!(choose(good, None, when), "publish", "{row}");
+        assert_eq!(choose(&short, Some(&served), NOW), "same", "{row}");
+        let odd = Pem {
+            key: short.key.clone(),
+            ..good.clone()
+        };
+        assert_eq!(choose(&odd, Some(&served), when), "bad", "{row}");
+        // Served before it begins, as at a start.
+        let early = NOW - Duration::days(9);
+        assert_eq!(choose(&short, Some(&served), early), "same", "{row}");
+        assert_eq!(choose(good, Some(&served), early), "bad", "{row}");
     }
 }
 

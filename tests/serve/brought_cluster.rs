@@ -190,11 +190,19 @@ async fn files_are_served_while_the_api_is_out_of_reach() {
     let api = Api::start().await;
     api.set_mood(crate::api::Mood::Forbidding);
     let files = tempfile::tempdir().unwrap();
-    let one = pair();
+    let (one, two) = (pair(), pair());
     write(files.path(), &one);
-    let serve = start(&api, &files, true);
-    until_ready(&serve).await;
-    assert!(serves(&serve, &one).await);
+    let replicas = [true, false].map(|with_ca| start(&api, &files, with_ca));
+    for serve in &replicas {
+        until_ready(serve).await;
+        assert!(serves(serve, &one).await);
+    }
+    // Renewed: where the caBundle is ours, it may not hold the new CA.
+    rename(files.path(), &two);
+    let [with_ca, alone] = replicas;
+    until(&alone, "new leaf", async || serves(&alone, &two).await).await;
+    with_ca.until_log("a new certificate may not be trusted");
+    assert!(serves(&with_ca, &one).await);
 }
 
 #[test]

@@ -34,7 +34,7 @@ const HERE: &str = "localhost";
 const PARTS: [&str; 3] = ["tls.crt", "tls.key", "ca.crt"];
 
 /// Where chain, key and CA are.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Paths(Vec<PathBuf>);
 
 impl Paths {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 use tracing::{error, info, warn};
 
 use super::brought::Paths;
@@ -15,9 +15,9 @@ use crate::pki::{Bundle, Flaw, Pair, Pem, judge};
 use crate::rotation::belief::Belief;
 use crate::rotation::clock::Clock;
 use crate::rotation::driver::Store;
-use crate::rotation::replica::{Choice, Others, View, choose, is_trusted};
+use crate::rotation::replica::{Choice, Others, View, choose, choose_unseen, is_trusted};
 use crate::rotation::source::Source;
-use crate::rotation::state::{Endpoint, Observed};
+use crate::rotation::state::{Endpoint, Observed, Secret};
 use crate::server::tls::ServingCert;
 use crate::telemetry::logs::Sparingly;
 use crate::telemetry::metrics::Metrics;
@@ -33,8 +33,14 @@ pub(super) const OTHERS: Duration = Duration::from_secs(2);
 /// How long such a look may take: what was seen before it must not be too old to act on.
 const ASKED: Duration = Duration::from_secs(4);
 
-/// How long the cluster may be silent before what was brought is served without having seen it.
+/// How long the cluster may be silent before what was brought is judged without having seen it.
 const SILENT: Duration = Duration::from_secs(5);
+
+/// The same where it was seen beside what is brought now: a look without a reason comes each minute.
+const STALE: Duration = Duration::from_secs(75);
+
+/// How often it is counted for how long that has been so.
+const TICK: Duration = Duration::from_secs(1);
 
 /// Shows when the pair that is served ends.
 pub(super) fn show(pair: &Pair, metrics: &Metrics) {
@@ -83,8 +89,57 @@ pub(super) struct Replica<S> {
 pub(super) struct BroughtPair {
     pub(super) pair: Pair,
     pub(super) paths: Paths,
+    /// What is in the files now.
+    pub(super) files: watch::Receiver<Secret>,
     /// Whether the files can't be read now. What was read before stays in use.
     pub(super) is_unreadable: watch::Receiver<bool>,
+}
+
+/// Since when what is in the files now has not been seen beside the cluster.
+#[derive(Debug, Default)]
+struct Blind {
+    /// What was seen last.
+    last: Option<Look>,
+    /// The version of the files.
+    version: String,
+    /// Counted, not measured: a process that stood still has not looked.
+    ticks: u32,
+}
+
+impl Blind {
+    fn saw(&mut self, look: &Look) {
+        self.last = Some(look.clone());
+        self.ticks = 0;
+    }
+
+    fn has_seen(&self, files: &Secret) -> bool {
+        let last = self.last.as_ref();
+        let seen = last.and_then(|look| look.observed.secret.as_ref());
+        seen.is_some_and(|seen| seen.version == files.version)
+    }
+
+    /// Counts. Whether that is too long.
+    fn tick(&mut self, files: &Secret) -> bool {
+        if self.version != files.version {
+            self.version.clone_from(&files.version);
+            self.ticks = 0;
+        }
+        self.ticks = self.ticks.saturating_add(1);
+        let most = match self.has_seen(files) {
+            true => STALE,
+            false => SILENT,
+        };
+        TICK * self.ticks > most
+    }
+
+    /// The webhook configuration as it was seen last, and the files.
+    fn observed(&self, files: Secret) -> Observed {
+        let last = self.last.as_ref();
+        Observed {
+            configuration: last.and_then(|look| look.observed.configuration.clone()),
+            secret: Some(files),
+        }
+    }
 }
 
 /// What was said last, so that it is said once.
@@ -113,16 +168,26 @@ impl<S: Store> Replica<S> {
         let mut others = None;
         let waiting = Sparingly::new(WAITING);
         let mut again_at = None;
+        let (mut blind, mut tick) = (Blind::default(), interval(TICK));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let soon = Instant::now() + WAITING;
-            let next = timeout_at(again_at.map_or(soon, |at| soon.min(at)), seen.changed()).await;
-            if matches!(next, Ok(Err(_))) {
+            let until = again_at.map_or(soon, |at| soon.min(at));
+            let next = tokio::select! {
+                next = timeout_at(until, seen.changed()) => next.ok(),
+                _ = tick.tick(), if self.brought.is_some() => {
+                    self.act_if_blind(&mut blind, &mut said);
+                    None
+                }
+            };
+            if matches!(next, Some(Err(_))) {
                 // Nobody looks any more: the process ends.
                 std::future::pending::<()>().await;
             }
             // What came behind the timer's end is for the next turn.
-            let look = next.is_ok().then(|| seen.borrow_and_update().clone());
+            let look = next.map(|_| seen.borrow_and_update().clone());
             if let Some(look) = look.flatten() {
+                blind.saw(&look);
                 self.believed
                     .send_modify(|belief| belief.look(&look.observed, look.read));
                 let mut rest = self.act(&look, None, &mut said);
@@ -165,13 +230,7 @@ impl<S: Store> Replica<S> {
             others,
         };
         let choice = choose(&view, pair, moment);
-        let is_unreadable = |brought: &BroughtPair| *brought.is_unreadable.borrow();
-        let is_bad = matches!(choice, Choice::Bad(_));
-        let is_refused = is_bad || self.brought.as_ref().is_some_and(is_unreadable);
-        // One that comes too late says nothing of what is there.
-        if !matches!(choice, Choice::TooOld) {
-            self.metrics.refused.set(i64::from(is_refused));
-        }
+        self.show_refused(&choice);
         let mut rest = Rest::News;
         match choice {
             Choice::Publish(pair) => {
@@ -198,6 +257,55 @@ impl<S: Store> Replica<S> {
         }
         self.show(observed, now, said);
         rest
+    }
+
+    /// Acts on what is in the files alone, if the cluster has not been seen for too long.
+    fn act_if_blind(&self, blind: &mut Blind, said: &mut Said) {
+        let Some(brought) = &self.brought else {
+            return;
+        };
+        let files = brought.files.borrow().clone();
+        if !blind.tick(&files) {
+            return;
+        }
+        let (is_seen, moment) = (blind.has_seen(&files), self.clock.now());
+        let observed = blind.observed(files);
+        let served = self.serving.borrow().clone();
+        let pair = served.as_ref().map(|served| &served.pair);
+        let choice = choose_unseen(&observed, is_seen, &self.required, pair, moment);
+        self.show_refused(&choice);
+        match choice {
+            Choice::Publish(pair) => {
+                warn!("the cluster can't be seen; serving what was brought all the same");
+                self.publish(pair);
+            }
+            Choice::Bad(flaw) => self.refuse(&observed, &flaw, said),
+            Choice::NotTrustedYet { .. } => {
+                if said.is_news(&observed, "not seen") {
+                    warn!(
+                        "a new certificate may not be trusted, for the cluster can't be seen; serving the old until \
+                         it ends"
+                    );
+                }
+            }
+            Choice::Same | Choice::Absent | Choice::TooOld | Choice::AskOthers => {
+                said.refused = None;
+            }
+        }
+        if blind.last.is_some() {
+            self.show(&observed, moment.wall, said);
+        }
+    }
+
+    /// Shows whether what is there can't be served.
+    fn show_refused(&self, choice: &Choice) {
+        let is_unreadable = |brought: &BroughtPair| *brought.is_unreadable.borrow();
+        let is_bad = matches!(choice, Choice::Bad(_));
+        let is_refused = is_bad || self.brought.as_ref().is_some_and(is_unreadable);
+        // One that comes too late says nothing of what is there.
+        if !matches!(choice, Choice::TooOld) {
+            self.metrics.refused.set(i64::from(is_refused));
+        }
     }
 
     /// Says that the new one is not served yet, and why.
@@ -373,9 +481,9 @@ mod tests {
 
     use super::*;
     use crate::pki::{Bundle, mint};
-    use crate::rotation::clock::Span;
+    use crate::rotation::clock::{Moment, Span};
     use crate::rotation::replica::FRESH;
-    use crate::rotation::state::{Configuration, Hook, Secret};
+    use crate::rotation::state::{Configuration, Hook};
     use crate::rotation::write::{Failure, Write};
     use crate::telemetry::notices;
 
@@ -528,5 +636,157 @@ mod tests {
             assert_eq!(metrics.refused.get(), 1, "{age:?}");
         }
         assert!(!task.is_finished());
+    }
+
+    /// A replica that serves what is in files, and what it is told and tells.
+    struct Story {
+        seen: watch::Sender<Seen>,
+        files: watch::Sender<Secret>,
+        served: watch::Receiver<Option<Serving>>,
+        metrics: Metrics,
+        told: notices::Inbox,
+        clock: Clock,
+    }
+
+    impl Story {
+        /// The others serve `rival`.
+        fn begin(files: Secret, rival: &Pem) -> Self {
+            let (began, wall) = (Instant::now(), OffsetDateTime::now_utc());
+            let clock = Clock::of(move || Moment {
+                wall: wall + began.elapsed(),
+                is_told: false,
+                steady: began.elapsed(),
+            });
+            let required = vec!["imageswap.ns.svc".to_owned()];
+            let pair = files.judge(&required, wall).unwrap();
+            let (seen, seen_by) = watch::channel(None);
+            let (files, files_now) = watch::channel(files);
+            let (serving, served) = watch::channel(None);
+            let (notices, told) = notices::channel();
+            let metrics = Metrics::new().unwrap();
+            let replica = Replica {
+                store: Rival(rival.leaf().unwrap()),
+                believed: watch::channel(Belief::default()).0,
+                again: Arc::default(),
+                brought: Some(BroughtPair {
+                    pair,
+                    paths: Paths::default(),
+                    files: files_now,
+                    is_unreadable: watch::channel(false).1,
+                }),
+                required,
+                trust_delay: std::time::Duration::from_secs(60),
+                writes_bundles: true,
+                source: "files".to_owned(),
+                seen: seen_by,
+                serving,
+                kept: watch::channel(None).0,
+                clock: clock.clone(),
+                metrics: metrics.clone(),
+                notices,
+            };
+            tokio::spawn(async move { replica.follow().await });
+            Self {
+                seen,
+                files,
+                served,
+                metrics,
+                told,
+                clock,
+            }
+        }
+
+        /// A look at the files as they are, beside this caBundle.
+        fn look(&self, bundle: &str) {
+            let secret = self.files.borrow().clone();
+            let mut observed = (*seen("1", &secret.pem(), bundle)).clone();
+            observed.secret = Some(secret);
+            let (observed, at) = (Arc::new(observed), self.clock.now().steady);
+            let read = Span { from: at, to: at };
+            self.seen.send_replace(Some(Look { observed, read }));
+        }
+
+        /// What is served so many seconds later.
+        async fn serves(&self, after: u64) -> Option<Vec<u8>> {
+            tokio::time::sleep(std::time::Duration::from_secs(after)).await;
+            let served = self.served.borrow();
+            served.as_ref().map(|served| served.pair.leaf().to_vec())
+        }
+
+        fn refused(&self) -> (i64, u64) {
+            let failed = self.metrics.reloads.with_label_values(&["failed"]).get();
+            (self.metrics.refused.get(), failed)
+        }
+    }
+
+    fn file(version: &str, pem: &Pem, source: Source) -> Secret {
+        Secret {
+            source,
+            ..Secret::minted(version, pem)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn files_are_judged_while_the_cluster_is_silent_and_served_once_the_old_have_ended() {
+        let names = ["imageswap.ns.svc".to_owned()];
+        let old = mint(&names, Duration::seconds(100), OffsetDateTime::now_utc()).unwrap();
+        let new = pair();
+        let rubbish = Pem {
+            key: "rubbish".to_owned(),
+            ..new.clone()
+        };
+        for is_seen_before in [false, true] {
+            let file = |version, pem| file(version, pem, Source::Files);
+            let story = Story::begin(file("1", &old), &old);
+            if is_seen_before {
+                story.look(&old.ca);
+            }
+            assert_eq!(story.serves(10).await, old.leaf());
+            story.files.send_replace(file("2", &rubbish));
+            assert_eq!(story.serves(4).await, old.leaf());
+            assert_eq!(story.refused(), (0, 0));
+            assert_eq!(story.serves(6).await, old.leaf());
+            assert_eq!(story.refused(), (1, 1));
+            let told = story.told.next().now_or_never().unwrap();
+            assert_eq!(told.reason, Reason::CertificateRefused);
+            story.files.send_replace(file("3", &new));
+            assert_eq!(story.serves(40).await, old.leaf());
+            assert_eq!(story.refused(), (0, 1));
+            assert_eq!(story.serves(42).await, new.leaf());
+            let ok = story.metrics.reloads.with_label_values(&["ok"]);
+            assert_eq!((ok.get(), story.refused()), (2, (0, 1)));
+            // It can be seen again, and says what can't be helped now.
+            story.look(&old.ca);
+            assert_eq!(story.serves(80).await, new.leaf());
+        }
+    }
+
+    /// Whoever injects the caBundle has the same files, and was first.
+    #[tokio::test(start_paused = true)]
+    async fn files_without_a_ca_are_served_when_the_cluster_is_silent() {
+        let (old, new) = (pair(), pair());
+        let file = |version, pem| file(version, pem, Source::FilesAlone);
+        let story = Story::begin(file("1", &old), &old);
+        story.look(&old.ca);
+        assert_eq!(story.serves(1).await, old.leaf());
+        // A minute without a look is no silence.
+        assert_eq!(story.serves(60).await, old.leaf());
+        story.files.send_replace(file("2", &new));
+        assert_eq!(story.serves(4).await, old.leaf());
+        assert_eq!(story.serves(3).await, new.leaf());
+        // Seen not to be believed yet.
+        story.files.send_replace(file("3", &old));
+        story.look(&new.ca);
+        assert_eq!(story.serves(200).await, new.leaf());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_nothing_to_serve_does_not_wait_for_a_cluster_that_is_gone() {
+        let (old, new) = (pair(), pair());
+        let story = Story::begin(file("1", &new, Source::Files), &old);
+        // The others serve what is believed.
+        story.look(&old.ca);
+        assert_eq!(story.serves(60).await, None);
+        assert_eq!(story.serves(20).await, new.leaf());
     }
 }

@@ -70,10 +70,11 @@ impl Cluster {
             alone = LEADERLESS;
             let (pair, paths) = (brought.pair.clone(), brought.paths());
             let (files, is_unreadable) = brought.feed(metrics, &notices);
-            cluster.set_files(files);
+            cluster.set_files(files.clone());
             BroughtPair {
                 pair,
                 paths,
+                files,
                 is_unreadable,
             }
         });
