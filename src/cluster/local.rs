@@ -1,9 +1,9 @@
 //! The certificate on a machine without a cluster: three files in a directory.
 //!
 //! `tls.crt` and `tls.key` (mode 0600) are served, `ca.crt` is what clients trust: the parts of the
-//! Secret that a cluster has. At a start, a pair that is missing, can't be served or ends within
-//! the hour is minted anew, unless a rotation has left a better one ready; all others are served and then
-//! rotated (`store`), so that clients know the next CA before its leaf. Two processes in one directory take
+//! Secret that a cluster has. At a start, a pair that is missing or can't be served, also if this machine's clock is
+//! wrong, is minted anew, unless a rotation has left a better one ready; all others are served and then rotated
+//! (`store`), so that clients know the next CA before its leaf. Two processes in one directory take
 //! turns at writing; but each looks only every ten seconds what the other wrote, so at the end of a
 //! rotation `ca.crt` may lack the CA of a leaf that the other still serves. Each should have one of its own.
 
@@ -17,7 +17,9 @@ use std::time::Instant;
 
 use time::{Duration, OffsetDateTime};
 
-use crate::pki::{self, Flaw, MintError, Pair, Pem};
+use crate::pki::{self, Bundle, Flaw, MintError, Pair, Pem};
+use crate::rotation::clock::doubt;
+use crate::rotation::plan::KEPT;
 
 /// A directory that keeps a pair.
 #[derive(Debug, Clone)]
@@ -31,6 +33,8 @@ pub struct StateDir {
 pub enum Origin {
     /// It was there.
     Found,
+    /// It was there, and can't be served by this machine's clock, which may be wrong.
+    Doubtful(Flaw),
     /// There was none.
     Minted,
     /// What was there could not be served.
@@ -53,8 +57,8 @@ pub struct Loaded {
     pub origin: Origin,
 }
 
-/// A pair is made anew at a start when no more of its life is left, or no more than a third of it: there may
-/// be no time to rotate it.
+/// A pair is made anew at a start when no more of its life is left, or no more than a third of it, though the clock
+/// may be fast: there may be no time to rotate it.
 const RENEWED_BEFORE: Duration = Duration::hours(1);
 
 /// How long to wait for another process that is making a pair.
@@ -103,15 +107,30 @@ impl StateDir {
         now: OffsetDateTime,
     ) -> Result<Loaded, Error> {
         let _turn = self.turn()?;
+        // Past, however fast the clock is. The leader judges by it, too (`rotation::plan`).
+        let surely = now - doubt(false, life);
+        let has_time = |pair: &Pair| pair.not_after - surely > margin(life);
         let origin = match self.read()? {
             None => Origin::Minted,
             Some(pem) => match pki::judge(&pem, names, now) {
-                Ok(pair) if pair.not_after - now > margin(life) => {
+                Ok(pair) if has_time(&pair) => {
                     let origin = Origin::Found;
                     return Ok(Loaded { pair, pem, origin });
                 }
                 Ok(_) => Origin::Renewed,
-                Err(flaw) => Origin::Replaced(flaw),
+                Err(flaw) => {
+                    // One that begins later is waited for, and nothing else can be served meanwhile.
+                    let then = match flaw {
+                        Flaw::NotYet(begins) => begins,
+                        _ => surely,
+                    };
+                    let pair = pki::judge(&pem, names, then).ok().filter(has_time);
+                    if let Some(pair) = pair {
+                        let origin = Origin::Doubtful(flaw);
+                        return Ok(Loaded { pair, pem, origin });
+                    }
+                    Origin::Replaced(flaw)
+                }
             },
         };
         self.refuse_foreign()?;
@@ -120,8 +139,12 @@ impl StateDir {
         {
             return Ok(loaded);
         }
-        let pem = pki::mint(names, life, now)?;
+        // Clients that have a copy of a CA, or another process that serves its leaf: the leader takes it away.
+        let known = self.read_text("ca.crt")?.unwrap_or_default();
+        let known = Bundle::read(known.as_bytes()).first(KEPT);
+        let mut pem = pki::mint(names, life, now)?;
         let pair = pki::judge(&pem, names, now)?;
+        pem.ca = Bundle::read(pem.ca.as_bytes()).and(&known).pem();
         self.write(&pem)?;
         Ok(Loaded { pair, pem, origin })
     }
@@ -345,7 +368,15 @@ mod tests {
     const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH.saturating_add(Duration::days(20_000));
 
     fn open(dir: &StateDir, now: OffsetDateTime) -> Result<(Pair, Origin), Error> {
-        let loaded = dir.load_or_mint(&["localhost".to_owned()], Duration::days(2), now)?;
+        open_for(dir, Duration::days(2), now)
+    }
+
+    fn open_for(
+        dir: &StateDir,
+        life: Duration,
+        now: OffsetDateTime,
+    ) -> Result<(Pair, Origin), Error> {
+        let loaded = dir.load_or_mint(&["localhost".to_owned()], life, now)?;
         Ok((loaded.pair, loaded.origin))
     }
 
@@ -368,10 +399,55 @@ mod tests {
         // Time enough to rotate it.
         let late = later + Duration::hours(46);
         assert!(matches!(open(&dir, late).unwrap().1, Origin::Found));
-        let nearly = later + Duration::minutes(47 * 60 + 30);
-        assert!(matches!(open(&dir, nearly).unwrap().1, Origin::Renewed));
         // The pair and the lock.
         assert_eq!(fs::read_dir(&dir.path).unwrap().count(), 4);
+    }
+
+    #[test]
+    fn one_that_is_short_lived_is_renewed_before_its_end() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = StateDir {
+            path: temp.path().to_owned(),
+        };
+        let open = |after| open_for(&dir, Duration::hours(3), NOW + after).unwrap().1;
+        assert!(matches!(open(Duration::ZERO), Origin::Minted));
+        assert!(matches!(open(Duration::hours(2)), Origin::Found));
+        let nearly = Duration::minutes(150);
+        assert!(matches!(open(nearly), Origin::Renewed));
+    }
+
+    /// A machine may come up in 1970, or some hours too late.
+    #[test]
+    fn a_clock_that_may_be_wrong_replaces_nothing() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = StateDir {
+            path: temp.path().to_owned(),
+        };
+        let first = open(&dir, NOW).unwrap().0;
+        let files = || ["tls.crt", "tls.key", "ca.crt"].map(|name| dir.read_text(name).unwrap());
+        let there = files();
+        let end = NOW + Duration::days(2);
+        for (now, is_found) in [
+            (OffsetDateTime::UNIX_EPOCH, false),
+            (NOW - Duration::hours(50), false),
+            (end - Duration::minutes(30), true),
+            (end + Duration::hours(3), false),
+        ] {
+            let (pair, origin) = open(&dir, now).unwrap();
+            let is_doubtful = matches!(origin, Origin::Doubtful(_));
+            let is_right = matches!(origin, Origin::Found) == is_found && is_doubtful != is_found;
+            assert!(is_right, "{now}: {origin:?}");
+            assert!(pair.is_same(&first), "{now}");
+            assert_eq!(files(), there, "{now}");
+        }
+        // What is replaced all the same is believed on.
+        let ended = open(&dir, end + Duration::hours(5)).unwrap().1;
+        assert!(matches!(ended, Origin::Replaced(_)), "{ended:?}");
+        fs::remove_file(dir.path.join("tls.key")).unwrap();
+        assert!(matches!(open(&dir, NOW).unwrap().1, Origin::Minted));
+        let ca = fs::read(dir.ca()).unwrap();
+        assert_eq!(Bundle::read(&ca).len(), 3);
+        assert!(first.is_trusted(&Bundle::read(&ca), NOW));
     }
 
     #[test]
@@ -444,9 +520,9 @@ mod tests {
         let dir = StateDir {
             path: temp.path().to_owned(),
         };
-        let nearly = NOW + Duration::minutes(47 * 60 + 30);
-        let next = stage(&dir, nearly);
-        let (pair, origin) = open(&dir, nearly).unwrap();
+        let late = NOW + Duration::hours(54);
+        let next = stage(&dir, late);
+        let (pair, origin) = open(&dir, late).unwrap();
         assert!(matches!(origin, Origin::Promoted), "{origin:?}");
         assert_eq!(pair.leaf(), next.leaf().unwrap());
     }

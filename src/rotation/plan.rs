@@ -108,7 +108,7 @@ pub const OLDEST: Steady = Steady::from_secs(20);
 const LEAST: Steady = Steady::from_secs(6);
 
 /// How many CAs are kept in `ca.crt` besides those that are needed. A Secret holds 1 MiB.
-const KEPT: usize = 32;
+pub const KEPT: usize = 32;
 
 /// How many are left in a caBundle. A CA that somebody put there may be needed by a leaf that is
 /// served still: there is room for many.

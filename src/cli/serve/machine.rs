@@ -98,6 +98,10 @@ fn say(origin: &Origin, dir: &StateDir) {
     let path = dir.path.display();
     match origin {
         Origin::Found => info!(%path, "serving the certificate that was there"),
+        Origin::Doubtful(flaw) => warn!(
+            %path,
+            "serving the certificate that was there, though by this machine's clock it can't be: {flaw}"
+        ),
         Origin::Minted => info!(%path, "made a certificate"),
         Origin::Replaced(flaw) => warn!(%path, "made a new certificate: {flaw}"),
         Origin::Promoted => info!(%path, "serving the certificate that a rotation had made ready"),
