@@ -18,6 +18,9 @@ use super::certificate::is_minted_ca;
 /// Bytes that make a line of 64 columns of base64 (RFC 7468, section 2).
 const LINE: usize = 48;
 
+/// How the first line of a section begins.
+const BEGIN: &[u8] = b"-----BEGIN ";
+
 /// CAs in the order they were found, each once.
 #[derive(Clone, Default)]
 pub struct Bundle {
@@ -36,7 +39,7 @@ impl Bundle {
 
     fn parse(pem: &[u8]) -> Self {
         let mut bundle = Self::default();
-        for section in CertificateDer::pem_slice_iter(pem) {
+        for section in sections(pem).flat_map(CertificateDer::pem_slice_iter) {
             match section {
                 Ok(der) => match Ca::read(der) {
                     Some(ca) => bundle.push(Arc::new(ca)),
@@ -171,6 +174,20 @@ impl fmt::Debug for Bundle {
     }
 }
 
+/// Split before each line that begins a section: Go, too, looks for the next one behind it, so that one that was cut off
+/// hides none.
+fn sections(mut pem: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let mut lines = pem.split_inclusive(|byte| matches!(byte, b'\n' | b'\r'));
+        let first = lines.next()?.len();
+        let others = lines.take_while(|line| !line.starts_with(BEGIN));
+        let length = first + others.map(<[u8]>::len).sum::<usize>();
+        let (section, rest) = pem.split_at_checked(length)?;
+        pem = rest;
+        Some(section)
+    })
+}
+
 fn pem_of(certificate: &CertificateDer<'static>) -> String {
     let mut text = "-----BEGIN CERTIFICATE-----\n".to_owned();
     for line in certificate.chunks(LINE) {
@@ -227,6 +244,12 @@ mod tests {
             (format!("{begin}AAAA\n{end}{good}"), 1),
             (format!("{good}{begin}%%%%\n{end}"), 1),
             (format!("{good}{begin}AAAA"), 1),
+            // One that was cut off hides none behind it.
+            (format!("{begin}AAAA\n{good}"), 1),
+            (format!("{begin}{good}"), 1),
+            (format!("{begin}AAAA\n{begin}{good}{begin}AAAA"), 1),
+            (format!("text\r\n-----BEGIN CERT\r\n{good}"), 1),
+            (format!("{}{}", good.replace(end, ""), ca(2)), 1),
         ] {
             let bundle = Bundle::read(text.as_bytes());
             assert_eq!(bundle.cas().len(), cas, "{text}");

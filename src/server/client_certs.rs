@@ -53,6 +53,7 @@ pub struct Clients {
 struct Believed {
     verifier: Arc<dyn ClientCertVerifier>,
     ends: OffsetDateTime,
+    has_rubbish: bool,
 }
 
 /// Why a CA can't be used.
@@ -102,6 +103,11 @@ impl Clients {
         self.believed.load().ends
     }
 
+    /// Whether there is something beside the CAs that is none, such as one that was cut off.
+    pub fn has_rubbish(&self) -> bool {
+        self.believed.load().has_rubbish
+    }
+
     fn are_named(&self, certificate: &CertificateDer<'_>) -> bool {
         self.names.is_empty()
             || names_of(certificate)
@@ -120,17 +126,22 @@ impl Believed {
     fn read(ca: &[u8], now: OffsetDateTime) -> Result<Self, BadCa> {
         let bundle = Bundle::read(ca);
         let ends = bundle.last_end().ok_or(BadCa::None)?;
+        let has_rubbish = bundle.has_rubbish();
         let living = match ends > now {
             true => bundle.valid(now),
             false => bundle,
         };
         let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(living.ders().cloned());
+        let (_, ignored) = roots.add_parsable_certificates(living.ders().cloned());
         let provider = Arc::new(ring::default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
             .build()
             .map_err(|error| BadCa::Refused(error.to_string()))?;
-        Ok(Self { verifier, ends })
+        Ok(Self {
+            verifier,
+            ends,
+            has_rubbish: has_rubbish || ignored > 0,
+        })
     }
 }
 
@@ -338,6 +349,22 @@ mod tests {
         assert!(both.ends() > now());
         assert_eq!(said(&both, &of_ended), "untrusted");
         assert_eq!(said(&both, &of_living), "right");
+    }
+
+    #[test]
+    fn what_is_no_ca_is_passed_over_and_told() {
+        let good = ca(9);
+        let of_good = client(&good, ExtendedKeyUsagePurpose::ClientAuth);
+        let cut_off = "-----BEGIN CERTIFICATE-----\nAAAA\n";
+        for (text, has_rubbish) in [
+            (format!("# a comment\n{}", good.pem()), false),
+            (good.pem() + cut_off, true),
+            (cut_off.to_owned() + &good.pem(), true),
+        ] {
+            let clients = Clients::new(text.as_bytes(), Vec::new(), now()).unwrap();
+            assert_eq!(clients.has_rubbish(), has_rubbish, "{text}");
+            assert_eq!(said(&clients, &of_good), "right", "{text}");
+        }
     }
 
     #[test]

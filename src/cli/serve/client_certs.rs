@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::args::Args;
 use super::files::{self, JUDGE_AGAIN, News};
@@ -34,7 +34,7 @@ pub(super) async fn load(args: &Args, metrics: &Metrics) -> anyhow::Result<Optio
     let (sender, news) = mpsc::channel(1);
     let fits = |parts: &[Vec<u8>]| {
         let read = Clients::new(&parts.concat(), Vec::new(), now());
-        read.is_ok_and(|clients| clients.ends() > now())
+        read.is_ok_and(|clients| clients.ends() > now() && !clients.has_rubbish())
     };
     tokio::spawn(files::follow(follower, fits, sender));
     let mut following = Following {
@@ -44,6 +44,7 @@ pub(super) async fn load(args: &Args, metrics: &Metrics) -> anyhow::Result<Optio
         is_refused: false,
         has_ended: false,
     };
+    following.tell_rubbish();
     following.show();
     tokio::spawn(following.follow(news));
     Ok(Some(clients))
@@ -92,6 +93,7 @@ impl Following {
         let result = match believed {
             Ok(()) => {
                 info!(%path, "clients are judged by a new CA");
+                self.tell_rubbish();
                 "ok"
             }
             Err(why) => {
@@ -103,6 +105,16 @@ impl Following {
             .client_ca_loads
             .with_label_values(&[result])
             .inc();
+    }
+
+    /// A CA that was meant to be believed may be missing.
+    fn tell_rubbish(&self) {
+        if self.clients.has_rubbish() {
+            warn!(
+                path = %self.path.display(),
+                "not all in the file of clients' CAs is one, or can be read; the others are believed; {HELP}"
+            );
+        }
     }
 
     /// Shows when the CA ends, and says once that it has.
