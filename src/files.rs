@@ -163,6 +163,13 @@ impl Follower {
         }
     }
 
+    /// Follows the files as if nothing were known of them: a look failed, and whoever was told does not know that
+    /// they can be read. Whether that is news.
+    pub fn begin_anew(&mut self, why: String) -> bool {
+        (self.stillness.known, self.stillness.pending) = (Vec::new(), None);
+        self.stillness.complain(why)
+    }
+
     fn prints(&self) -> Prints {
         self.paths
             .iter()

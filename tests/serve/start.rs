@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use rustls::version::{TLS12, TLS13};
 
 use crate::client::{Client, metric, tls};
+use crate::pem::{pair_for, write};
 use crate::process::{Serve, refused};
 
 #[tokio::test]
@@ -242,6 +243,22 @@ async fn a_certificate_is_renewed_while_it_serves() {
     }
     assert_ne!(fs::read(serve.ca()).unwrap(), first);
     Client::connect(&serve).await;
+}
+
+#[tokio::test]
+async fn what_follows_files_is_started_again_like_any_task() {
+    let dir = tempfile::tempdir().unwrap();
+    let one = pair_for(&["localhost"], 9);
+    write(dir.path(), &one);
+    fs::write(dir.path().join("maps"), "default::a.io").unwrap();
+    let files = ["--maps", "{dir}/maps", "--client-ca", "{dir}/ca.crt"];
+    let pair = ["--tls-cert", "{dir}/tls.crt", "--tls-key", "{dir}/tls.key"];
+    let serve = Serve::start_in(dir, &[files, pair].concat(), &[]);
+    let metrics = Client::plain(serve.admin).await.get("/metrics").await;
+    for task in ["maps", "client_ca", "files"] {
+        let line = format!("imageswap_task_restarts_total{{task=\"{task}\"}} 0");
+        assert!(metrics.text().contains(&line), "{line}");
+    }
 }
 
 #[test]

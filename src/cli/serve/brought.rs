@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use anyhow::bail;
 use time::OffsetDateTime;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tracing::{error, info, warn};
 
 use super::args::Args;
 use super::certificate::show;
 use super::files::{self, JUDGE_AGAIN, News};
+use super::tasks::supervise;
 use crate::cluster::place::Place;
 use crate::files::{Follower, Parts};
 use crate::pki::{Flaw, Pair};
@@ -26,6 +27,9 @@ use crate::text::rfc3339;
 /// How slow a machine's clock may be beside that of who makes certificates, which may begin at the moment they are
 /// made.
 const SLOW: Duration = Duration::from_secs(300);
+
+/// The task's name, in logs and metrics.
+const TASK: &str = "files";
 
 /// The name by which a person on this machine calls.
 const HERE: &str = "localhost";
@@ -139,13 +143,23 @@ impl Brought {
             cert: ServingCert::new(&self.pair)?,
             metrics: metrics.clone(),
             kind: self.kind,
+            parts: self.parts,
+            serving: self.pair,
             said: None,
             is_unreadable: false,
         };
-        local.tell(&self.pair);
+        local.tell(&local.serving);
         let cert = local.cert.clone();
-        let news = followed(self.follower, &local.kind);
-        tokio::spawn(local.follow(self.parts, self.pair, news));
+        let news = followed(self.follower, &local.kind, metrics);
+        let counted = metrics.clone();
+        tokio::spawn(async move {
+            let state = Mutex::new((local, news));
+            let follow = || async {
+                let (local, news) = &mut *state.lock().await;
+                local.follow(news).await;
+            };
+            supervise(TASK, &counted, follow).await;
+        });
         Ok(cert)
     }
 
@@ -159,15 +173,24 @@ impl Brought {
         metrics.from_files.set(1);
         let (secret, secrets) = watch::channel(self.kind.secret(&self.parts, 0));
         let (unreadable, is_unreadable) = watch::channel(false);
-        let news = followed(self.follower, &self.kind);
+        let news = followed(self.follower, &self.kind, metrics);
         let feed = Feed {
             kind: self.kind,
+            read: 0,
             secret,
             unreadable,
             metrics: metrics.clone(),
             notices: notices.clone(),
         };
-        tokio::spawn(feed.follow(news));
+        let counted = metrics.clone();
+        tokio::spawn(async move {
+            let state = Mutex::new((feed, news));
+            let follow = || async {
+                let (feed, news) = &mut *state.lock().await;
+                feed.follow(news).await;
+            };
+            supervise(TASK, &counted, follow).await;
+        });
         (secrets, is_unreadable)
     }
 }
@@ -186,12 +209,10 @@ pub(super) fn files_of(args: &Args) -> anyhow::Result<Option<(Vec<PathBuf>, Sour
 }
 
 /// Follows the files in a task of its own.
-fn followed(follower: Follower, kind: &Kind) -> mpsc::Receiver<News> {
-    let (sender, receiver) = mpsc::channel(1);
+fn followed(follower: Follower, kind: &Kind, metrics: &Metrics) -> mpsc::Receiver<News> {
     let kind = kind.clone();
     let fits = move |parts: &[Vec<u8>]| kind.judge(parts).is_ok();
-    tokio::spawn(files::follow(follower, fits, sender));
-    receiver
+    files::follow(TASK, follower, fits, metrics)
 }
 
 impl Kind {
@@ -254,6 +275,8 @@ impl Kind {
 /// What the files hold is judged by whoever serves it; see `certificate`.
 struct Feed {
     kind: Kind,
+    /// How often the files were read since the start.
+    read: u64,
     secret: watch::Sender<Secret>,
     unreadable: watch::Sender<bool>,
     metrics: Metrics,
@@ -261,14 +284,14 @@ struct Feed {
 }
 
 impl Feed {
-    async fn follow(self, mut news: mpsc::Receiver<News>) {
-        let mut read = 0;
+    async fn follow(&mut self, news: &mut mpsc::Receiver<News>) {
         while let Some(found) = news.recv().await {
-            read += 1;
+            self.read += 1;
             self.unreadable.send_replace(found.is_err());
             match found {
                 Ok(parts) => {
-                    self.secret.send_replace(self.kind.secret(&parts, read));
+                    self.secret
+                        .send_replace(self.kind.secret(&parts, self.read));
                 }
                 Err(why) => {
                     let said = refuse(&self.metrics, &why, self.kind.source);
@@ -295,6 +318,10 @@ struct Local {
     cert: ServingCert,
     kind: Kind,
     metrics: Metrics,
+    /// What the files held when they could be read last.
+    parts: Parts,
+    /// The pair that is served.
+    serving: Pair,
     /// What was said last of files that do not change.
     said: Option<String>,
     /// Whether they can't be read now, so that what is judged is what they were.
@@ -302,11 +329,11 @@ struct Local {
 }
 
 impl Local {
-    async fn follow(mut self, mut parts: Parts, mut serving: Pair, mut news: mpsc::Receiver<News>) {
+    async fn follow(&mut self, news: &mut mpsc::Receiver<News>) {
         loop {
             match tokio::time::timeout(JUDGE_AGAIN, news.recv()).await {
                 Ok(Some(Ok(found))) => {
-                    (parts, self.said) = (found, None);
+                    (self.parts, self.said) = (found, None);
                     self.is_unreadable = false;
                 }
                 Ok(Some(Err(why))) => {
@@ -317,17 +344,17 @@ impl Local {
                 Ok(None) => return,
                 Err(_) => {}
             }
-            match self.kind.judge_next(&parts, &serving) {
-                Ok(pair) if pair.is_same(&serving) => {
+            match self.kind.judge_next(&self.parts, &self.serving) {
+                Ok(pair) if pair.is_same(&self.serving) => {
                     self.said = None;
                     // Its CA may be another.
                     show(&pair, &self.metrics);
-                    serving = pair;
+                    self.serving = pair;
                     self.metrics.refused.set(i64::from(self.is_unreadable));
                 }
                 Ok(pair) => {
                     self.publish(&pair);
-                    serving = pair;
+                    self.serving = pair;
                 }
                 Err(flaw) => {
                     let why = self.kind.paths.tell(&flaw);

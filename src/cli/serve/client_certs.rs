@@ -5,15 +5,19 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use time::OffsetDateTime;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tracing::{error, info, warn};
 
 use super::args::Args;
 use super::files::{self, JUDGE_AGAIN, News};
+use super::tasks::supervise;
 use crate::files::Follower;
 use crate::server::client_certs::Clients;
 use crate::telemetry::metrics::Metrics;
 use crate::text::rfc3339;
+
+/// The task's name, in logs and metrics.
+const TASK: &str = "client_ca";
 
 /// What to do about a file that can't be used.
 const HELP: &str = "--client-ca names a PEM file with the CA of the certificate that \
@@ -31,12 +35,11 @@ pub(super) async fn load(args: &Args, metrics: &Metrics) -> anyhow::Result<Optio
         .with_context(|| format!("can't use {}; {HELP}", path.display()))?;
     info!(path = %path.display(), ?names, "only clients with a certificate may connect");
     metrics.client_ca_loads.with_label_values(&["ok"]).inc();
-    let (sender, news) = mpsc::channel(1);
     let fits = |parts: &[Vec<u8>]| {
         let read = Clients::new(&parts.concat(), Vec::new(), now());
         read.is_ok_and(|clients| clients.ends() > now() && !clients.has_rubbish())
     };
-    tokio::spawn(files::follow(follower, fits, sender));
+    let news = files::follow(TASK, follower, fits, metrics);
     let mut following = Following {
         path,
         clients: clients.clone(),
@@ -46,7 +49,15 @@ pub(super) async fn load(args: &Args, metrics: &Metrics) -> anyhow::Result<Optio
     };
     following.tell_rubbish();
     following.show();
-    tokio::spawn(following.follow(news));
+    let counted = metrics.clone();
+    tokio::spawn(async move {
+        let state = Mutex::new((following, news));
+        let follow = || async {
+            let (following, news) = &mut *state.lock().await;
+            following.follow(news).await;
+        };
+        supervise(TASK, &counted, follow).await;
+    });
     Ok(Some(clients))
 }
 
@@ -72,7 +83,7 @@ struct Following {
 }
 
 impl Following {
-    async fn follow(mut self, mut news: mpsc::Receiver<News>) {
+    async fn follow(&mut self, news: &mut mpsc::Receiver<News>) {
         loop {
             match tokio::time::timeout(JUDGE_AGAIN, news.recv()).await {
                 Ok(Some(found)) => self.believe(found),

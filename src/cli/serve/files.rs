@@ -4,8 +4,11 @@ use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
+use tokio::task::{JoinError, spawn_blocking};
 
+use super::tasks::{supervise, text_of};
 use crate::files::{Follower, Parts};
+use crate::telemetry::metrics::Metrics;
 
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -19,16 +22,38 @@ const LOOKS_AT_START: u32 = 3;
 /// What the files hold now, or why that can't be told.
 pub(super) type News = Result<Parts, String>;
 
-/// Looks for ever. What does not fit together is told only when it has stayed so for some seconds.
-pub(super) async fn follow(
+/// Looks for ever, in a task of this name. What does not fit together is told only when it has stayed so for some
+/// seconds.
+pub(super) fn follow(
+    task: &'static str,
+    follower: Follower,
+    fits: impl Fn(&[Vec<u8>]) -> bool + Clone + Send + Sync + 'static,
+    metrics: &Metrics,
+) -> mpsc::Receiver<News> {
+    let (sender, receiver) = mpsc::channel(1);
+    let metrics = metrics.clone();
+    tokio::spawn(async move {
+        let (paths, mut first) = (follower.paths().to_vec(), Some(follower));
+        let look = || {
+            // After a panic nobody knows what was told.
+            let follower = first.take();
+            let follower = follower.unwrap_or_else(|| Follower::new(paths.clone()));
+            look(follower, fits.clone(), sender.clone())
+        };
+        supervise(task, &metrics, look).await
+    });
+    receiver
+}
+
+async fn look(
     mut follower: Follower,
-    fits: impl Fn(&[Vec<u8>]) -> bool + Clone + Send + 'static,
+    fits: impl Fn(&[Vec<u8>]) -> bool + Clone + Send + Sync + 'static,
     news: mpsc::Sender<News>,
 ) -> Infallible {
     loop {
         tokio::time::sleep(LOOK).await;
         let (mut looking, fits) = (follower.clone(), fits.clone());
-        let looked = tokio::task::spawn_blocking(move || {
+        let looked = spawn_blocking(move || {
             let found = looking.look(Instant::now(), fits);
             (
                 looking,
@@ -40,7 +65,11 @@ pub(super) async fn follow(
                 follower = looked;
                 found
             }
-            Err(error) => Some(Err(format!("reading files failed: {error}"))),
+            // One that fails again and again is told once.
+            Err(error) => {
+                let why = failed(error);
+                follower.begin_anew(why.clone()).then_some(Err(why))
+            }
         };
         if let Some(found) = found
             && news.send(found).await.is_err()
@@ -49,6 +78,13 @@ pub(super) async fn follow(
             std::future::pending::<()>().await;
         }
     }
+}
+
+/// The same for the same panic.
+fn failed(error: JoinError) -> String {
+    let panic = error.try_into_panic();
+    let why = panic.as_ref().map_or("", |panic| text_of(&**panic));
+    format!("reading files failed: {why}")
 }
 
 /// What the files hold at the start, judged; looked at again for a moment if that is not right.
@@ -72,5 +108,54 @@ where
             judged => return judged,
         }
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// As the swap of a mounted Secret that is taken back.
+    #[tokio::test(start_paused = true)]
+    async fn what_can_be_read_after_a_panic_is_told_and_a_panic_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("one"), "one").unwrap();
+        fs::write(at("two"), "two").unwrap();
+        let point_at = |name: &str| {
+            symlink(name, at("beside")).unwrap();
+            fs::rename(at("beside"), at("link")).unwrap();
+        };
+        point_at("one");
+        let mut follower = Follower::new(vec![at("link")]);
+        follower.read().unwrap();
+        let panics = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&panics);
+        let fits = move |parts: &[Vec<u8>]| {
+            if parts.concat() == b"two" {
+                counted.fetch_add(1, Ordering::Relaxed);
+                panic!("on purpose");
+            }
+            true
+        };
+        let mut news = follow("test", follower, fits, &Metrics::new().unwrap());
+        let soon = Duration::from_secs(20);
+        let mut next = async || timeout(soon, news.recv()).await.ok().flatten();
+        assert!(next().await.is_none());
+        point_at("two");
+        let why = next().await.unwrap().unwrap_err();
+        assert_eq!(why, "reading files failed: on purpose");
+        assert!(next().await.is_none());
+        assert!(panics.load(Ordering::Relaxed) > 5);
+        point_at("one");
+        assert_eq!(next().await.unwrap().unwrap().concat(), b"one");
+        assert!(next().await.is_none());
     }
 }

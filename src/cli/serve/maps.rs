@@ -1,5 +1,6 @@
 //! The rules: loaded at the start, then kept as their file is.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,16 +9,21 @@ use time::OffsetDateTime;
 use tracing::{error, info, warn};
 
 use super::args::Args;
+use super::tasks::supervise;
 use crate::cli::args::{Mode, example};
 use crate::cluster::place::Place;
 use crate::maps::{Diagnostic, Maps, Rules, Severity};
 use crate::maps_file::{Follower, Loaded};
+use crate::telemetry::logs::Sparingly;
 use crate::telemetry::metrics::{Metrics, set_count};
 use crate::telemetry::notices::{Notices, Reason};
 use crate::text::{counted, shortened};
 
 /// How often the map file is looked at.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// That it can't be looked at is logged this often.
+const SAY_AGAIN: Duration = Duration::from_secs(30);
 
 /// How much is logged of a bad map file; `check` shows all.
 const MAX_LOGGED: usize = 20;
@@ -84,12 +90,29 @@ fn awaited(args: &Args, metrics: &Metrics) -> anyhow::Result<(SharedRules, Optio
 
 /// Looks at the map file for ever; the last good one stays in use.
 pub(super) async fn follow(
-    mut follower: Follower,
+    follower: Follower,
     rules: SharedRules,
     metrics: Metrics,
     notices: Notices,
-) {
+) -> Infallible {
     let (path, strict) = (follower.path().to_owned(), follower.is_strict());
+    let mut first = Some(follower);
+    let look = || {
+        let follower = first.take();
+        let follower = follower.unwrap_or_else(|| Follower::anew(path.clone(), strict));
+        look(follower, &rules, &metrics, &notices)
+    };
+    supervise("maps", &metrics, look).await
+}
+
+async fn look(
+    mut follower: Follower,
+    rules: &SharedRules,
+    metrics: &Metrics,
+    notices: &Notices,
+) -> Infallible {
+    let (path, strict) = (follower.path().to_owned(), follower.is_strict());
+    let sparingly = Sparingly::new(SAY_AGAIN);
     loop {
         tokio::time::sleep(LOOK).await;
         // Reading a disk may take time, and must not take it from reviews.
@@ -101,18 +124,20 @@ pub(super) async fn follow(
         (follower, found) = match looked.await {
             Ok(looked) => looked,
             Err(error) => {
-                error!(%error, "reading the map file failed; the rules in use stay");
-                refused(&metrics);
+                if sparingly.may() {
+                    error!(%error, "reading the map file failed; the rules in use stay");
+                }
+                refused(metrics);
                 (Follower::anew(path.clone(), strict), None)
             }
         };
         match found {
             None => {}
-            Some(Ok(loaded)) => rules.store(Arc::new(publish(loaded, &metrics, &notices))),
+            Some(Ok(loaded)) => rules.store(Arc::new(publish(loaded, metrics, notices))),
             Some(Err(error)) => {
                 let note = format!("{error}; the rules in use stay");
                 error!("{note}");
-                refused(&metrics);
+                refused(metrics);
                 notices.tell(Reason::MapsRefused, note);
             }
         }

@@ -1,5 +1,6 @@
 //! Tasks that must not end: a panic is seen, counted and logged, and the task begins anew.
 
+use std::any::Any;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -26,15 +27,20 @@ pub(super) async fn supervise<T, F: Future<Output = T>>(
         match AssertUnwindSafe(start()).catch_unwind().await {
             Ok(returned) => return returned,
             Err(panic) => {
-                let text = panic.downcast_ref::<String>().map(String::as_str);
-                let text = text.or_else(|| panic.downcast_ref().copied());
-                let panic = text.unwrap_or_default();
+                let panic = text_of(&*panic);
                 error!(task, panic, "a task panicked; starting it again");
                 restarts.inc();
                 tokio::time::sleep(PAUSE).await;
             }
         }
     }
+}
+
+/// What a panic said.
+pub(super) fn text_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref().copied());
+    text.unwrap_or_default()
 }
 
 #[cfg(test)]
