@@ -52,6 +52,9 @@ const ADMIN_CONNECTIONS: usize = 128;
 /// Files that are open besides the webhook's connections; some wait for a place on either port.
 const OTHER_FILES: u64 = (ADMIN_CONNECTIONS + 2 * MOST_WAITING) as u64 + 64;
 
+/// Said when a signal comes so early.
+const EARLY: &str = "stopping, before there was a certificate";
+
 /// Signals that come within so long of the first are one.
 const TOGETHER: Duration = Duration::from_secs(1);
 
@@ -98,8 +101,14 @@ async fn serve(args: &Args, inherited: Option<Inheritance>) -> anyhow::Result<Ex
     let place = args.place()?;
     let (notices, told) = notices::channel();
     let (rules, follower) = maps::load(args, place, &metrics, &notices)?;
-    let brought = Brought::read(args, place).await?;
-    let clients = client_certs::load(args, &metrics).await?;
+    let read = async {
+        let brought = Brought::read(args, place).await?;
+        let clients = client_certs::load(args, &metrics).await?;
+        anyhow::Ok((brought, clients))
+    };
+    let Some((brought, clients)) = unless_stopped(&mut signals, read).await? else {
+        return Ok(ExitCode::SUCCESS);
+    };
     let Sockets { webhook, admin } = match inherited {
         Some(inherited) => {
             metrics.worker_restarts.inc_by(inherited.restarts);
@@ -121,13 +130,19 @@ async fn serve(args: &Args, inherited: Option<Inheritance>) -> anyhow::Result<Ex
     let mut admin = tokio::spawn(admin.serve());
 
     let (cert, home) = if place == Place::Machine {
-        machine(args, brought, &metrics)?
+        match unless_stopped(&mut signals, machine(args, brought, &metrics)).await? {
+            Some(made) => made,
+            None => return Ok(ExitCode::SUCCESS),
+        }
     } else {
-        let cluster = Cluster::start(args, place, brought, &metrics, (notices, told)).await?;
+        let start = Cluster::start(args, place, brought, &metrics, (notices, told));
+        let Some(cluster) = unless_stopped(&mut signals, start).await? else {
+            return Ok(ExitCode::SUCCESS);
+        };
         let cert = tokio::select! {
             cert = cluster.certificate() => cert,
             signal = signals.next() => {
-                info!(signal, "stopping, before there was a certificate");
+                info!(signal, "{EARLY}");
                 cluster.leave().await;
                 return Ok(ExitCode::SUCCESS);
             }
@@ -170,8 +185,22 @@ async fn serve(args: &Args, inherited: Option<Inheritance>) -> anyhow::Result<Ex
     }
 }
 
+/// A part of the start; `None` if a signal comes before its end.
+async fn unless_stopped<T>(
+    signals: &mut Signals,
+    part: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<Option<T>> {
+    tokio::select! {
+        done = part => done.map(Some),
+        signal = signals.next() => {
+            info!(signal, "{EARLY}");
+            Ok(None)
+        }
+    }
+}
+
 /// The certificate without a cluster: what is brought, or one of our own.
-fn machine(
+async fn machine(
     args: &Args,
     brought: Option<Brought>,
     metrics: &Metrics,
@@ -181,7 +210,7 @@ fn machine(
         return Ok((brought.serve(metrics)?, home));
     }
     let dir = args.state_dir()?;
-    let cert = machine::start(args, &dir, metrics)?;
+    let cert = machine::start(args, &dir, metrics).await?;
     Ok((cert, Home::Machine(Some(dir.ca()))))
 }
 

@@ -233,7 +233,12 @@ impl StateDir {
 
     fn read_file(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
         let path = self.path.join(name);
-        match fs::read(&path) {
+        // To open a pipe may take for ever.
+        let read = fs::metadata(&path).and_then(|metadata| match metadata.is_file() {
+            true => fs::read(&path),
+            false => Err(io::Error::other("it is no regular file")),
+        });
+        match read {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(io_error("read", &path, source)),
@@ -564,6 +569,23 @@ mod tests {
             let mode = fs::metadata(key).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
         }
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = StateDir {
+            path: temp.path().to_owned(),
+        };
+        open(&dir, NOW).unwrap();
+        let path = dir.path.join("tls.crt");
+        fs::remove_file(&path).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, 0o600.into()).unwrap();
+        let text = open(&dir, NOW).unwrap_err().to_string();
+        assert!(
+            text.contains("tls.crt: it is no regular file") && text.contains("--state-dir"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -3,7 +3,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use rustls::version::{TLS12, TLS13};
 
 use crate::client::{Client, metric, tls};
@@ -259,6 +261,47 @@ async fn what_follows_files_is_started_again_like_any_task() {
         let line = format!("imageswap_task_restarts_total{{task=\"{task}\"}} 0");
         assert!(metrics.text().contains(&line), "{line}");
     }
+}
+
+/// Another process holds the directory, as one does that makes a pair on a slow disk.
+#[test]
+fn a_signal_ends_a_start_that_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let lock = fs::File::create(at(".lock")).unwrap();
+    lock.lock().unwrap();
+    let log = fs::File::create(at("log")).unwrap();
+    let mut serve = crate::process::imageswap()
+        .args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--admin-listen",
+            "127.0.0.1:0",
+        ])
+        .arg("--state-dir")
+        .arg(dir.path())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let said = || fs::read_to_string(at("log")).unwrap();
+    let until = |what: &str, is: &mut dyn FnMut() -> bool| {
+        let end = Instant::now() + Duration::from_secs(5);
+        while !is() {
+            assert!(Instant::now() < end, "no {what}: {}", said());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    until("start", &mut || said().contains("no map file is named"));
+    kill_process(Pid::from_child(&serve), Signal::TERM).unwrap();
+    let mut status = None;
+    until("end", &mut || {
+        status = serve.try_wait().unwrap();
+        status.is_some()
+    });
+    assert_eq!(status.unwrap().code(), Some(0), "{}", said());
+    assert!(said().contains("stopping, before there was a certificate"));
 }
 
 #[test]

@@ -97,7 +97,14 @@ where
 {
     let mut looks = 1;
     loop {
-        let judged = match follower.read() {
+        let mut reading = follower.clone();
+        let read = spawn_blocking(move || {
+            let read = reading.read();
+            (reading, read)
+        });
+        let (reading, read) = read.await?;
+        *follower = reading;
+        let judged = match read {
             Ok(parts) => judge(&parts)
                 .map(|judged| (parts, judged))
                 .map_err(anyhow::Error::from),

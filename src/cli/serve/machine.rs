@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use time::OffsetDateTime;
 use tokio::sync::{Notify, watch};
+use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
 use super::args::Args;
@@ -24,12 +25,20 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::notices::Notices;
 
 /// Serves the certificate in the directory, made now if need be, and rotates it from now on.
-pub(super) fn start(args: &Args, dir: &StateDir, metrics: &Metrics) -> anyhow::Result<ServingCert> {
+pub(super) async fn start(
+    args: &Args,
+    dir: &StateDir,
+    metrics: &Metrics,
+) -> anyhow::Result<ServingCert> {
     let mut names = args.local_names();
     // Such as a Service's in a namespace of digits.
     names.retain(|name| pki::can_be_asked_for(name));
     let policy = args.policy(names.clone(), names)?;
-    let loaded = dir.load_or_mint(&policy.names, policy.life, OffsetDateTime::now_utc())?;
+    let (wanted, life, here) = (policy.names.clone(), policy.life, dir.clone());
+    // It may wait for another process, or for a disk that hangs.
+    let loaded =
+        spawn_blocking(move || here.load_or_mint(&wanted, life, OffsetDateTime::now_utc()));
+    let loaded = loaded.await??;
     say(&loaded.origin, dir);
     show(&loaded.pair, metrics);
     let Loaded { pair, pem, .. } = loaded;
