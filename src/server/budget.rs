@@ -35,8 +35,8 @@ pub(super) struct Budget {
     /// For answers that are longer than their bodies, beside the budget: as much as a quarter of it. From the
     /// bodies' parts they would get nothing, for bodies that wait take each share that comes free.
     answers: Arc<Part>,
-    /// What such answers may take while they wait, and as much again.
-    unshared: Arc<Pool>,
+    /// What such answers may take while they wait for that: as much again.
+    unshared: Arc<Part>,
 }
 
 /// A part of the budget.
@@ -81,7 +81,7 @@ impl Budget {
         Self {
             parts: KINDS.map(part),
             answers: part((1 << 20, 1)),
-            unshared: Arc::new(Pool::new(units(1))),
+            unshared: part((1 << 20, 1)),
         }
     }
 
@@ -99,20 +99,26 @@ impl Budget {
     }
 
     /// What an answer of so many bytes holds until it is written: the body's share if that is enough. Where there is
-    /// room for no more, it waits until the deadline, without the body's share: two that each kept theirs would wait
-    /// for each other.
+    /// no room for more, it waits until then, without the body's share: two that each kept theirs would wait for each
+    /// other. What is longer than an address may have does not wait.
     pub(super) async fn share_of_answer(
         &self,
         bytes: usize,
         body: Option<Share>,
         peer: IpAddr,
-        deadline: Instant,
+        until: Instant,
     ) -> Result<Share, Refusal> {
         if let Ok(share) = self.share_at_once(bytes, body, peer) {
             return Ok(share);
         }
-        let _unshared = self.unshared.take(self.answers.units_of(bytes))?;
-        match timeout_at(deadline, self.answers.share(bytes, peer)).await {
+        if bytes > self.answers.allowance * UNIT {
+            return Err(Refusal::NoMemory);
+        }
+        if let Ok(share) = self.answers.take(bytes, peer) {
+            return Ok(share);
+        }
+        let _unshared = self.unshared.take(bytes, peer)?;
+        match timeout_at(until, self.answers.share(bytes, peer)).await {
             Ok(Some(share)) => Ok(share),
             Ok(None) | Err(_) => Err(Refusal::NoMemory),
         }
@@ -126,14 +132,7 @@ impl Budget {
         peer: IpAddr,
     ) -> Result<Share, Refusal> {
         let Some(held) = body.and_then(|share| Arc::into_inner(share.0)) else {
-            let part = self.part(bytes);
-            let (units, own) = (part.units_of(bytes), part.pool_of(peer));
-            let of_own = own.take(units)?;
-            return Ok(Share::of(
-                part.clone(),
-                (own, of_own),
-                part.all.take(units)?,
-            ));
+            return self.part(bytes).take(bytes, peer);
         };
         let units = held.part.units_of(bytes);
         let (own, of_own) = held.own;
@@ -169,6 +168,14 @@ impl Part {
             }
         };
         Some(Share::of(self.clone(), (own, of_own), permit))
+    }
+
+    /// The same, if there is room now.
+    fn take(self: &Arc<Self>, bytes: usize, peer: IpAddr) -> Result<Share, Refusal> {
+        let (units, own) = (self.units_of(bytes), self.pool_of(peer));
+        let of_own = own.take(units)?;
+        let permit = self.all.take(units)?;
+        Ok(Share::of(self.clone(), (own, of_own), permit))
     }
 
     /// What so many bytes take of it, and at most all that one may.

@@ -126,7 +126,10 @@ impl<S: Bounded> Stack<S> {
         let mut answer = decided.into_response();
         if let Some(length) = long_answer::length(&answer) {
             let budget = self.reader.budget();
-            let share = budget.share_of_answer(length, share, peer, deadline);
+            let now = Instant::now();
+            // As early as for a body.
+            let until = now + deadline.saturating_duration_since(now) / 3;
+            let share = budget.share_of_answer(length, share, peer, until);
             let share = share.await?;
             answer.extensions_mut().insert(share);
         }
@@ -413,25 +416,53 @@ mod tests {
         for call in calls {
             assert_eq!(call.await.unwrap(), 200);
         }
-        // Of twice as much as may wait without a share, some is thrown away, in time.
-        let started = Instant::now();
-        let mut answers = Vec::new();
-        for _ in 0..20 {
-            let stack = stack.clone();
-            let call = tokio::spawn(ask(stack, post("/?timeout=4s", vec![b'x'; 50 << 10])));
-            answers.push(call);
-        }
-        let mut kept = Vec::new();
-        for answer in answers {
-            kept.push(answer.await.unwrap());
-        }
-        let of = |status| {
-            kept.iter()
-                .filter(|answer| answer.status() == status)
-                .count()
+    }
+
+    /// Whoever reads no answer keeps others from none: what may wait without a share is bounded for each address, and
+    /// in all.
+    #[tokio::test(start_paused = true)]
+    async fn long_answers_that_nobody_reads_are_in_nobodys_way() {
+        let wide = Limits {
+            max_in_flight: 1_000,
+            body_memory: 8 << 20,
+            ..limits()
         };
-        assert_eq!((of(200) + of(429), of(200) > 0), (20, true));
-        assert!(started.elapsed() < Duration::from_secs(4));
+        let stack = stack(&wide, &Metrics::new().unwrap(), async |_| {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            "x".repeat(200 << 10)
+        });
+        let call = |address: u8| {
+            let stack = stack.clone();
+            tokio::spawn(async move {
+                let started = Instant::now();
+                let arrival = Arrival {
+                    peer: [10, 0, 0, address].into(),
+                    ..post("/?timeout=4s", vec![b'x'; 100 << 10])
+                };
+                let answer = stack.answer(arrival).await;
+                (answer, started.elapsed().as_millis())
+            })
+        };
+        let strangers: Vec<_> = (0..30).map(|_| call(1)).collect();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        // Others of the stranger's are there and unread, or were refused.
+        let waiting = strangers.iter().filter(|call| !call.is_finished()).count();
+        assert_eq!(waiting, 5);
+        for wanted in (0..4).map(|_| call(2)).collect::<Vec<_>>() {
+            let (answer, took) = wanted.await.unwrap();
+            assert_eq!((answer.status(), took), (StatusCode::OK, 10));
+        }
+        let (mut answers, mut last) = (Vec::new(), 0);
+        for stranger in strangers {
+            let (answer, took) = stranger.await.unwrap();
+            last = last.max(took);
+            answers.push(answer);
+        }
+        let read = answers.iter().filter(|a| a.status() == 200).count();
+        let refused = answers.iter().filter(|a| a.status() == 429).count();
+        assert!(read > 5 && read + refused == 30, "{read} {refused}");
+        // There is time for another try.
+        assert!((1_000..1_600).contains(&last), "{last}");
     }
 
     /// Peers that send little of much, again and again, keep others waiting for a moment at most.
