@@ -66,7 +66,7 @@ struct Scan<'a> {
     at: usize,
 }
 
-fn is_blank(c: char) -> bool {
+pub(super) fn is_blank(c: char) -> bool {
     matches!(c, ' ' | '\t') || LINE_BREAKS.contains(&c)
 }
 

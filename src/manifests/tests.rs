@@ -219,6 +219,33 @@ fn what_kubernetes_reads_is_read() {
     );
 }
 
+/// With a pass for each, patience ended at some hundreds.
+#[test]
+fn dashes_that_are_text_are_read_however_many_there_are() {
+    let text = |image: &str| {
+        let line = format!("  - {{image: {image}, args: [tar, xf, -]}}\n");
+        let pod = format!("kind: Pod\nspec:\n  containers:\n{}", line.repeat(2_000));
+        format!("{pod}---\n{pod}")
+    };
+    becomes(&text("a"), &text("m/a"));
+    // Such as the parser takes for text by itself, or as are in none, stay what they are.
+    for other in [
+        "args:\n    - - -,\n    - -[a]\n    - -\n    -\n      -{}\n    image: a",
+        "args: ['a -,', \"\\ -]\", a\n    -,]\n    image: a # -,",
+        "-,: -,\n    -[]: &-  -]\n    b: *-\n    c: |\n     -,\n    image: a",
+        "image: a\n    args: {\"a\":-, 'b':-}",
+    ] {
+        let text = |image: &str| pod(&format!("args: [-]\n  - {other}").replace(": a", image));
+        becomes(&text(": a"), &text(": m/a"));
+    }
+    let found = told(&pod(
+        "args: [-]\n    image: 'a -,'\n  - image: -,\n    name: -[b",
+    ));
+    assert_eq!(found.len(), 2);
+    assert!(found[0].ends_with(" a -, 6"), "{found:?}");
+    assert!(found[1].contains(" -[b -, 7"), "{found:?}");
+}
+
 /// So it is in a stream of files as Windows writes them.
 #[test]
 fn a_byte_order_mark_behind_a_separator_is_none_of_the_text() {

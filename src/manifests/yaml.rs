@@ -85,7 +85,7 @@ fn slip(slack: &mut Slack, text: &str, passed: Range<usize>, info: &str) -> bool
         // What a quoted scalar's further lines start with is not part of it.
         "invalid indentation in quoted scalar" => scalar::further_lines(text, passed.end),
         "plain scalar cannot start with '-' followed by ,[]{}" => {
-            return stand_in(slack, text, passed, DASH);
+            return stand_in_for_dashes(slack, text, passed);
         }
         "a byte order mark must not appear inside a document"
             if follows_separator(text, passed.end) =>
@@ -109,6 +109,31 @@ fn slip(slack: &mut Slack, text: &str, passed: Range<usize>, info: &str) -> bool
 fn stand_in(slack: &mut Slack, text: &str, passed: Range<usize>, other: char) -> bool {
     let index = text.get(passed).unwrap_or_default().chars().count();
     slack.others.insert(index, other).is_none()
+}
+
+/// Puts [`DASH`] in the place of the dash that the parser stopped at and of all others like it in
+/// the document, so that they don't take a pass each. In quotes, blocks and comments it does no
+/// harm, for it is read back as a dash; nor outside of flow style, where a dash with one of `,[]{}`
+/// behind it begins a text for the parser, too.
+fn stand_in_for_dashes(slack: &mut Slack, text: &str, passed: Range<usize>) -> bool {
+    let index = text.get(passed.clone()).unwrap_or_default().chars().count();
+    let behind = text.get(passed.end..).unwrap_or_default();
+    // The next document may get slack of its own, and then is looked through again.
+    let lines = behind
+        .split_inclusive(LINE_BREAKS)
+        .take_while(|line| !line.starts_with("---") && !line.starts_with("..."));
+    let mut chars = (index..).zip(lines.flat_map(str::chars)).peekable();
+    let is_flow = |c: char| ",[]{}".contains(c);
+    let known = slack.others.len();
+    let mut last = ' ';
+    while let Some((index, c)) = chars.next() {
+        let begins = c == '-' && (scalar::is_blank(last) || is_flow(last));
+        if begins && chars.peek().is_some_and(|(_, next)| is_flow(*next)) {
+            slack.others.insert(index, DASH);
+        }
+        last = c;
+    }
+    slack.others.len() > known
 }
 
 /// Whether this is a byte-order mark behind the line that separates two documents: for Kubernetes a
