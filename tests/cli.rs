@@ -574,6 +574,11 @@ fn every_finding() {
         ("default::\n[REPLACE]a.io/b/*::", "value-no-registry"),
         ("default::a.io-", "value-any-host"),
         ("default::a.io\nb.io::c.io-", "value-any-host"),
+        // Of the key's own host it makes none, but any other may be behind it in an image.
+        (
+            "default::a.io\nlocalhost::foo-",
+            "value-no-registry, value-any-host",
+        ),
         ("default::a.io\n[EXACT]a::", "value-never-valid"),
         ("default::a.io\n[REPLACE]a*::b.io/c-", "value-never-valid"),
         ("docker.io::a.io", "no-default"),
@@ -615,6 +620,8 @@ fn every_finding() {
         &*digest,
         "default::a.io\ndocker.io::b.io/m-\n[::1]:5000::c.io\n[EXACT][::1]/a::d.io/a\n",
         "default::\nregistry.k8s.io::registry.k8s.io\ndocker.io::docker.io\n",
+        // This default looks at no target.
+        "default::\nb.io::c.io-",
         "default::a.io\n[ EXACT]a::b.io/a\n[REPLACE ] c* :: d.io",
         "default::[::1]:5000/x\nlocalhost:5000::[::1]\nmyhost::c.io",
         "\u{feff}default::a.io\r\ndocker.io/library::a.io/library\rquay.io::\n\n# x",

@@ -223,10 +223,14 @@ fn any_host(maps: &Maps, id: RuleId) -> Option<Diagnostic> {
     if !matches!(maps.book.kind(id)?, Kind::Registry | Kind::Default) {
         return None;
     }
+    // One without a value looks at no rule's target.
+    maps.default
+        .filter(|default| !maps.book.value(*default).is_empty())?;
     let value = maps.book.value(id);
     let start = value.strip_suffix('-').filter(|_| !value.contains('/'))?;
-    let sample = sample_results(maps, id).into_iter().flatten().next()?;
-    Reference::parse(&sample).ok()?.registry()?;
+    // Not what the rule makes of images, but what somebody may write.
+    let image = [value, "a.example/a"].concat();
+    Reference::parse(&image).ok()?.registry()?;
     let message = format!(
         "{:?} is the start of a host, and default leaves alone what is at any host that begins so",
         shortened(value, SHOWN)
