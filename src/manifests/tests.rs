@@ -219,7 +219,7 @@ fn what_kubernetes_reads_is_read() {
     );
 }
 
-/// With a pass for each, patience ended at some hundreds.
+/// With a pass for each, patience ended at some 1,700.
 #[test]
 fn dashes_that_are_text_are_read_however_many_there_are() {
     let text = |image: &str| {
@@ -244,6 +244,30 @@ fn dashes_that_are_text_are_read_however_many_there_are() {
     assert_eq!(found.len(), 2);
     assert!(found[0].ends_with(" a -, 6"), "{found:?}");
     assert!(found[1].contains(" -[b -, 7"), "{found:?}");
+}
+
+#[test]
+fn what_stands_for_a_dash_is_no_character_of_the_text() {
+    // As it is, or as an escape.
+    for taken in [
+        "\u{e000}",
+        r"\ue000",
+        r"\uE000",
+        r"\U0000e000",
+        "\u{e000}\u{e001}",
+        r"\uE000\uE001",
+    ] {
+        let container = |image: &str| format!("args: [-]\n    image: \"{image}{taken}b\"");
+        let shown = taken.replace(r"\U0000", r"\u").to_lowercase();
+        let shown = shown
+            .replace(r"\ue000", "\u{e000}")
+            .replace(r"\ue001", "\u{e001}");
+        let found = told(&pod(&container("a")));
+        assert_eq!(found, [format!("Pod  containers  a{shown}b 6")], "{taken}");
+    }
+    let all: String = ('\u{e000}'..='\u{f8ff}').collect();
+    let error = run(&format!("# {all}\n{}", pod("args: [-]\n    image: a"))).unwrap_err();
+    assert!(error.to_string().contains("'-' followed by"), "{error}");
 }
 
 /// So it is in a stream of files as Windows writes them.

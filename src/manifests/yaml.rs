@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, HashMap, btree_map};
 use std::iter::Peekable;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::str::Chars;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, Tag};
@@ -20,8 +20,9 @@ use super::{Error, LINE_BREAKS, Lines, scalar};
 /// How many characters may be read again in all, and how many more for each byte of the text.
 const PATIENCE: (usize, usize) = (50_000_000, 10);
 
-/// Stands for a `-` that the parser does not take for a text.
-const DASH: char = '\u{e000}';
+/// What may stand for a `-` that the parser does not take for a text: of private use, and enough for
+/// any text that is not made to have them all.
+const DASHES: RangeInclusive<char> = '\u{e000}'..='\u{e0ff}';
 
 /// What only the parser sees. Characters count from the start of the document that is read.
 #[derive(Default)]
@@ -30,6 +31,8 @@ struct Slack {
     spaces: BTreeMap<usize, usize>,
     /// What stands in a character's place.
     others: BTreeMap<usize, char>,
+    /// What of these stands for a dash. It is not in the text, so that it can be read back.
+    dash: Option<char>,
 }
 
 /// Reads all documents.
@@ -52,7 +55,11 @@ pub(super) fn read(text: &str) -> Result<Tree, Error> {
         let at = builder.cursor.byte(error.marker().index());
         // The parser stopped in another document than the last time.
         if builder.from > from {
-            (from, slack) = (builder.from, Slack::default());
+            from = builder.from;
+            slack = Slack {
+                dash: slack.dash,
+                ..Slack::default()
+            };
         }
         let helped = slip(&mut slack, text, from..at, error.info());
         let passed = at.saturating_sub(from);
@@ -111,11 +118,15 @@ fn stand_in(slack: &mut Slack, text: &str, passed: Range<usize>, other: char) ->
     slack.others.insert(index, other).is_none()
 }
 
-/// Puts [`DASH`] in the place of the dash that the parser stopped at and of all others like it in
-/// the document, so that they don't take a pass each. In quotes, blocks and comments it does no
-/// harm, for it is read back as a dash; nor outside of flow style, where a dash with one of `,[]{}`
-/// behind it begins a text for the parser, too.
+/// Puts another character in the place of the dash that the parser stopped at, and of all others
+/// like it in the document, so that they don't take a pass each. In quotes, blocks and comments it
+/// does no harm, for it is read back as a dash; nor outside of flow style, where a dash with one of
+/// `,[]{}` behind it begins a text for the parser, too.
 fn stand_in_for_dashes(slack: &mut Slack, text: &str, passed: Range<usize>) -> bool {
+    slack.dash = slack.dash.or_else(|| unused(text));
+    let Some(dash) = slack.dash else {
+        return false;
+    };
     let index = text.get(passed.clone()).unwrap_or_default().chars().count();
     let behind = text.get(passed.end..).unwrap_or_default();
     // The next document may get slack of its own, and then is looked through again.
@@ -129,11 +140,21 @@ fn stand_in_for_dashes(slack: &mut Slack, text: &str, passed: Range<usize>) -> b
     while let Some((index, c)) = chars.next() {
         let begins = c == '-' && (scalar::is_blank(last) || is_flow(last));
         if begins && chars.peek().is_some_and(|(_, next)| is_flow(*next)) {
-            slack.others.insert(index, DASH);
+            slack.others.insert(index, dash);
         }
         last = c;
     }
     slack.others.len() > known
+}
+
+/// One of [`DASHES`] that is not in the text, not even as an escape.
+fn unused(text: &str) -> Option<char> {
+    let text = text.to_ascii_lowercase();
+    DASHES.into_iter().find(|dash| {
+        let code = u32::from(*dash);
+        let escapes = [format!("\\u{code:04x}"), format!("\\u{code:08x}")];
+        !text.contains(*dash) && !escapes.iter().any(|escape| text.contains(escape))
+    })
 }
 
 /// Whether this is a byte-order mark behind the line that separates two documents: for Kubernetes a
@@ -179,8 +200,8 @@ struct Builder<'a> {
     /// Where the document that is read now starts, and how long the tree was then.
     from: usize,
     before: (usize, usize),
-    /// Whether the parser sees others in the place of some dashes.
-    has_dashes: bool,
+    /// What the parser sees in the place of some dashes.
+    dash: Option<char>,
 }
 
 impl<'a> Builder<'a> {
@@ -194,7 +215,7 @@ impl<'a> Builder<'a> {
             after: 0,
             from: 0,
             before: (0, 0),
-            has_dashes: false,
+            dash: None,
         }
     }
 
@@ -208,7 +229,7 @@ impl<'a> Builder<'a> {
             slack: slack.spaces.iter().peekable(),
             others: slack.others.iter().peekable(),
         };
-        self.has_dashes = slack.others.values().any(|other| *other == DASH);
+        self.dash = slack.dash;
         // From characters, not from the string: there the parser miscounts after a directive with
         // characters of more than one byte. Events, not `load`: that recurses.
         for event in Parser::new_from_iter(chars) {
@@ -239,9 +260,9 @@ impl<'a> Builder<'a> {
                 self.leaf(Node::new(at, alias, None), 0);
             }
             Event::Scalar(text, style, anchor, tag) => {
-                let text = match self.has_dashes {
-                    true => text.replace(DASH, "-"),
-                    false => text.into_owned(),
+                let text = match self.dash {
+                    Some(dash) => text.replace(dash, "-"),
+                    None => text.into_owned(),
                 };
                 let value = Value::Text(text.into_boxed_str(), style_of(style));
                 self.leaf(Node::new(at, value, tag.as_deref().map(name)), anchor);
