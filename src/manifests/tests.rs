@@ -110,6 +110,23 @@ fn line_breaks_of_yaml_1_1_are_line_breaks() {
             "kind: Pod\nmetadata: # c^  labels: {{{SKIP}: disabled}}\nspec: {{containers: [image: a]}}\n"
         );
         stays(&broken(&disabled));
+        // Behind a carriage return, and before a line feed, they are one of their own.
+        let breaks = |breaks: &str| {
+            let found = told(&pod(&format!("image: |-\n      a{breaks}      b\n")));
+            found.concat().matches('\n').count()
+        };
+        for (before, behind, count) in [
+            ("\r", "", 2),
+            ("\r", "\n", 3),
+            ("\r\n", "\r\n", 3),
+            ("\r\r", "\r", 4),
+        ] {
+            assert_eq!(
+                breaks(&[before, line_break, behind].concat()),
+                count,
+                "{before:?} {behind:?}"
+            );
+        }
         // What they end is not in the block any longer, and that is no YAML.
         let error = run(&pod(&broken("name: |\n      b^c\n    image: a"))).unwrap_err();
         assert!(matches!(error, Error::Yaml { .. }), "{error}");

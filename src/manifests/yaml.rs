@@ -359,7 +359,9 @@ impl Iterator for Slipped<'_> {
         let other = self.others.next_if(|(at, _)| **at == self.index);
         self.index += 1;
         match other.map_or(self.chars.next()?, |(_, other)| *other) {
-            c if LINE_BREAKS.contains(&c) && c != '\r' => Some('\n'),
+            // The two are one, and no other two are.
+            '\r' if self.chars.as_str().starts_with('\n') => Some('\r'),
+            c if LINE_BREAKS.contains(&c) => Some('\n'),
             c => Some(c),
         }
     }
