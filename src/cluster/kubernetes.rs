@@ -30,7 +30,6 @@ use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::PatchParams;
-use kube::client::ClientBuilder;
 use kube::{Api, Client, Config};
 use tokio::sync::watch as watch_channel;
 use tower::util::MapResponseLayer;
@@ -156,14 +155,9 @@ impl Kubernetes {
         metrics: Metrics,
         clock: &Clock,
     ) -> Result<Self, Unreachable> {
-        let unreachable = |error: &dyn fmt::Display| Unreachable(error.to_string());
         let config = match place {
-            Place::Pod => Config::incluster().map_err(|error| unreachable(&error))?,
-            Place::Machine | Place::Kubeconfig => {
-                let mut config = Config::infer().await.map_err(|error| unreachable(&error))?;
-                proxy::settle(&mut config);
-                config
-            }
+            Place::Pod => Config::incluster().map_err(|error| Unreachable(error.to_string()))?,
+            Place::Machine | Place::Kubeconfig => proxy::config().await.map_err(Unreachable)?,
         };
         Self::with(config, names, identity, metrics, clock)
     }
@@ -258,7 +252,7 @@ fn client(config: &Config, clock: &Clock) -> Result<Client, Unreachable> {
         listener.hear(answer.headers());
         answer
     });
-    let builder = ClientBuilder::try_from(config.clone());
+    let builder = proxy::builder(config.clone());
     let builder = builder.map_err(|error| Unreachable(proxy::refusal(&error)))?;
     Ok(builder.with_layer(&hear).build())
 }
