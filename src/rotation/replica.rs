@@ -13,8 +13,9 @@
 //! believed for the trust delay, calls are better answered by those. It also does not stand for leader
 //! where others may have in memory what it could only replace.
 //!
-//! A pair in files can be seen where the cluster can't, and is not waited for in vain: it is served when the
-//! one in memory is of no use any more, as a replica that is started then would serve it ([`choose_unseen`]).
+//! A pair in files can be seen where the cluster can't, and is not waited for in vain: it is served when the one in
+//! memory is of no use any more, as a replica that is started then would serve it; and at once if somebody else injects
+//! the caBundle, who should have done so before ([`choose_unseen`]).
 //!
 //! What was seen too long ago changes nothing either: a process that was stopped for an hour between
 //! its look and this would serve a leaf whose CA is gone. The leader counts on it, see `plan::prune`.
@@ -142,7 +143,7 @@ pub fn choose(view: &View<'_>, serving: Option<&Pair>, now: Moment) -> Choice {
     };
     match serving {
         Some(served) if served.is_same(&pair) => Choice::Same,
-        Some(served) if may_have_ended(view, served, &pair, moment) => {
+        Some(served) if may_have_ended(view.observed, served, &pair, moment) => {
             Choice::Bad(Flaw::MayHaveEnded(pair.not_after))
         }
         Some(served) if must_wait(view, served, &pair, moment) => Choice::NotTrustedYet {
@@ -183,6 +184,9 @@ pub fn choose_unseen(
     let is_ahead = secret.source == Source::FilesAlone && !is_seen;
     match serving {
         Some(served) if served.is_same(&pair) => Choice::Same,
+        Some(served) if may_have_ended(observed, served, &pair, now) => {
+            Choice::Bad(Flaw::MayHaveEnded(pair.not_after))
+        }
         Some(served) if !is_ahead && is_of_use(observed, served, &pair, now) => {
             Choice::NotTrustedYet { rest: None }
         }
@@ -191,11 +195,15 @@ pub fn choose_unseen(
 }
 
 /// Whether the one in memory should go on, as far as anybody knows. If the caBundle was seen to believe the new one,
-/// that need not wait until the old has surely ended; if not, it is only better than one that has.
+/// that need not wait until the old has surely ended; if not, it is only better than one that has, however fast the
+/// clock is.
 fn is_of_use(observed: &Observed, served: &Pair, pair: &Pair, moment: Moment) -> bool {
     match is_trusted(observed, pair, moment.wall) {
         true => !refuses(observed, served, latest(served, moment)),
-        false => served.not_after.min(served.ca_not_after) > moment.wall,
+        false => {
+            let surely = moment.wall - clock::doubt(moment.is_told, served.life());
+            served.not_after.min(served.ca_not_after) > surely
+        }
     }
 }
 
@@ -245,10 +253,10 @@ pub fn may_lead(observed: &Observed, others: Option<&Others>) -> bool {
 
 /// Whether a clock that is slow may hide that this pair has ended, while the one in memory is of use: as
 /// when somebody puts an old Secret back.
-fn may_have_ended(view: &View<'_>, served: &Pair, pair: &Pair, moment: Moment) -> bool {
+fn may_have_ended(observed: &Observed, served: &Pair, pair: &Pair, moment: Moment) -> bool {
     let latest = latest(pair, moment);
     let outlives = served.not_after > latest && latest >= pair.not_after;
-    outlives && !refuses(view.observed, served, moment.wall)
+    outlives && !refuses(observed, served, moment.wall)
 }
 
 /// How late it may be, by a clock that is slow.

@@ -1099,9 +1099,11 @@ fn what_is_in_files_is_served_unseen_when_the_old_is_of_no_use() {
     for (source, bundle, is_seen, when, expected) in [
         (Files, None, false, NOW, "not yet"),
         (Files, None, false, end - Duration::hours(1), "not yet"),
-        (Files, None, false, end, "publish"),
-        (Files, old, true, end - Duration::hours(1), "not yet"),
-        (Files, old, true, end, "publish"),
+        // It has surely ended, however fast the clock is.
+        (Files, None, false, end + Duration::hours(2), "not yet"),
+        (Files, None, false, end + Duration::hours(3), "publish"),
+        (Files, old, true, end + Duration::hours(2), "not yet"),
+        (Files, old, true, end + Duration::hours(3), "publish"),
         // Believed, too: then not later than when the old one may have ended.
         (Files, both, true, end - Duration::hours(3), "not yet"),
         (Files, both, true, end - Duration::hours(1), "publish"),
@@ -1109,7 +1111,8 @@ fn what_is_in_files_is_served_unseen_when_the_old_is_of_no_use() {
         (FilesAlone, None, false, NOW, "publish"),
         (FilesAlone, old, false, NOW, "publish"),
         (FilesAlone, old, true, NOW, "not yet"),
-        (FilesAlone, old, true, end, "publish"),
+        (FilesAlone, old, true, end + Duration::hours(2), "not yet"),
+        (FilesAlone, old, true, end + Duration::hours(3), "publish"),
     ] {
         let choose = |pem, serving, when| {
             let files = Secret {
@@ -1138,6 +1141,23 @@ fn what_is_in_files_is_served_unseen_when_the_old_is_of_no_use() {
         let early = NOW - Duration::days(9);
         assert_eq!(choose(&short, Some(&served), early), "same", "{row}");
         assert_eq!(choose(good, Some(&served), early), "bad", "{row}");
+    }
+    // An old Secret that was put back, by a clock that may be slow.
+    let served = judge(good, &required, NOW).unwrap();
+    for (source, bundle, when, expected) in [
+        (FilesAlone, None, end - Duration::hours(3), "publish"),
+        (FilesAlone, None, end - Duration::hours(1), "bad"),
+        (FilesAlone, both, end - Duration::hours(1), "bad"),
+        (FilesAlone, old, end - Duration::hours(1), "publish"),
+        (Files, None, end - Duration::hours(1), "bad"),
+    ] {
+        let files = Secret {
+            source,
+            ..secret(&short)
+        };
+        let seen = observed(Some(files), bundle);
+        let choice = choose_unseen(&seen, false, &required, Some(&served), wall(when));
+        assert_eq!(word(&choice), expected, "{source:?} {bundle:?} {when}");
     }
 }
 
