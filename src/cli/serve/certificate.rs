@@ -33,8 +33,11 @@ pub(super) const OTHERS: Duration = Duration::from_secs(2);
 /// How long such a look may take: what was seen before it must not be too old to act on.
 const ASKED: Duration = Duration::from_secs(4);
 
-/// How long the cluster may be silent before what was brought is judged without having seen it.
+/// How long the cluster may be silent at a start before what was brought is served without having seen it.
 const SILENT: Duration = Duration::from_secs(5);
+
+/// The same for what is brought later: longer than a look that fails (`FRESH`), and the next one.
+const UNSEEN: Duration = Duration::from_secs(12);
 
 /// The same where it was seen beside what is brought now: a look without a reason comes each minute.
 const STALE: Duration = Duration::from_secs(75);
@@ -127,7 +130,7 @@ impl Blind {
         self.ticks = self.ticks.saturating_add(1);
         let most = match self.has_seen(files) {
             true => STALE,
-            false => SILENT,
+            false => UNSEEN,
         };
         TICK * self.ticks > most
     }
@@ -174,6 +177,8 @@ impl<S: Store> Replica<S> {
             let soon = Instant::now() + WAITING;
             let until = again_at.map_or(soon, |at| soon.min(at));
             let next = tokio::select! {
+                // What was seen meanwhile comes first: else it might be acted on as if nothing had been.
+                biased;
                 next = timeout_at(until, seen.changed()) => next.ok(),
                 _ = tick.tick(), if self.brought.is_some() => {
                     self.act_if_blind(&mut blind, &mut said);
@@ -743,16 +748,17 @@ mod tests {
             }
             assert_eq!(story.serves(10).await, old.leaf());
             story.files.send_replace(file("2", &rubbish));
-            assert_eq!(story.serves(4).await, old.leaf());
+            assert_eq!(story.serves(11).await, old.leaf());
             assert_eq!(story.refused(), (0, 0));
-            assert_eq!(story.serves(6).await, old.leaf());
+            assert_eq!(story.serves(4).await, old.leaf());
             assert_eq!(story.refused(), (1, 1));
             let told = story.told.next().now_or_never().unwrap();
             assert_eq!(told.reason, Reason::CertificateRefused);
             story.files.send_replace(file("3", &new));
-            assert_eq!(story.serves(40).await, old.leaf());
+            assert_eq!(story.serves(80).await, old.leaf());
             assert_eq!(story.refused(), (0, 1));
-            assert_eq!(story.serves(42).await, new.leaf());
+            // This clock may be fast by ten seconds.
+            assert_eq!(story.serves(7).await, new.leaf());
             let ok = story.metrics.reloads.with_label_values(&["ok"]);
             assert_eq!((ok.get(), story.refused()), (2, (0, 1)));
             // It can be seen again, and says what can't be helped now.
@@ -769,15 +775,46 @@ mod tests {
         let story = Story::begin(file("1", &old), &old);
         story.look(&old.ca);
         assert_eq!(story.serves(1).await, old.leaf());
-        // A minute without a look is no silence.
-        assert_eq!(story.serves(60).await, old.leaf());
         story.files.send_replace(file("2", &new));
-        assert_eq!(story.serves(4).await, old.leaf());
+        assert_eq!(story.serves(11).await, old.leaf());
         assert_eq!(story.serves(3).await, new.leaf());
         // Seen not to be believed yet.
         story.files.send_replace(file("3", &old));
         story.look(&new.ca);
         assert_eq!(story.serves(200).await, new.leaf());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_minute_without_a_look_is_no_silence() {
+        let names = ["imageswap.ns.svc".to_owned()];
+        let old = mint(&names, Duration::seconds(20), OffsetDateTime::now_utc()).unwrap();
+        let new = pair();
+        let story = Story::begin(file("1", &old, Source::Files), &old);
+        story.look(&old.ca);
+        assert_eq!(story.serves(10).await, old.leaf());
+        // Seen not to be believed; then the old one ends.
+        story.files.send_replace(file("2", &new, Source::Files));
+        story.look(&old.ca);
+        assert_eq!(story.serves(60).await, old.leaf());
+        assert_eq!(story.serves(20).await, new.leaf());
+    }
+
+    /// When both are there at one moment, what was seen counts.
+    #[tokio::test(start_paused = true)]
+    async fn nobody_acts_blindly_on_what_was_just_seen() {
+        let (old, new) = (pair(), pair());
+        let file = |version, pem| file(version, pem, Source::FilesAlone);
+        for trial in 0..10 {
+            let story = Story::begin(file("1", &old), &old);
+            story.look(&old.ca);
+            assert_eq!(story.serves(1).await, old.leaf());
+            story.files.send_replace(file("2", &new));
+            for _ in 0..12 {
+                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            }
+            story.look(&old.ca);
+            assert_eq!(story.serves(10).await, old.leaf(), "trial {trial}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
