@@ -108,12 +108,18 @@ impl StateDir {
     ) -> Result<Loaded, Error> {
         let _turn = self.turn()?;
         // Past, however fast the clock is. The leader judges by it, too (`rotation::plan`).
-        let surely = now - doubt(false, life);
-        let has_time = |pair: &Pair| pair.not_after - surely > margin(life);
+        let surely = |life| now - doubt(false, life);
+        let has_time = |pair: &Pair| pair.not_after - surely(life.min(pair.life())) > margin(life);
+        let promote = || self.promote(names, now);
         let origin = match self.read()? {
             None => Origin::Minted,
             Some(pem) => match pki::judge(&pem, names, now) {
                 Ok(pair) if has_time(&pair) => {
+                    if pair.not_after - now <= margin(life)
+                        && let Some(loaded) = promote()?
+                    {
+                        return Ok(loaded);
+                    }
                     let origin = Origin::Found;
                     return Ok(Loaded { pair, pem, origin });
                 }
@@ -122,10 +128,14 @@ impl StateDir {
                     // One that begins later is waited for, and nothing else can be served meanwhile.
                     let then = match flaw {
                         Flaw::NotYet(begins) => begins,
-                        _ => surely,
+                        _ => surely(life),
                     };
                     let pair = pki::judge(&pem, names, then).ok().filter(has_time);
                     if let Some(pair) = pair {
+                        let begins_later = matches!(flaw, Flaw::NotYet(_));
+                        if !begins_later && let Some(loaded) = promote()? {
+                            return Ok(loaded);
+                        }
                         let origin = Origin::Doubtful(flaw);
                         return Ok(Loaded { pair, pem, origin });
                     }
@@ -133,12 +143,12 @@ impl StateDir {
                 }
             },
         };
-        self.refuse_foreign()?;
         if !matches!(origin, Origin::Minted)
-            && let Some(loaded) = self.promote(names, now)?
+            && let Some(loaded) = promote()?
         {
             return Ok(loaded);
         }
+        self.refuse_foreign()?;
         // Clients that have a copy of a CA, or another process that serves its leaf: the leader takes it away.
         let known = self.read_text("ca.crt")?.unwrap_or_default();
         let known = Bundle::read(known.as_bytes()).first(KEPT);
@@ -166,6 +176,7 @@ impl StateDir {
         let Ok(pair) = pki::judge(&pem, names, now) else {
             return Ok(None);
         };
+        self.refuse_foreign()?;
         self.write_pair(&pem.chain, &pem.key)?;
         let origin = Origin::Promoted;
         Ok(Some(Loaded { pair, pem, origin }))
@@ -525,11 +536,36 @@ mod tests {
         let dir = StateDir {
             path: temp.path().to_owned(),
         };
-        let late = NOW + Duration::hours(54);
-        let next = stage(&dir, late);
-        let (pair, origin) = open(&dir, late).unwrap();
-        assert!(matches!(origin, Origin::Promoted), "{origin:?}");
-        assert_eq!(pair.leaf(), next.leaf().unwrap());
+        // Before the end, when the clock may be fast, and after that.
+        for minutes in [47 * 60 + 30, 51 * 60, 54 * 60] {
+            let late = NOW + Duration::minutes(minutes);
+            for name in ["tls.crt", "tls.key"] {
+                dir.remove_file(name).unwrap();
+            }
+            let next = stage(&dir, late);
+            let (pair, origin) = open(&dir, late).unwrap();
+            assert!(matches!(origin, Origin::Promoted), "{minutes}: {origin:?}");
+            assert_eq!(pair.leaf(), next.leaf().unwrap(), "{minutes}");
+        }
+        // What begins later is waited for all the same.
+        stage(&dir, NOW);
+        let (_, origin) = open(&dir, NOW).unwrap();
+        assert!(
+            matches!(origin, Origin::Doubtful(Flaw::NotYet(_))),
+            "{origin:?}"
+        );
+    }
+
+    #[test]
+    fn a_pair_of_an_hour_is_not_doubtful_for_a_day() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = StateDir {
+            path: temp.path().to_owned(),
+        };
+        open_for(&dir, Duration::hours(1), NOW).unwrap();
+        let later = NOW + Duration::hours(3);
+        let origin = open_for(&dir, Duration::days(365), later).unwrap().1;
+        assert!(matches!(origin, Origin::Replaced(_)), "{origin:?}");
     }
 
     #[test]
