@@ -77,7 +77,12 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
         path: args.state_dir.clone(),
     };
     let names = ["localhost".to_owned(), args.listen.ip().to_string()];
-    let pair = dir.load_or_mint(&names, time::Duration::days(365), OffsetDateTime::now_utc())?;
+    let pair = dir.load_or_mint(
+        &dir.turn()?,
+        &names,
+        time::Duration::days(365),
+        OffsetDateTime::now_utc(),
+    )?;
     let socket = server::listen(args.listen).with_context(|| {
         format!(
             "can't listen on {}; name another with --listen",

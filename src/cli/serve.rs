@@ -130,10 +130,13 @@ async fn serve(args: &Args, inherited: Option<Inheritance>) -> anyhow::Result<Ex
     let mut admin = tokio::spawn(admin.serve());
 
     let (cert, home) = if place == Place::Machine {
-        match unless_stopped(&mut signals, machine(args, brought, &metrics)).await? {
-            Some(made) => made,
-            None => return Ok(ExitCode::SUCCESS),
-        }
+        let mut writing = machine::Writing::default();
+        let made = machine(args, brought, &metrics, &mut writing);
+        let Some(made) = unless_stopped(&mut signals, made).await? else {
+            writing.finish().await;
+            return Ok(ExitCode::SUCCESS);
+        };
+        made
     } else {
         let start = Cluster::start(args, place, brought, &metrics, (notices, told));
         let Some(cluster) = unless_stopped(&mut signals, start).await? else {
@@ -204,13 +207,14 @@ async fn machine(
     args: &Args,
     brought: Option<Brought>,
     metrics: &Metrics,
+    writing: &mut machine::Writing,
 ) -> anyhow::Result<(ServingCert, Home)> {
     if let Some(brought) = brought {
         let home = Home::Machine(brought.trusted_here());
         return Ok((brought.serve(metrics)?, home));
     }
     let dir = args.state_dir()?;
-    let cert = machine::start(args, &dir, metrics).await?;
+    let cert = machine::start(args, &dir, metrics, writing).await?;
     Ok((cert, Home::Machine(Some(dir.ca()))))
 }
 

@@ -57,6 +57,12 @@ pub struct Loaded {
     pub origin: Origin,
 }
 
+/// The right to read and write a directory's pair: one process has it.
+#[derive(Debug)]
+pub struct Turn {
+    _lock: File,
+}
+
 /// A pair is made anew at a start when no more of its life is left, or no more than a third of it, though the clock
 /// may be fast: there may be no time to rotate it.
 const RENEWED_BEFORE: Duration = Duration::hours(1);
@@ -99,14 +105,14 @@ impl StateDir {
     /// The pair in the directory, made now if there is none that can be served.
     ///
     /// # Errors
-    /// The directory can't be made, read or written.
+    /// The directory can't be read or written.
     pub fn load_or_mint(
         &self,
+        _: &Turn,
         names: &[String],
         life: Duration,
         now: OffsetDateTime,
     ) -> Result<Loaded, Error> {
-        let _turn = self.turn()?;
         // Past, however fast the clock is. The leader judges by it, too (`rotation::plan`).
         let surely = |life| now - doubt(false, life);
         let has_time = |pair: &Pair| pair.not_after - surely(life.min(pair.life())) > margin(life);
@@ -195,8 +201,11 @@ impl StateDir {
             .map_err(|source| io_error("make the directory", &self.path, source))
     }
 
-    /// The right to read and write the pair, until the file is dropped. Somebody may have removed the directory.
-    fn turn(&self) -> Result<File, Error> {
+    /// The right to read and write the pair, until it is dropped. Somebody may have removed the directory.
+    ///
+    /// # Errors
+    /// The directory can't be made, or another process does not end its turn.
+    pub fn turn(&self) -> Result<Turn, Error> {
         self.make()?;
         let path = self.path.join(".lock");
         let failed = |source| io_error("lock", &path, source);
@@ -211,7 +220,7 @@ impl StateDir {
         let until = Instant::now() + TURN;
         loop {
             match file.try_lock() {
-                Ok(()) => return Ok(file),
+                Ok(()) => return Ok(Turn { _lock: file }),
                 Err(TryLockError::WouldBlock) if Instant::now() < until => {
                     std::thread::sleep(std::time::Duration::from_millis(10));
                 }
@@ -392,7 +401,7 @@ mod tests {
         life: Duration,
         now: OffsetDateTime,
     ) -> Result<(Pair, Origin), Error> {
-        let loaded = dir.load_or_mint(&["localhost".to_owned()], life, now)?;
+        let loaded = dir.load_or_mint(&dir.turn()?, &["localhost".to_owned()], life, now)?;
         Ok((loaded.pair, loaded.origin))
     }
 

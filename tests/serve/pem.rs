@@ -30,7 +30,15 @@ pub fn ended() -> Pem {
 
 /// A pair that begins so much later than now.
 pub fn beginning_in(time: Duration) -> Pem {
-    let names = [HOST, "localhost"].map(str::to_owned);
+    // All that ImageSwap itself would ask for on this machine.
+    let service = [
+        "imageswap",
+        "imageswap.ns",
+        HOST,
+        "imageswap.ns.svc.cluster.local",
+    ];
+    let names = [&service[..], &["localhost", "127.0.0.1", "::1"]].concat();
+    let names: Vec<_> = names.into_iter().map(str::to_owned).collect();
     // What is minted begins two days and an hour before.
     let minted = OffsetDateTime::now_utc() + Duration::hours(49) + time;
     mint(&names, Duration::days(8), minted).unwrap()

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustls::version::{TLS12, TLS13};
 
 use crate::client::{Client, metric, tls};
-use crate::pem::{pair_for, write};
+use crate::pem::{beginning_in, pair_for, write};
 use crate::process::{Serve, refused};
 
 #[tokio::test]
@@ -302,6 +302,62 @@ fn a_signal_ends_a_start_that_waits() {
     });
     assert_eq!(status.unwrap().code(), Some(0), "{}", said());
     assert!(said().contains("stopping, before there was a certificate"));
+}
+
+/// As after a wrong clock, which is right now.
+#[test]
+fn a_pair_that_begins_much_later_is_waited_for_until_another_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    fs::create_dir(&state).unwrap();
+    let later = beginning_in(time::Duration::days(99));
+    write(&state, &later);
+    let is_there = || fs::read_to_string(state.join("tls.crt")).unwrap() == later.chain;
+    let serve = Serve::start_in(dir, &["--namespace", "ns"], &[]);
+    let help = format!(
+        "if the clock is right, write a new text into the file {}/rotate",
+        state.display()
+    );
+    serve.until_log(&help);
+    assert!(is_there());
+    fs::write(state.join("rotate"), "now").unwrap();
+    // The directory is looked at every ten seconds.
+    let end = Instant::now() + Duration::from_secs(30);
+    while is_there() {
+        assert!(Instant::now() < end, "{}", serve.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A signal in the middle of it leaves no half of a pair.
+#[test]
+fn a_start_that_is_stopped_writes_its_pair_to_the_end() {
+    for trial in 0..10 {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let mut serve = crate::process::imageswap()
+            .args([
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--admin-listen",
+                "127.0.0.1:0",
+            ])
+            .arg("--state-dir")
+            .arg(dir.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // The first file of three.
+        while !at("ca.crt").exists() && serve.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        kill_process(Pid::from_child(&serve), Signal::INT).unwrap();
+        assert_eq!(serve.wait().unwrap().code(), Some(0), "trial {trial}");
+        let is_there = |name: &str| at(name).exists();
+        assert!(is_there("tls.key") && is_there("tls.crt"), "trial {trial}");
+    }
 }
 
 #[test]

@@ -5,17 +5,19 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio::sync::{Notify, watch};
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::args::Args;
 use super::certificate::{Replica, Serving, show};
 use super::tasks::supervise;
 use crate::cluster::local::store::LocalStore;
-use crate::cluster::local::{Loaded, Origin, StateDir};
+use crate::cluster::local::{Error, Loaded, Origin, StateDir};
 use crate::pki;
 use crate::rotation::belief::Belief;
 use crate::rotation::clock::Clock;
@@ -24,11 +26,28 @@ use crate::server::tls::ServingCert;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::notices::Notices;
 
+/// How long a stop waits for a pair that is being written.
+const WRITTEN: Duration = Duration::from_secs(2);
+
+/// What may be writing a pair, and goes on when nobody waits for the start any more.
+#[derive(Debug, Default)]
+pub(super) struct Writing(Option<JoinHandle<Result<Loaded, Error>>>);
+
+impl Writing {
+    /// Lets it come to its end: a key without its leaf is taken for somebody else's later. A disk may hang, though.
+    pub(super) async fn finish(self) {
+        if let Some(writing) = self.0 {
+            let _ = timeout(WRITTEN, writing).await;
+        }
+    }
+}
+
 /// Serves the certificate in the directory, made now if need be, and rotates it from now on.
 pub(super) async fn start(
     args: &Args,
     dir: &StateDir,
     metrics: &Metrics,
+    writing: &mut Writing,
 ) -> anyhow::Result<ServingCert> {
     let mut names = args.local_names();
     // Such as a Service's in a namespace of digits.
@@ -36,9 +55,15 @@ pub(super) async fn start(
     let policy = args.policy(names.clone(), names)?;
     let (wanted, life, here) = (policy.names.clone(), policy.life, dir.clone());
     // It may wait for another process, or for a disk that hangs.
-    let loaded =
-        spawn_blocking(move || here.load_or_mint(&wanted, life, OffsetDateTime::now_utc()));
-    let loaded = loaded.await??;
+    let turn = spawn_blocking({
+        let dir = dir.clone();
+        move || dir.turn()
+    });
+    let turn = turn.await??;
+    let load = move || here.load_or_mint(&turn, &wanted, life, OffsetDateTime::now_utc());
+    let loaded = writing.0.insert(spawn_blocking(load)).await;
+    writing.0 = None;
+    let loaded = loaded??;
     say(&loaded.origin, dir);
     show(&loaded.pair, metrics);
     let Loaded { pair, pem, .. } = loaded;
@@ -109,7 +134,9 @@ fn say(origin: &Origin, dir: &StateDir) {
         Origin::Found => info!(%path, "serving the certificate that was there"),
         Origin::Doubtful(flaw) => warn!(
             %path,
-            "serving the certificate that was there, though by this machine's clock it can't be: {flaw}"
+            "serving the certificate that was there, though by this machine's clock it can't be: {flaw}; if the clock is \
+             right, write a new text into the file {}, and another is made",
+            dir.path.join("rotate").display()
         ),
         Origin::Minted => info!(%path, "made a certificate"),
         Origin::Replaced(flaw) => warn!(%path, "made a new certificate: {flaw}"),
