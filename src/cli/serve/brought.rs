@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use anyhow::bail;
 use time::OffsetDateTime;
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use super::args::Args;
 use super::certificate::show;
-use super::files::{self, JUDGE_AGAIN, News};
-use super::tasks::supervise;
+use super::files::{self, JUDGE_AGAIN, Listener, News};
 use crate::cluster::place::Place;
 use crate::files::{Follower, Parts};
 use crate::pki::{Flaw, Pair};
@@ -152,14 +151,7 @@ impl Brought {
         let cert = local.cert.clone();
         let news = followed(self.follower, &local.kind, metrics);
         let counted = metrics.clone();
-        tokio::spawn(async move {
-            let state = Mutex::new((local, news));
-            let follow = || async {
-                let (local, news) = &mut *state.lock().await;
-                local.follow(news).await;
-            };
-            supervise(TASK, &counted, follow).await;
-        });
+        tokio::spawn(async move { files::tell(TASK, &counted, local, news).await });
         Ok(cert)
     }
 
@@ -183,14 +175,7 @@ impl Brought {
             notices: notices.clone(),
         };
         let counted = metrics.clone();
-        tokio::spawn(async move {
-            let state = Mutex::new((feed, news));
-            let follow = || async {
-                let (feed, news) = &mut *state.lock().await;
-                feed.follow(news).await;
-            };
-            supervise(TASK, &counted, follow).await;
-        });
+        tokio::spawn(async move { files::tell(TASK, &counted, feed, news).await });
         (secrets, is_unreadable)
     }
 }
@@ -283,7 +268,7 @@ struct Feed {
     notices: Notices,
 }
 
-impl Feed {
+impl Listener for Feed {
     async fn follow(&mut self, news: &mut mpsc::Receiver<News>) {
         while let Some(found) = news.recv().await {
             self.read += 1;
@@ -328,7 +313,7 @@ struct Local {
     is_unreadable: bool,
 }
 
-impl Local {
+impl Listener for Local {
     async fn follow(&mut self, news: &mut mpsc::Receiver<News>) {
         loop {
             match tokio::time::timeout(JUDGE_AGAIN, news.recv()).await {
@@ -363,7 +348,9 @@ impl Local {
             }
         }
     }
+}
 
+impl Local {
     fn publish(&mut self, pair: &Pair) {
         self.said = None;
         match self.cert.publish(pair) {

@@ -5,12 +5,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use time::OffsetDateTime;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use super::args::Args;
-use super::files::{self, JUDGE_AGAIN, News};
-use super::tasks::supervise;
+use super::files::{self, JUDGE_AGAIN, Listener, News};
 use crate::files::Follower;
 use crate::server::client_certs::Clients;
 use crate::telemetry::metrics::Metrics;
@@ -50,14 +49,7 @@ pub(super) async fn load(args: &Args, metrics: &Metrics) -> anyhow::Result<Optio
     following.tell_rubbish();
     following.show();
     let counted = metrics.clone();
-    tokio::spawn(async move {
-        let state = Mutex::new((following, news));
-        let follow = || async {
-            let (following, news) = &mut *state.lock().await;
-            following.follow(news).await;
-        };
-        supervise(TASK, &counted, follow).await;
-    });
+    tokio::spawn(async move { files::tell(TASK, &counted, following, news).await });
     Ok(Some(clients))
 }
 
@@ -82,7 +74,7 @@ struct Following {
     has_ended: bool,
 }
 
-impl Following {
+impl Listener for Following {
     async fn follow(&mut self, news: &mut mpsc::Receiver<News>) {
         loop {
             match tokio::time::timeout(JUDGE_AGAIN, news.recv()).await {
@@ -93,7 +85,9 @@ impl Following {
             self.show();
         }
     }
+}
 
+impl Following {
     fn believe(&mut self, found: News) {
         let believed = found.and_then(|parts| {
             let believed = self.clients.believe(&parts.concat(), now());

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio::task::{JoinError, spawn_blocking};
 
 use super::tasks::{supervise, text_of};
@@ -43,6 +43,27 @@ pub(super) fn follow(
         supervise(task, &metrics, look).await
     });
     receiver
+}
+
+/// Who is told of news.
+pub(super) trait Listener: Send {
+    /// Takes all, until there are no more.
+    fn follow(&mut self, news: &mut mpsc::Receiver<News>) -> impl Future<Output = ()> + Send;
+}
+
+/// Tells the news in a task of this name. A panic loses what it was about, and none that come later.
+pub(super) async fn tell(
+    task: &str,
+    metrics: &Metrics,
+    listener: impl Listener,
+    news: mpsc::Receiver<News>,
+) {
+    let state = Mutex::new((listener, news));
+    let follow = || async {
+        let (listener, news) = &mut *state.lock().await;
+        listener.follow(news).await;
+    };
+    supervise(task, metrics, follow).await;
 }
 
 async fn look(
@@ -164,5 +185,27 @@ mod tests {
         point_at("one");
         assert_eq!(next().await.unwrap().unwrap().concat(), b"one");
         assert!(next().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_panics_at_one_piece_of_news_is_told_the_next() {
+        struct Heard(Vec<Parts>);
+        impl Listener for &mut Heard {
+            async fn follow(&mut self, news: &mut mpsc::Receiver<News>) {
+                while let Some(found) = news.recv().await {
+                    self.0.push(found.unwrap());
+                }
+            }
+        }
+        let (sender, news) = mpsc::channel(3);
+        let part = |text: &str| vec![text.as_bytes().to_vec()];
+        for found in [Ok(part("one")), Err("bad".to_owned()), Ok(part("two"))] {
+            sender.send(found).await.unwrap();
+        }
+        drop(sender);
+        let (metrics, mut heard) = (Metrics::new().unwrap(), Heard(Vec::new()));
+        tell("test", &metrics, &mut heard, news).await;
+        assert_eq!(heard.0, [part("one"), part("two")]);
+        assert_eq!(metrics.restarts.with_label_values(&["test"]).get(), 1);
     }
 }
