@@ -117,12 +117,19 @@ impl StateDir {
         let surely = |life| now - doubt(false, life);
         let has_time = |pair: &Pair| pair.not_after - surely(life.min(pair.life())) > margin(life);
         let promote = || self.promote(names, now);
+        // Where there is one to serve: the leader tries again.
+        let promote_if_possible = || {
+            promote().unwrap_or_else(|error| {
+                tracing::warn!(%error, "can't take the next certificate into service; serving the last one");
+                None
+            })
+        };
         let origin = match self.read()? {
             None => Origin::Minted,
             Some(pem) => match pki::judge(&pem, names, now) {
                 Ok(pair) if has_time(&pair) => {
                     if pair.not_after - now <= margin(life)
-                        && let Some(loaded) = promote()?
+                        && let Some(loaded) = promote_if_possible()
                     {
                         return Ok(loaded);
                     }
@@ -139,7 +146,7 @@ impl StateDir {
                     let pair = pki::judge(&pem, names, then).ok().filter(has_time);
                     if let Some(pair) = pair {
                         let begins_later = matches!(flaw, Flaw::NotYet(_));
-                        if !begins_later && let Some(loaded) = promote()? {
+                        if !begins_later && let Some(loaded) = promote_if_possible() {
                             return Ok(loaded);
                         }
                         let origin = Origin::Doubtful(flaw);
@@ -563,6 +570,22 @@ mod tests {
             matches!(origin, Origin::Doubtful(Flaw::NotYet(_))),
             "{origin:?}"
         );
+    }
+
+    #[test]
+    fn a_pair_that_can_be_served_is_where_the_next_cant_be_written() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = StateDir {
+            path: temp.path().to_owned(),
+        };
+        let late = NOW + Duration::minutes(47 * 60 + 30);
+        stage(&dir, late);
+        let beside = format!(".tls.key.{}", std::process::id());
+        fs::create_dir(dir.path.join(beside)).unwrap();
+        let (_, origin) = open(&dir, late).unwrap();
+        assert!(matches!(origin, Origin::Found), "{origin:?}");
+        // Behind its last hour nothing else is left.
+        open(&dir, NOW + Duration::hours(75)).unwrap_err();
     }
 
     #[test]

@@ -18,7 +18,8 @@ use crate::process::{Serve, imageswap};
 
 /// Waits until something is so.
 async fn until(serve: &Serve, what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(10);
+    // What is renewed has 12 s to be seen.
+    let end = Instant::now() + Duration::from_secs(30);
     while !is_so().await {
         assert!(Instant::now() < end, "no {what}: {}", serve.log());
         tokio::time::sleep(Duration::from_millis(20)).await;
