@@ -139,14 +139,16 @@ impl StateDir {
                 Ok(_) => Origin::Renewed,
                 Err(flaw) => {
                     // One that begins later is waited for, and nothing else can be served meanwhile.
-                    let then = match flaw {
-                        Flaw::NotYet(begins) => begins,
-                        _ => surely(life),
+                    let begins = match flaw {
+                        Flaw::NotYet(begins) => Some(begins),
+                        _ => None,
                     };
+                    let then = begins.unwrap_or_else(|| surely(life));
                     let pair = pki::judge(&pem, names, then).ok().filter(has_time);
                     if let Some(pair) = pair {
-                        let begins_later = matches!(flaw, Flaw::NotYet(_));
-                        if !begins_later && let Some(loaded) = promote_if_possible() {
+                        if begins.is_none()
+                            && let Some(loaded) = promote_if_possible()
+                        {
                             return Ok(loaded);
                         }
                         let origin = Origin::Doubtful(flaw);

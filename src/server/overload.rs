@@ -118,20 +118,17 @@ impl<S: Bounded> Stack<S> {
     ) -> Result<Response, BoxError> {
         let (peer, since) = (coming.peer, coming.since);
         // So early that kube-apiserver, which pauses for a second, has the time to ask again.
-        let shed = since + (deadline - since) / 3;
-        let body = self.reader.read(coming, shed, deadline).await?;
+        let shed = |from: Instant| from + deadline.saturating_duration_since(from) / 3;
+        let body = self.reader.read(coming, shed(since), deadline).await?;
         let share = body.share();
         let read = Read { body, deadline };
         let decided = self.bounded.clone().oneshot(read).await?;
         let mut answer = decided.into_response();
         if let Some(length) = long_answer::length(&answer) {
             let budget = self.reader.budget();
-            let now = Instant::now();
-            // As early as for a body.
-            let until = now + deadline.saturating_duration_since(now) / 3;
+            let until = shed(Instant::now());
             let share = budget.share_of_answer(length, share, peer, until);
-            let share = share.await?;
-            answer.extensions_mut().insert(share);
+            answer.extensions_mut().insert(share.await?);
         }
         Ok(answer)
     }

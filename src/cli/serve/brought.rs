@@ -150,8 +150,7 @@ impl Brought {
         local.tell(&local.serving);
         let cert = local.cert.clone();
         let news = followed(self.follower, &local.kind, metrics);
-        let counted = metrics.clone();
-        tokio::spawn(async move { files::tell(TASK, &counted, local, news).await });
+        tokio::spawn(files::tell(TASK, metrics.clone(), local, news));
         Ok(cert)
     }
 
@@ -174,8 +173,7 @@ impl Brought {
             metrics: metrics.clone(),
             notices: notices.clone(),
         };
-        let counted = metrics.clone();
-        tokio::spawn(async move { files::tell(TASK, &counted, feed, news).await });
+        tokio::spawn(files::tell(TASK, metrics.clone(), feed, news));
         (secrets, is_unreadable)
     }
 }

@@ -48,8 +48,7 @@ pub(super) async fn load(args: &Args, metrics: &Metrics) -> anyhow::Result<Optio
     };
     following.tell_rubbish();
     following.show();
-    let counted = metrics.clone();
-    tokio::spawn(async move { files::tell(TASK, &counted, following, news).await });
+    tokio::spawn(files::tell(TASK, metrics.clone(), following, news));
     Ok(Some(clients))
 }
 

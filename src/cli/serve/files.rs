@@ -54,7 +54,7 @@ pub(super) trait Listener: Send {
 /// Tells the news in a task of this name. A panic loses what it was about, and none that come later.
 pub(super) async fn tell(
     task: &str,
-    metrics: &Metrics,
+    metrics: Metrics,
     listener: impl Listener,
     news: mpsc::Receiver<News>,
 ) {
@@ -63,7 +63,7 @@ pub(super) async fn tell(
         let (listener, news) = &mut *state.lock().await;
         listener.follow(news).await;
     };
-    supervise(task, metrics, follow).await;
+    supervise(task, &metrics, follow).await;
 }
 
 async fn look(
@@ -204,7 +204,7 @@ mod tests {
         }
         drop(sender);
         let (metrics, mut heard) = (Metrics::new().unwrap(), Heard(Vec::new()));
-        tell("test", &metrics, &mut heard, news).await;
+        tell("test", metrics.clone(), &mut heard, news).await;
         assert_eq!(heard.0, [part("one"), part("two")]);
         assert_eq!(metrics.restarts.with_label_values(&["test"]).get(), 1);
     }
