@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::filter::{ParseError, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer as _, fmt, registry};
 
 /// The form of the logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -55,14 +57,12 @@ pub fn start(level: &str, format: Format, colour: bool) -> Result<WorkerGuard, P
         .buffered_lines_limit(WAITING)
         .thread_name("logs")
         .finish(std::io::stderr());
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(writer)
-        .with_target(false);
-    match format.is_json() {
-        true => builder.json().flatten_event(true).init(),
-        false => builder.with_ansi(colour).init(),
-    }
+    let lines = fmt::layer().with_writer(writer).with_target(false);
+    let lines = match format.is_json() {
+        true => lines.json().flatten_event(true).boxed(),
+        false => lines.with_ansi(colour).boxed(),
+    };
+    registry().with(filter).with(lines).init();
     Ok(guard)
 }
 
@@ -70,14 +70,14 @@ pub fn start(level: &str, format: Format, colour: bool) -> Result<WorkerGuard, P
 ///
 /// # Errors
 /// It is neither.
-pub fn filter(level: &str) -> Result<EnvFilter, ParseError> {
+pub fn filter(level: &str) -> Result<Targets, ParseError> {
     // What the caller says of the same targets comes later, and wins.
     let level = level_name(level);
     if !level.contains(['=', ',', ':', '[']) {
         // A word that is no level would be taken for a target, and all else be silent.
-        EnvFilter::builder().parse(format!("imageswap={level}"))?;
+        format!("imageswap={level}").parse::<Targets>()?;
     }
-    EnvFilter::builder().parse(format!("{QUIET},{level}"))
+    format!("{QUIET},{level}").parse()
 }
 
 /// Says whether one more line may be logged: one in each stretch of time.
@@ -127,6 +127,8 @@ fn level_name(level: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tracing::Level;
+
     use super::*;
 
     #[test]
@@ -144,7 +146,25 @@ mod tests {
     fn python_levels_are_understood() {
         for (python, ours) in [("INFO", "INFO"), ("warning", "warn"), ("CRITICAL", "error")] {
             assert_eq!(level_name(python), ours);
-            assert!(EnvFilter::builder().parse(level_name(python)).is_ok());
+            assert!(filter(python).is_ok());
         }
+    }
+
+    #[test]
+    fn kube_is_quiet_unless_it_is_asked_for() {
+        let lets = |list: &str, target, level| filter(list).unwrap().would_enable(target, &level);
+        assert!(lets("info", "imageswap::server", Level::INFO));
+        assert!(!lets("info", "imageswap::server", Level::DEBUG));
+        assert!(!lets("debug", "kube_client::client", Level::ERROR));
+        assert!(!lets("debug", "kube_runtime::watcher", Level::WARN));
+        assert!(lets(
+            "warn,kube_client=debug",
+            "kube_client::client",
+            Level::DEBUG
+        ));
+        let one = "warn,imageswap::server=debug";
+        assert!(lets(one, "imageswap::server::tls", Level::DEBUG));
+        assert!(!lets(one, "imageswap::maps_file", Level::INFO));
+        assert!(!lets("off", "imageswap", Level::ERROR));
     }
 }
