@@ -71,6 +71,7 @@ pub fn webhook(webhook: Webhook, limits: &Limits) -> impl Answers + use<> {
 /// and notes where the path matched.
 struct Port<S>(Arc<Parts<S>>);
 
+/// What all connections share of it.
 struct Parts<S> {
     metrics: Metrics,
     reviews: Stack<S>,

@@ -255,7 +255,7 @@ pub fn write_kubeconfig(path: &Path, api: SocketAddr) {
 }
 
 /// `serve` with these arguments, and with those that every test needs unless they are given.
-fn serve(args: &[&str], dir: &Path) -> Command {
+pub fn serve(args: &[&str], dir: &Path) -> Command {
     // A test may have a copy of the program that is its own.
     let copy = dir.join("imageswap");
     let mut command = match copy.exists() {

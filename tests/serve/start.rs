@@ -10,7 +10,7 @@ use rustls::version::{TLS12, TLS13};
 
 use crate::client::{Client, metric, tls};
 use crate::pem::{beginning_in, pair_for, write};
-use crate::process::{Serve, refused};
+use crate::process::{Serve, refused, serve};
 
 #[tokio::test]
 async fn with_no_flags_it_makes_a_certificate_and_swaps_docker_hubs_images() {
@@ -44,44 +44,23 @@ async fn with_no_flags_it_makes_a_certificate_and_swaps_docker_hubs_images() {
 /// The line is run by a shell, as a person would.
 #[test]
 fn the_printed_curl_works_and_shows_the_swapped_image() {
-    let elsewhere = tempfile::tempdir().unwrap();
-    for (dir, image) in [
-        (
-            env!("CARGO_MANIFEST_DIR").as_ref(),
-            "my-registry.example.com/jmsearcy/toolbox:latest",
-        ),
-        (
-            elsewhere.path(),
-            "my-registry.example.com/jmsearcy/toolbox:latest",
-        ),
-    ] {
-        let serve = Serve::start(&[]);
-        let command = serve.greeting[1].trim().strip_prefix("try: ").unwrap();
-        let output = Command::new("sh")
-            .args(["-c", command])
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(text.contains(image), "in {dir:?}: {command}: {output:?}");
-    }
+    let serve = Serve::start(&[]);
+    let command = serve.greeting[1].trim().strip_prefix("try: ").unwrap();
+    let output = Command::new("sh")
+        .args(["-c", command])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let image = "my-registry.example.com/jmsearcy/toolbox:latest";
+    assert!(text.contains(image), "{command}: {output:?}");
 }
 
 #[test]
 fn without_the_projects_files_the_printed_curl_carries_its_own_review() {
     let dir = tempfile::tempdir().unwrap();
-    let mut serve = crate::process::imageswap();
-    let mut child = serve
-        .args([
-            "serve",
-            "--listen",
-            "127.0.0.1:0",
-            "--admin-listen",
-            "127.0.0.1:0",
-            "--state-dir",
-        ])
-        .arg(dir.path().join("it's here"))
+    let mut child = serve(&["--state-dir", "{dir}/it's here"], dir.path())
         .current_dir(dir.path())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -271,16 +250,7 @@ fn a_signal_ends_a_start_that_waits() {
     let lock = fs::File::create(at(".lock")).unwrap();
     lock.lock().unwrap();
     let log = fs::File::create(at("log")).unwrap();
-    let mut serve = crate::process::imageswap()
-        .args([
-            "serve",
-            "--listen",
-            "127.0.0.1:0",
-            "--admin-listen",
-            "127.0.0.1:0",
-        ])
-        .arg("--state-dir")
-        .arg(dir.path())
+    let mut serve = serve(&["--state-dir", "{dir}"], dir.path())
         .stdout(Stdio::null())
         .stderr(log)
         .spawn()
@@ -335,16 +305,7 @@ fn a_start_that_is_stopped_writes_its_pair_to_the_end() {
     for trial in 0..10 {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
-        let mut serve = crate::process::imageswap()
-            .args([
-                "serve",
-                "--listen",
-                "127.0.0.1:0",
-                "--admin-listen",
-                "127.0.0.1:0",
-            ])
-            .arg("--state-dir")
-            .arg(dir.path())
+        let mut serve = serve(&["--state-dir", "{dir}"], dir.path())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
