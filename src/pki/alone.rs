@@ -2,6 +2,7 @@
 
 use time::OffsetDateTime;
 
+use super::certificate::certificates;
 use super::judge::{read, verify};
 use super::{Bundle, Flaw, Pair};
 
@@ -18,8 +19,9 @@ pub fn judge_alone(
     now: OffsetDateTime,
 ) -> Result<Pair, Flaw> {
     let unreadable = || Flaw::NoCertificate("tls.crt");
-    let whole = Bundle::read(chain.as_bytes());
-    let last = whole.singles().last().ok_or_else(unreadable)?;
+    // What rustls serves, be it as Go reads a bundle or not.
+    let last = certificates(chain).and_then(|mut whole| whole.pop());
+    let last = last.and_then(Bundle::of).ok_or_else(unreadable)?;
     let pair = read(chain, key, &last)?;
     let (leaf, others) = pair.certified.cert.split_first().ok_or_else(unreadable)?;
     // A leaf is no issuer of its own.
@@ -59,14 +61,24 @@ mod tests {
         let strange = good.chain.clone() + &stranger.ca;
         let whole = good.chain.clone() + &good.ca;
         let broken = good.chain.clone() + &other.ca;
+        // Go would not read it, but rustls serves it.
+        let commented = |pem: &str| pem.trim_end().to_owned() + " # text\n";
         let later = NOW + Duration::days(10);
         // Leaves are backdated.
         let early = NOW - Duration::days(3);
         for (chain, key, name, at, flaw) in [
             (&good.chain, &good.key, "a.ns.svc", NOW, ""),
             (&whole, &good.key, "a.ns.svc", NOW, ""),
+            (&commented(&whole), &good.key, "a.ns.svc", NOW, ""),
             (
                 &broken,
+                &good.key,
+                "a.ns.svc",
+                NOW,
+                "does not lead to the last",
+            ),
+            (
+                &commented(&broken),
                 &good.key,
                 "a.ns.svc",
                 NOW,

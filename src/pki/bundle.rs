@@ -7,9 +7,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
+use base64::alphabet::STANDARD;
+use base64::engine::general_purpose::{GeneralPurpose, PAD};
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use time::OffsetDateTime;
 
 use super::ca::Ca;
@@ -21,6 +21,16 @@ const LINE: usize = 48;
 /// How the first line of a section begins.
 const BEGIN: &[u8] = b"-----BEGIN ";
 
+/// How its last line begins.
+const END: &[u8] = b"-----END ";
+
+/// What follows in both if it holds a certificate.
+const KIND: &[u8] = b"CERTIFICATE-----";
+
+/// Base64 as Go reads it, which does not look at the bits that are left over in the end.
+const BASE64: GeneralPurpose =
+    GeneralPurpose::new(&STANDARD, PAD.with_decode_allow_trailing_bits(true));
+
 /// CAs in the order they were found, each once.
 #[derive(Clone, Default)]
 pub struct Bundle {
@@ -29,7 +39,7 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Reads what can be read; sections that hold no certificate are skipped.
+    /// Reads what kube-apiserver can read; sections that hold no certificate are skipped.
     pub fn read(pem: &[u8]) -> Self {
         #[cfg(test)]
         return super::memo::recall(|memo| &mut memo.bundles, pem, || Self::parse(pem));
@@ -37,19 +47,44 @@ impl Bundle {
         Self::parse(pem)
     }
 
+    /// One CA alone, if it can be read.
+    pub(super) fn of(ca: CertificateDer<'static>) -> Option<Self> {
+        let mut bundle = Self::default();
+        bundle.push(Arc::new(Ca::read(ca)?));
+        Some(bundle)
+    }
+
+    /// As `Decode` in Go's encoding/pem, for what Go passes over, kube-apiserver does not believe: a line ends with LF or
+    /// with CR and LF, and behind the dashes of a first or last line only spaces and tabs may follow. Each line that begins
+    /// a section begins it anew, so that one that was cut off hides none.
     fn parse(pem: &[u8]) -> Self {
         let mut bundle = Self::default();
-        for section in sections(pem).flat_map(CertificateDer::pem_slice_iter) {
-            match section {
-                Ok(der) => match Ca::read(der) {
-                    Some(ca) => bundle.push(Arc::new(ca)),
+        let mut open = None;
+        for line in pem.split_inclusive(|byte| *byte == b'\n').map(trimmed) {
+            if let Some(kind) = line.strip_prefix(BEGIN) {
+                bundle.has_rubbish |= open.replace((kind, Vec::new())).is_some();
+            } else if let Some(end) = line.strip_prefix(END) {
+                match open.take().filter(|(kind, _)| *kind == end) {
+                    Some((KIND, text)) => bundle.read_one(text),
+                    // Something else that is whole, such as a key.
+                    Some(_) => {}
                     None => bundle.has_rubbish = true,
-                },
-                Err(_) => bundle.has_rubbish = true,
+                }
+            } else if let Some((_, text)) = &mut open {
+                text.extend(line);
             }
         }
-        bundle.has_rubbish |= bundle.cas.is_empty() && !pem.is_empty();
+        bundle.has_rubbish |= open.is_some() || bundle.cas.is_empty() && !pem.is_empty();
         bundle
+    }
+
+    fn read_one(&mut self, mut text: Vec<u8>) {
+        text.retain(|byte| !matches!(byte, b' ' | b'\t' | b'\r'));
+        let der = BASE64.decode(text).ok();
+        match der.and_then(|der| Ca::read(CertificateDer::from(der))) {
+            Some(ca) => self.push(Arc::new(ca)),
+            None => self.has_rubbish = true,
+        }
     }
 
     /// Whether there was something that is no certificate, besides plain text around them.
@@ -174,24 +209,22 @@ impl fmt::Debug for Bundle {
     }
 }
 
-/// Split before each line that begins a section: Go, too, looks for the next one behind it, so that one that was cut off
-/// hides none.
-fn sections(mut pem: &[u8]) -> impl Iterator<Item = &[u8]> {
-    std::iter::from_fn(move || {
-        let mut lines = pem.split_inclusive(|byte| matches!(byte, b'\n' | b'\r'));
-        let first = lines.next()?.len();
-        let others = lines.take_while(|line| !line.starts_with(BEGIN));
-        let length = first + others.map(<[u8]>::len).sum::<usize>();
-        let (section, rest) = pem.split_at_checked(length)?;
-        pem = rest;
-        Some(section)
-    })
+/// A line as Go takes it: without its end, and the spaces and tabs before that.
+fn trimmed(line: &[u8]) -> &[u8] {
+    let mut line = match line.strip_suffix(b"\n") {
+        Some(line) => line.strip_suffix(b"\r").unwrap_or(line),
+        None => line,
+    };
+    while let [rest @ .., b' ' | b'\t'] = line {
+        line = rest;
+    }
+    line
 }
 
 fn pem_of(certificate: &CertificateDer<'static>) -> String {
     let mut text = "-----BEGIN CERTIFICATE-----\n".to_owned();
     for line in certificate.chunks(LINE) {
-        BASE64_STANDARD.encode_string(line, &mut text);
+        BASE64.encode_string(line, &mut text);
         text.push('\n');
     }
     text + "-----END CERTIFICATE-----\n"
@@ -239,6 +272,10 @@ mod tests {
         let good = ca(1);
         let begin = "-----BEGIN CERTIFICATE-----\n";
         let end = "-----END CERTIFICATE-----\n";
+        let read = Bundle::read(good.as_bytes());
+        let longer = read.ders().flat_map(|der| der.iter().chain(&[0]));
+        let longer: Vec<u8> = longer.copied().collect();
+        let padded = (1..).map(ca).find(|one| one.contains('=')).unwrap();
         for (text, cas) in [
             ("rubbish".to_owned(), 0),
             (format!("{begin}AAAA\n{end}{good}"), 1),
@@ -250,11 +287,42 @@ mod tests {
             (format!("{begin}AAAA\n{begin}{good}{begin}AAAA"), 1),
             (format!("text\r\n-----BEGIN CERT\r\n{good}"), 1),
             (format!("{}{}", good.replace(end, ""), ca(2)), 1),
+            // Go passes over what follows the dashes with more than blanks, and what does so there.
+            (good.trim_end().to_owned() + &good, 0),
+            (format!("{}{good}{}", good.trim_end(), ca(2)), 1),
+            (format!("{} # imageswap\n{}", good.trim_end(), ca(2)), 1),
+            (format!("{}\r", good.trim_end()), 0),
+            (good.replace('\n', "\r"), 0),
+            (format!("{}{}", good.replace('\n', "\r"), ca(2)), 0),
+            (format!("\u{feff}{good}{}", ca(2)), 1),
+            (good.replacen("-----\n", "----- x\n", 1), 0),
+            (good.replacen("-----\n", "-----\nName: x\n\n", 1), 0),
+            (padded.replace('=', ""), 0),
+            (format!("{begin}{}\n{end}", BASE64.encode(longer)), 0),
         ] {
             let bundle = Bundle::read(text.as_bytes());
             assert_eq!(bundle.cas().len(), cas, "{text}");
             assert!(bundle.has_rubbish(), "{text}");
         }
         assert!(!Bundle::read(b"").has_rubbish());
+    }
+
+    #[test]
+    fn what_go_reads_is_no_rubbish() {
+        let good = ca(1);
+        let key = mint(&["a".to_owned()], Duration::DAY, NOW).unwrap().key;
+        for text in [
+            good.replace('\n', "\r\n"),
+            good.replace('\n', " \t\r\n"),
+            good.trim_end().to_owned(),
+            format!("{} \t", good.trim_end()),
+            format!("text\n{good}text -----BEGIN CERTIFICATE-----"),
+            good.replace("MII", " M\tI\rI"),
+            key + &good,
+        ] {
+            let bundle = Bundle::read(text.as_bytes());
+            assert_eq!(bundle.cas().len(), 1, "{text}");
+            assert!(!bundle.has_rubbish(), "{text}");
+        }
     }
 }

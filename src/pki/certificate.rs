@@ -67,7 +67,11 @@ impl Dates {
 }
 
 pub(super) fn dates(certificate: &CertificateDer<'_>) -> Option<Dates> {
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let (rest, certificate) = X509Certificate::from_der(certificate).ok()?;
+    // Neither Go nor webpki reads one with something behind it.
+    if !rest.is_empty() {
+        return None;
+    }
     let validity = certificate.validity();
     let at = |seconds| OffsetDateTime::from_unix_timestamp(seconds).ok();
     Some(Dates {
