@@ -139,9 +139,8 @@ fn secret(dir: &StateDir) -> Result<Option<Secret>, Error> {
         digest.update(bytes);
         Ok::<_, Error>(found)
     };
-    let text = |bytes: Option<Vec<u8>>| {
-        bytes.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned())
-    };
+    let text =
+        |bytes: Option<Vec<u8>>| bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let secret = Secret {
         chain: part("tls.crt")?,
         key: part("tls.key")?,
@@ -149,7 +148,8 @@ fn secret(dir: &StateDir) -> Result<Option<Secret>, Error> {
         source: Source::Minted,
         next_chain: part("next.crt")?,
         next_key: part("next.key")?,
-        request: text(part("rotate")?),
+        request: text(part("rotate")?).map(|text| text.trim().to_owned()),
+        // As it was written: one that was cut may end with a blank.
         answered: text(part("rotated")?),
         version: String::new(),
     };
@@ -314,6 +314,20 @@ mod tests {
         let seen = store.observe().await.unwrap();
         let secret = seen.secret.as_ref().unwrap();
         assert_eq!(secret.next().key, two.key);
+        assert_eq!(secret.open_request(), None);
+        // One that is cut off behind a blank.
+        let long = "a".repeat(199) + " and more";
+        std::fs::write(temp.path().join("rotate"), long).unwrap();
+        let asked = found(&store).await;
+        let answered = asked.open_request().map(str::to_owned);
+        assert!(answered.is_some());
+        let answer = Change {
+            answered,
+            ..Change::default()
+        };
+        change(&store, answer).await.unwrap();
+        let seen = store.observe().await.unwrap();
+        let secret = seen.secret.as_ref().unwrap();
         assert_eq!(secret.open_request(), None);
         // Whoever reads `ca.crt` is the one who calls.
         assert_eq!(seen.live_bundle().len(), 2);
