@@ -237,7 +237,7 @@ impl Kubernetes {
         };
         done.inspect_err(|refused| {
             // To be second is no error.
-            if !matches!(refused.code, 409 | 422) {
+            if refused.code != 409 {
                 let errors = &self.metrics.cluster_errors;
                 errors.with_label_values(&[object]).inc();
             }
@@ -287,10 +287,15 @@ impl Store for Kubernetes {
     }
 }
 
+/// What kube-apiserver says, with 422, of a JSON patch that does not apply, such as one with a test that fails
+/// (`NewGenericServerResponse` in apimachinery, which leaves out why). What a policy denies, or validation, is 422, too, and
+/// has another message.
+const NOT_APPLIED: &str = "the server rejected our request due to an error in our request";
+
 /// A call that came to nothing.
 #[derive(Debug)]
 struct Refused {
-    /// The HTTP status, 0 if there was no answer.
+    /// The HTTP status, 0 if there was no answer; 409, too, for a JSON patch that does not apply.
     code: u16,
     text: String,
 }
@@ -308,6 +313,14 @@ impl Refused {
                         "{object}: the Role does not allow it; apply deploy/ anew: {}",
                         status.message
                     ),
+                )
+            }
+            kube::Error::Api(status)
+                if status.code == 422 && status.message.starts_with(NOT_APPLIED) =>
+            {
+                (
+                    409,
+                    format!("{object}: the patch does not apply, so it has changed"),
                 )
             }
             kube::Error::Api(status) => (status.code, format!("{object}: {}", status.message)),

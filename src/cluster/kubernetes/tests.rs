@@ -225,6 +225,16 @@ async fn a_configuration_that_changed_or_is_gone_is_not_patched() {
         assert_eq!(api.object(CONFIGURATION), before);
     }
     cluster.apply(&trust(&now.version, "ours")).await.unwrap();
+    // Who was second has not failed, but who is denied it has.
+    let errors = cluster.metrics.cluster_errors.clone();
+    let errors = errors.with_label_values(&["webhook configuration"]);
+    assert_eq!(errors.get(), 0);
+    let now = cluster.observe().await.unwrap().configuration.unwrap();
+    api.set_mood(Mood::DenyingBundles);
+    let denied = cluster.apply(&trust(&now.version, "ours")).await;
+    assert!(matches!(denied, Err(Failure::Failed(_))), "{denied:?}");
+    assert_eq!(errors.get(), 1);
+    api.set_mood(Mood::Fine);
     api.delete(CONFIGURATION);
     let late = cluster.apply(&trust(&now.version, "ours")).await;
     assert!(matches!(late, Err(Failure::Conflict(_))), "{late:?}");

@@ -26,11 +26,8 @@ impl Kubernetes {
         let name = &self.names.configuration;
         let call = self.configurations.patch(name, &params, &patch);
         match self.call("webhook configuration", call).await {
-            // A test that failed is 422; 404: it was deleted meanwhile.
-            Err(Refused {
-                code: 404 | 422,
-                text,
-            }) => Err(Failure::Conflict(text)),
+            // It was deleted meanwhile.
+            Err(Refused { code: 404, text }) => Err(Failure::Conflict(text)),
             done => Ok(done.map(|_| ())?),
         }
     }

@@ -52,6 +52,8 @@ pub enum Mood {
     ForbiddingWatches,
     /// 403 for Events alone: the Role is of an older version.
     ForbiddingEvents,
+    /// A policy without a reason denies to write the webhook configuration.
+    DenyingBundles,
     /// Another has become holder of the Lease whenever a write to it is answered.
     Stealing,
 }
@@ -257,6 +259,11 @@ async fn answer(State(world): State<World>, request: Request<Body>) -> Response 
                 None => refuse(404, &call),
             }
         }
+        Method::PATCH if mood == Mood::DenyingBundles && path == CONFIGURATION => refuse_as(
+            422,
+            "mutatingwebhookconfigurations.admissionregistration.k8s.io \"imageswap-webhook\" is forbidden: \
+             ValidatingAdmissionPolicy 'p' with binding 'b' denied request: failed expression: false",
+        ),
         Method::PATCH => {
             let body = body.collect().await.unwrap().to_bytes();
             let manager = query
@@ -364,15 +371,26 @@ fn reply(object: &Value) -> Response {
 }
 
 fn refuse(code: u16, call: &str) -> Response {
+    let message = match code {
+        403 => format!("refused: forbidden: User \"imageswap\" cannot {call}"),
+        // Of a JSON patch that does not apply.
+        422 => "the server rejected our request due to an error in our request".to_owned(),
+        _ => format!("refused: {call}"),
+    };
+    refuse_as(code, &message)
+}
+
+fn refuse_as(code: u16, message: &str) -> Response {
     let status = json!({
         "kind": "Status",
         "status": "Failure",
         "code": code,
-        "reason": if code == 404 { "NotFound" } else { "" },
-        "message": match code {
-            403 => format!("refused: forbidden: User \"imageswap\" cannot {call}"),
-            _ => format!("refused: {call}"),
+        "reason": match code {
+            404 => "NotFound",
+            422 => "Invalid",
+            _ => "",
         },
+        "message": message,
     });
     // Over several lines, as kube-apiserver does.
     let text = serde_json::to_string_pretty(&status).unwrap();
