@@ -365,12 +365,12 @@ fn webhooks_found(facts: &Facts, leaf: Option<&Served>, findings: &mut Vec<Findi
         let bundle = hook.bundle();
         let name = &hook.name;
         if hook.fails_open {
-            let (severity, help) = match hook.is_patched {
-                true => (
+            let (severity, help) = match hook.is_declared {
+                true => (Note, "that is declared; as delivered it is Fail"),
+                false => (
                     Warning,
-                    "apply again what you installed, or patch it back to Fail (docs/operations.md, Break-glass)",
+                    "if nobody means that to stay, apply again what you installed, or patch it back to Fail (docs/operations.md, Break-glass)",
                 ),
-                false => (Note, "that is declared; as delivered it is Fail"),
             };
             finding(
                 findings,

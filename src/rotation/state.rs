@@ -47,8 +47,8 @@ pub struct Hook {
     pub manager: Option<String>,
     /// Whether what it can't be asked about is let through: its `failurePolicy` is `Ignore`.
     pub fails_open: bool,
-    /// Whether somebody wrote that policy by hand (`kubectl patch` or `edit`), and did not declare it.
-    pub is_patched: bool,
+    /// Whether one of those who wrote that policy is known to write what was declared, such as `kubectl apply`.
+    pub is_declared: bool,
 }
 
 /// The Secret. Its parts may be missing or anything.

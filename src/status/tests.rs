@@ -222,7 +222,6 @@ fn each_thing_that_is_wrong_is_named() {
             Box::new(|facts| {
                 let configuration = facts.observed.configuration.as_mut().unwrap();
                 configuration.hooks[0].fails_open = true;
-                configuration.hooks[0].is_patched = true;
             }),
             &["webhook-fails-open"],
             false,
@@ -232,6 +231,7 @@ fn each_thing_that_is_wrong_is_named() {
             Box::new(|facts| {
                 let configuration = facts.observed.configuration.as_mut().unwrap();
                 configuration.hooks[0].fails_open = true;
+                configuration.hooks[0].is_declared = true;
             }),
             &["webhook-fails-open"],
             true,

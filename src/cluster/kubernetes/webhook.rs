@@ -64,9 +64,8 @@ fn state_of(found: MutatingWebhookConfiguration, names: &Names) -> Configuration
             .filter(|(_, hook)| is_ours(hook))
             .map(|(index, hook)| Hook {
                 index,
-                manager: manager(&managed, &hook.name, "/f:clientConfig/f:caBundle"),
-                is_patched: manager(&managed, &hook.name, "/f:failurePolicy")
-                    .is_some_and(|manager| BY_HAND.contains(&manager.as_str())),
+                manager: manager(&managed, &hook.name),
+                is_declared: owners(&managed, &hook.name, "/f:failurePolicy").any(declares),
                 fails_open: hook.failure_policy.as_deref() == Some("Ignore"),
                 name: hook.name,
                 bundle: hook
@@ -79,20 +78,109 @@ fn state_of(found: MutatingWebhookConfiguration, names: &Names) -> Configuration
     }
 }
 
-/// What `kubectl` calls itself where a person changes an object at the server.
-const BY_HAND: [&str; 2] = ["kubectl-patch", "kubectl-edit"];
+/// What those call themselves who write what somebody declared, where they do not by server-side apply.
+const DECLARING: [&str; 9] = [
+    "kubectl-client-side-apply",
+    "kubectl-create",
+    "helm",
+    "argocd-controller",
+    "argocd-application-controller",
+    "kustomize-controller",
+    "helm-controller",
+    "Terraform",
+    "HashiCorp",
+];
 
-/// Who wrote this field of this webhook last.
-fn manager(managed: &[ManagedFieldsEntry], hook: &str, field: &str) -> Option<String> {
+fn declares(entry: &ManagedFieldsEntry) -> bool {
+    let manager = entry.manager.as_deref().unwrap_or_default();
+    entry.operation.as_deref() == Some("Apply") || DECLARING.contains(&manager)
+}
+
+/// Who wrote the caBundle of this webhook last.
+fn manager(managed: &[ManagedFieldsEntry], hook: &str) -> Option<String> {
+    let wrote = owners(managed, hook, "/f:clientConfig/f:caBundle");
+    let last = wrote.max_by_key(|entry| entry.time.as_ref().map(|at| at.0));
+    last.and_then(|entry| entry.manager.clone())
+}
+
+/// Those who wrote what this field of this webhook holds: whoever wrote another value has lost it.
+fn owners<'a>(
+    managed: &'a [ManagedFieldsEntry],
+    hook: &str,
+    field: &'a str,
+) -> impl Iterator<Item = &'a ManagedFieldsEntry> + use<'a> {
     let key = format!("k:{}", json!({ "name": hook }));
-    let wrote = |entry: &&ManagedFieldsEntry| {
+    managed.iter().filter(move |entry| {
         let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);
         let hook = fields.and_then(|fields| fields.get("f:webhooks")?.get(&key));
         hook.is_some_and(|hook| hook.pointer(field).is_some())
-    };
-    let last = managed
-        .iter()
-        .filter(wrote)
-        .max_by_key(|entry| entry.time.as_ref().map(|at| at.0));
-    last.and_then(|entry| entry.manager.clone())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nothing says how a script, or a dashboard, calls itself.
+    #[test]
+    fn a_policy_is_declared_if_one_who_declares_wrote_it() {
+        let wrote = |manager: &str, operation: &str, policy: &str| {
+            json!({
+                "manager": manager, "operation": operation,
+                "fieldsV1": {"f:webhooks": {"k:{\"name\":\"ours\"}": {policy: {}}}},
+            })
+        };
+        let policy = |manager, operation| wrote(manager, operation, "f:failurePolicy");
+        let one = |manager, operation| json!([policy(manager, operation)]);
+        let applied = "kubectl-client-side-apply";
+        for (managed, is_declared) in [
+            (one("kubectl", "Apply"), true),
+            (one(applied, "Update"), true),
+            (one("helm", "Update"), true),
+            (one("argocd-controller", "Update"), true),
+            (one("kubectl-edit", "Update"), false),
+            (one("kubectl-patch", "Update"), false),
+            (one("curl", "Update"), false),
+            (one("", ""), false),
+            // Both wrote the same.
+            (
+                json!([policy("curl", "Update"), policy("helm", "Update")]),
+                true,
+            ),
+            // It was applied with another one.
+            (
+                json!([
+                    wrote(applied, "Update", "f:rules"),
+                    policy("node", "Update")
+                ]),
+                false,
+            ),
+            // Somebody has emptied the list.
+            (json!([]), false),
+        ] {
+            let found = json!({
+                "metadata": {"managedFields": managed},
+                "webhooks": [{
+                    "name": "ours",
+                    "failurePolicy": "Ignore",
+                    "clientConfig": {"service": {"namespace": "ns", "name": "imageswap"}},
+                    "admissionReviewVersions": ["v1"],
+                    "sideEffects": "None",
+                }],
+            });
+            let names = Names {
+                namespace: "ns".to_owned(),
+                service: "imageswap".to_owned(),
+                secret: String::new(),
+                configuration: String::new(),
+                lease: String::new(),
+            };
+            let hooks = state_of(serde_json::from_value(found).unwrap(), &names).hooks;
+            let [hook] = hooks.as_slice() else {
+                panic!("{managed}: {hooks:?}");
+            };
+            assert!(hook.fails_open);
+            assert_eq!(hook.is_declared, is_declared, "{managed}");
+        }
+    }
 }
