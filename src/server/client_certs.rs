@@ -52,6 +52,7 @@ pub struct Clients {
 /// The CAs that clients are judged by.
 struct Believed {
     verifier: Arc<dyn ClientCertVerifier>,
+    cas: Bundle,
     ends: OffsetDateTime,
     has_rubbish: bool,
 }
@@ -72,14 +73,15 @@ pub enum BadCa {
 
 impl Clients {
     /// Those whose certificate leads to one of these CAs (PEM) and, unless there are no `names`,
-    /// has one of them as common name or subject alternative name. If all of the CAs have ended they are believed
-    /// all the same, for there is no other at a start: whether [`ends`](Self::ends) has passed is to be looked at.
+    /// has one of them as common name or subject alternative name. Whether a CA has ended is not asked, so that all
+    /// replicas judge alike whenever they read it, and whatever their clocks say: [`ended`](Self::ended) is to be
+    /// looked at.
     ///
     /// # Errors
     /// There is no CA to be used.
-    pub fn new(ca: &[u8], names: Vec<String>, now: OffsetDateTime) -> Result<Self, BadCa> {
+    pub fn new(ca: &[u8], names: Vec<String>) -> Result<Self, BadCa> {
         Ok(Self {
-            believed: Arc::new(ArcSwap::from_pointee(Believed::read(ca, now)?)),
+            believed: Arc::new(ArcSwap::from_pointee(Believed::read(ca)?)),
             names: names.into(),
         })
     }
@@ -87,9 +89,10 @@ impl Clients {
     /// Believes these CAs in place of those before, for all connections from now on.
     ///
     /// # Errors
-    /// There is no CA to be used, or all of them have ended; those before stay.
+    /// There is no CA to be used, or all of them have ended; those before stay. By a clock that comes right they may
+    /// not have: try again.
     pub fn believe(&self, ca: &[u8], now: OffsetDateTime) -> Result<(), BadCa> {
-        let believed = Believed::read(ca, now)?;
+        let believed = Believed::read(ca)?;
         if believed.ends <= now {
             return Err(BadCa::Ended);
         }
@@ -101,6 +104,12 @@ impl Clients {
     /// would be an outage.
     pub fn ends(&self) -> OffsetDateTime {
         self.believed.load().ends
+    }
+
+    /// How many of the CAs have ended, and of how many. They are believed all the same.
+    pub fn ended(&self, now: OffsetDateTime) -> (usize, usize) {
+        let cas = &self.believed.load().cas;
+        (cas.clone().ended(now).len(), cas.len())
     }
 
     /// Whether there is something beside the CAs that is none, such as one that was cut off.
@@ -123,22 +132,19 @@ impl fmt::Debug for Clients {
 }
 
 impl Believed {
-    fn read(ca: &[u8], now: OffsetDateTime) -> Result<Self, BadCa> {
-        let bundle = Bundle::read(ca);
-        let ends = bundle.last_end().ok_or(BadCa::None)?;
-        let has_rubbish = bundle.has_rubbish();
-        let living = match ends > now {
-            true => bundle.valid(now),
-            false => bundle,
-        };
+    fn read(ca: &[u8]) -> Result<Self, BadCa> {
+        let cas = Bundle::read(ca);
+        let ends = cas.last_end().ok_or(BadCa::None)?;
+        let has_rubbish = cas.has_rubbish();
         let mut roots = RootCertStore::empty();
-        let (_, ignored) = roots.add_parsable_certificates(living.ders().cloned());
+        let (_, ignored) = roots.add_parsable_certificates(cas.ders().cloned());
         let provider = Arc::new(ring::default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
             .build()
             .map_err(|error| BadCa::Refused(error.to_string()))?;
         Ok(Self {
             verifier,
+            cas,
             ends,
             has_rubbish: has_rubbish || ignored > 0,
         })
@@ -311,7 +317,7 @@ mod tests {
             (&[], &server, "untrusted"),
         ] {
             let names_given = names.iter().map(|name| (*name).to_owned()).collect();
-            let clients = Clients::new(ours.pem().as_bytes(), names_given, now()).unwrap();
+            let clients = Clients::new(ours.pem().as_bytes(), names_given).unwrap();
             assert_eq!(said(&clients, certificate), expected, "{names:?}");
         }
     }
@@ -320,7 +326,7 @@ mod tests {
     fn the_ca_may_change_and_the_last_good_one_stays() {
         let (one, two) = (ca(9), ca(9));
         let of_two = client(&two, ExtendedKeyUsagePurpose::ClientAuth);
-        let clients = Clients::new(one.pem().as_bytes(), Vec::new(), now()).unwrap();
+        let clients = Clients::new(one.pem().as_bytes(), Vec::new()).unwrap();
         let clone = clients.clone();
         assert_eq!(said(&clone, &of_two), "untrusted");
         clients.believe(two.pem().as_bytes(), now()).unwrap();
@@ -336,18 +342,21 @@ mod tests {
         }
     }
 
+    /// Those that read it before the end went on with it.
     #[test]
-    fn a_ca_that_has_ended_is_believed_where_there_is_no_other() {
+    fn a_ca_that_has_ended_is_believed_and_told() {
         let (ended, living) = (ca(-1), ca(9));
         let usage = ExtendedKeyUsagePurpose::ClientAuth;
         let (of_ended, of_living) = (client(&ended, usage.clone()), client(&living, usage));
-        let alone = Clients::new(ended.pem().as_bytes(), Vec::new(), now()).unwrap();
+        let alone = Clients::new(ended.pem().as_bytes(), Vec::new()).unwrap();
         assert!(alone.ends() <= now());
+        assert_eq!(alone.ended(now()), (1, 1));
         assert_eq!(said(&alone, &of_ended), "right");
         let both = ended.pem() + &living.pem();
-        let both = Clients::new(both.as_bytes(), Vec::new(), now()).unwrap();
+        let both = Clients::new(both.as_bytes(), Vec::new()).unwrap();
         assert!(both.ends() > now());
-        assert_eq!(said(&both, &of_ended), "untrusted");
+        assert_eq!(both.ended(now()), (1, 2));
+        assert_eq!(said(&both, &of_ended), "right");
         assert_eq!(said(&both, &of_living), "right");
     }
 
@@ -361,7 +370,7 @@ mod tests {
             (good.pem() + cut_off, true),
             (cut_off.to_owned() + &good.pem(), true),
         ] {
-            let clients = Clients::new(text.as_bytes(), Vec::new(), now()).unwrap();
+            let clients = Clients::new(text.as_bytes(), Vec::new()).unwrap();
             assert_eq!(clients.has_rubbish(), has_rubbish, "{text}");
             assert_eq!(said(&clients, &of_good), "right", "{text}");
         }
