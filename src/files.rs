@@ -13,8 +13,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How long files that do not fit together may be in the middle of being written.
-const PATIENCE: Duration = Duration::from_secs(4);
+/// How long files that do not fit together, or can't be read, may be in the middle of a change.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(4);
 
 /// The largest file. A Secret holds no more, either.
 const MAX_BYTES: usize = 1 << 20;

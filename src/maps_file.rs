@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::files::{Fingerprint, Stillness};
+use crate::files::{Fingerprint, PATIENCE, Stillness};
 use crate::maps::{Diagnostic, Findings, MAX_BYTES, Maps, Severity, Unreadable};
 use crate::text::sha256;
 
@@ -238,7 +238,7 @@ impl Follower {
 
     /// Looks at the file, and reads it if it is another than before and has settled: a file in the
     /// middle of being written is not read. What can't be read is tried again at each look, and
-    /// said once.
+    /// said once, if that lasts for some seconds.
     pub fn look(&mut self, now: Instant) -> Option<Result<Loaded, Error>> {
         let there = Fingerprint::of(&self.path);
         let still = self.stillness.look(there, now)?;
@@ -249,6 +249,7 @@ impl Follower {
         }
         match loaded {
             Ok(loaded) if !loaded.ends_well && still < UNENDED => None,
+            Err(Why::Io(_)) if still < PATIENCE => None,
             Err(why @ Why::Io(_)) => {
                 let is_news = self.stillness.complain(why.to_string());
                 is_news.then(|| Err(self.error(why)))
@@ -297,6 +298,12 @@ mod tests {
             self.now += Duration::from_millis(500);
             self.follower.look(self.now)
         }
+
+        /// What is said of what can't be read: nothing for four seconds.
+        fn complaint(&mut self) -> String {
+            assert!((0..8).all(|_| self.look().is_none()));
+            self.look().unwrap().unwrap_err().to_string()
+        }
     }
 
     #[test]
@@ -335,15 +342,14 @@ mod tests {
         let (follower, _) = Follower::start(path, false).unwrap();
         let mut follower = Looks::by(follower);
         fs::rename(&here, &away).unwrap();
-        assert!(follower.look().is_none());
-        assert!(follower.look().unwrap().is_err());
+        assert!(follower.complaint().contains("No such file"));
         fs::rename(&away, &here).unwrap();
         assert!(follower.look().is_none());
         assert_eq!(rules(follower.look()), Some(1));
         assert!((0..9).all(|_| follower.look().is_none()));
-        // Gone for a single look, nobody hears of it.
+        // Gone for a moment, nobody hears of it.
         fs::rename(&here, &away).unwrap();
-        assert!(follower.look().is_none());
+        assert!((0..8).all(|_| follower.look().is_none()));
         fs::rename(&away, &here).unwrap();
         assert!((0..9).all(|_| follower.look().is_none()));
     }
@@ -369,9 +375,8 @@ mod tests {
         let (follower, _) = Follower::start(path.clone(), false).unwrap();
         let mut follower = Looks::by(follower);
         fs::remove_file(&path).unwrap();
-        assert!(follower.look().is_none());
-        assert!(follower.look().unwrap().is_err());
-        assert!(follower.look().is_none());
+        assert!(follower.complaint().contains("No such file"));
+        assert!((0..20).all(|_| follower.look().is_none()));
         for (text, part) in [
             (&b"\0"[..], "binary"),
             (b"", "no rule"),

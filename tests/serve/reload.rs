@@ -64,6 +64,7 @@ async fn a_map_file_is_changed_broken_and_restored() {
     fs::File::create(&maps).unwrap().set_len(100 << 20).unwrap();
     stays(&mut client, "two.io/nginx").await;
     fs::remove_file(&maps).unwrap();
+    serve.until_log("No such file");
     stays(&mut client, "two.io/nginx").await;
     fs::create_dir(&maps).unwrap();
     stays(&mut client, "two.io/nginx").await;
