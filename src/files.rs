@@ -16,6 +16,13 @@ use std::time::{Duration, Instant};
 /// How long files that do not fit together, or can't be read, may be in the middle of a change.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(4);
 
+/// How long files may go on changing before that is told: what never stands still is never read.
+const RESTLESS: Duration = Duration::from_secs(10);
+
+/// What is told then.
+pub(crate) const CHANGES: &str = "it keeps changing, and may be half written at any time; write it once, or rename \
+                                  another over it";
+
 /// The largest file. A Secret holds no more, either.
 const MAX_BYTES: usize = 1 << 20;
 
@@ -38,6 +45,8 @@ enum Why {
     Special,
     #[error("it is larger than 1 MiB")]
     TooLarge,
+    #[error("{CHANGES}")]
+    Changes,
 }
 
 /// Follows files that belong together.
@@ -56,6 +65,8 @@ pub(crate) struct Stillness<P> {
     known: P,
     /// What is there now, if that is another, and since when.
     pending: Option<(P, Instant)>,
+    /// Since when nothing came of what is there, and nothing was said.
+    unsettled: Option<Instant>,
     /// What could not be read, and was said.
     complaint: Option<String>,
 }
@@ -76,6 +87,7 @@ impl<P: PartialEq> Stillness<P> {
         Self {
             known,
             pending: None,
+            unsettled: None,
             complaint: None,
         }
     }
@@ -85,13 +97,14 @@ impl<P: PartialEq> Stillness<P> {
     pub(crate) fn look(&mut self, there: P, now: Instant) -> Option<Duration> {
         // Whoever heard that it can't be read does not know that it is there again.
         if there == self.known && self.complaint.is_none() {
-            self.pending = None;
+            (self.pending, self.unsettled) = (None, None);
             return None;
         }
         match &self.pending {
             Some((seen, since)) if *seen == there => Some(now.saturating_duration_since(*since)),
             _ => {
                 self.pending = Some((there, now));
+                self.unsettled.get_or_insert(now);
                 None
             }
         }
@@ -102,11 +115,17 @@ impl<P: PartialEq> Stillness<P> {
         *self = Self::of(there);
     }
 
+    /// Whether it is to be told that it keeps changing.
+    pub(crate) fn is_restless(&self, now: Instant) -> bool {
+        let has_gone_on = |since| now.saturating_duration_since(since) >= RESTLESS;
+        self.unsettled.is_some_and(has_gone_on)
+    }
+
     /// It can't be read, for now. Whether that is news.
     pub(crate) fn complain(&mut self, of: String) -> bool {
         let of = Some(of);
         let is_news = self.complaint != of;
-        self.complaint = of;
+        (self.complaint, self.unsettled) = (of, None);
         is_news
     }
 }
@@ -135,9 +154,21 @@ impl Follower {
     }
 
     /// Looks at the files, and hands on what they hold if that is new, has settled, and fits
-    /// together; or has not come to fit for some seconds. What can't be read is tried again at
-    /// each look, and said once.
+    /// together; or has not come to fit for some seconds. What can't be read, or does not settle, is
+    /// tried again at each look, and said once.
     pub fn look(
+        &mut self,
+        now: Instant,
+        fits: impl Fn(&[Vec<u8>]) -> bool,
+    ) -> Option<Result<Parts, Unreadable>> {
+        let found = self.look_if_settled(now, fits);
+        if found.is_none() && self.stillness.is_restless(now) {
+            return self.complain(self.restless());
+        }
+        found
+    }
+
+    fn look_if_settled(
         &mut self,
         now: Instant,
         fits: impl Fn(&[Vec<u8>]) -> bool,
@@ -155,11 +186,23 @@ impl Follower {
                 self.stillness.take(prints);
                 Some(Ok(parts))
             }
-            Err(error) if is_late => {
-                let is_news = self.stillness.complain(error.to_string());
-                is_news.then_some(Err(error))
-            }
+            Err(error) if is_late => self.complain(error),
             _ => None,
+        }
+    }
+
+    fn complain(&mut self, of: Unreadable) -> Option<Result<Parts, Unreadable>> {
+        let is_news = self.stillness.complain(of.to_string());
+        is_news.then_some(Err(of))
+    }
+
+    /// Said of the file that changed last.
+    fn restless(&self) -> Unreadable {
+        let changed = |path: &&PathBuf| Fingerprint::of(path).map(|print| print.changed);
+        let path = self.paths.iter().max_by_key(changed);
+        Unreadable {
+            path: path.cloned().unwrap_or_default(),
+            why: Why::Changes,
         }
     }
 
@@ -293,6 +336,40 @@ mod tests {
         // Nothing came of it, and the old is back.
         story.write("a", "2");
         assert_eq!(story.looks(2), "22");
+    }
+
+    #[test]
+    fn what_never_stands_still_is_said_once_and_read_when_it_does() {
+        let mut story = Story::new();
+        story.write("a", "1");
+        story.write("b", "1");
+        assert_eq!(story.looks(2), "11");
+        for _ in 0..2 {
+            let mut said = Vec::new();
+            for n in 1_u32..100 {
+                story.write("b", &"1".repeat(1 + (n % 2) as usize));
+                if let Some(found) = story.look() {
+                    said.push((n, found.unwrap_err().to_string()));
+                }
+            }
+            let [(at, why)] = &said[..] else {
+                panic!("{said:?}");
+            };
+            assert_eq!(*at, 21);
+            assert!(why.contains("/b: it keeps changing"), "{why}");
+            story.write("b", "1");
+            assert_eq!(story.looks(2), "11");
+            assert_eq!(story.looks(20), "nothing");
+        }
+        // Each of these stands still for a look, and does not fit to the other file.
+        let mut said = Vec::new();
+        for n in 1..50 {
+            if n % 2 == 1 {
+                story.write("b", &format!("{n} "));
+            }
+            said.extend(story.look().map(|found| found.is_err()));
+        }
+        assert_eq!(said, [true]);
     }
 
     #[test]

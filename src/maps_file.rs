@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::files::{Fingerprint, PATIENCE, Stillness};
+use crate::files::{CHANGES, Fingerprint, PATIENCE, Stillness};
 use crate::maps::{Diagnostic, Findings, MAX_BYTES, Maps, Severity, Unreadable};
 use crate::text::sha256;
 
@@ -53,6 +53,8 @@ enum Why {
     Emptied,
     #[error("it has lines in error ({0}), and --strict-maps is set; `imageswap check` shows them")]
     Strict(usize),
+    #[error("{CHANGES}")]
+    Changes,
 }
 
 /// Reads a map file, whatever it says; `-` is standard input.
@@ -238,8 +240,16 @@ impl Follower {
 
     /// Looks at the file, and reads it if it is another than before and has settled: a file in the
     /// middle of being written is not read. What can't be read is tried again at each look, and
-    /// said once, if that lasts for some seconds.
+    /// said once, if that lasts for some seconds; so is that it does not settle.
     pub fn look(&mut self, now: Instant) -> Option<Result<Loaded, Error>> {
+        let found = self.look_if_settled(now);
+        if found.is_none() && self.stillness.is_restless(now) {
+            return self.complain(Why::Changes);
+        }
+        found
+    }
+
+    fn look_if_settled(&mut self, now: Instant) -> Option<Result<Loaded, Error>> {
         let there = Fingerprint::of(&self.path);
         let still = self.stillness.look(there, now)?;
         let loaded = load_to_serve(&self.path, self.strict, self.has_rules);
@@ -250,10 +260,7 @@ impl Follower {
         match loaded {
             Ok(loaded) if !loaded.ends_well && still < UNENDED => None,
             Err(Why::Io(_)) if still < PATIENCE => None,
-            Err(why @ Why::Io(_)) => {
-                let is_news = self.stillness.complain(why.to_string());
-                is_news.then(|| Err(self.error(why)))
-            }
+            Err(why @ Why::Io(_)) => self.complain(why),
             done => {
                 self.stillness.take(there);
                 if let Ok(loaded) = &done {
@@ -262,6 +269,11 @@ impl Follower {
                 Some(done.map_err(|why| self.error(why)))
             }
         }
+    }
+
+    fn complain(&mut self, of: Why) -> Option<Result<Loaded, Error>> {
+        let is_news = self.stillness.complain(of.to_string());
+        is_news.then(|| Err(self.error(of)))
     }
 
     fn error(&self, why: Why) -> Error {
@@ -329,6 +341,31 @@ mod tests {
             assert!(follower.look().is_none());
         }
         assert_eq!(rules(follower.look()), Some(1));
+    }
+
+    /// Half of it may be there at any look.
+    #[test]
+    fn a_file_that_never_stands_still_is_not_read_and_told_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("maps");
+        fs::write(&path, "default::a.io\n").unwrap();
+        let (follower, _) = Follower::start(path.clone(), false).unwrap();
+        let mut follower = Looks::by(follower);
+        // At each look, or so often that a last line without an end is waited for in vain.
+        for every in [1, 3] {
+            let mut said = Vec::new();
+            for n in 0..60 {
+                if n % every == 0 {
+                    fs::write(&path, format!("default::{n}.io")).unwrap();
+                }
+                said.extend(follower.look().map(|found| found.unwrap_err().to_string()));
+            }
+            assert_eq!(said.len(), 1, "{said:?}");
+            assert!(said[0].contains("/maps: it keeps changing"), "{said:?}");
+            fs::write(&path, "default::a.io\n").unwrap();
+            assert!(follower.look().is_none());
+            assert_eq!(rules(follower.look()), Some(1));
+        }
     }
 
     /// The same one: whoever was told that it is gone must hear that it is there.
