@@ -490,6 +490,41 @@ mod tests {
         }
     }
 
+    /// As `nc` and `openssl s_client` do at the end of their input.
+    #[tokio::test(start_paused = true)]
+    async fn who_has_said_all_is_answered() {
+        for others in [0, MANY] {
+            for (path, body) in [("/slow", ""), ("/long", ""), ("/a", "abc")] {
+                let mut talk = Talk::among(others).await;
+                let length = body.len();
+                let head = format!("POST {path} HTTP/1.1\r\ncontent-length: {length}\r\n\r\n");
+                let request = head + body;
+                talk.peer.write_all(request.as_bytes()).await.unwrap();
+                talk.peer.shutdown().await.unwrap();
+                talk.read_to(&format!("{path} is answered\n")).await;
+                assert_eq!(talk.peer.read(&mut [0]).await.unwrap(), 0);
+                assert_eq!(talk.served.await.unwrap(), "done");
+            }
+        }
+    }
+
+    /// Whether somebody hears it is known when the answer goes out, and no later.
+    #[tokio::test(start_paused = true)]
+    async fn who_is_gone_before_the_answer_takes_no_place_after_it() {
+        for others in [0, MANY] {
+            for path in ["/slow", "/long"] {
+                let mut talk = Talk::among(others).await;
+                let request = format!("GET {path} HTTP/1.1\r\n\r\n");
+                talk.peer.write_all(request.as_bytes()).await.unwrap();
+                drop(talk.peer);
+                let started = Instant::now();
+                assert_eq!(talk.served.await.unwrap(), "broken", "{path}");
+                assert!(started.elapsed() < Duration::from_millis(20), "{path}");
+                assert_eq!(*talk.asked.lock().unwrap(), [path]);
+            }
+        }
+    }
+
     /// In pieces, between which all of what has come so far goes out.
     #[tokio::test(start_paused = true)]
     async fn a_connection_goes_on_after_a_long_answer_and_rests_no_sooner() {

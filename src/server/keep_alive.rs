@@ -113,7 +113,9 @@ where
             let mut http = http1::Builder::new();
             let io = TokioIo::new(stream);
             self.is_cramped = self.places.len() > FEW;
-            let connection = http.max_buf_size(if self.is_cramped { BUFFER } else { LARGE });
+            http.max_buf_size(if self.is_cramped { BUFFER } else { LARGE });
+            // Who has said all may still want to hear the answer.
+            let connection = http.half_close(true);
             let connection = connection.serve_connection(io, self.service.clone());
             self.talking = Some(Box::new(connection));
         }

@@ -3,8 +3,10 @@
 use std::time::{Duration, Instant};
 
 use http::Method;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::client::{Client, connect_tls, metric, review, review_of};
 use crate::process::Serve;
@@ -243,6 +245,13 @@ async fn who_goes_away_in_the_middle_of_a_body_is_not_counted_as_answered() {
         assert!(Instant::now() < end, "{}", serve.log());
     }
     assert_eq!(metric(&serve, &code(400)).await, 0.0);
+    // One who has only said that no more comes is told.
+    let mut stream = connect_tls(&serve).await;
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 499"), "{answer}");
     // One who is there still is told.
     let mut stream = connect_tls(&serve).await;
     let head = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\n";
@@ -250,7 +259,70 @@ async fn who_goes_away_in_the_middle_of_a_body_is_not_counted_as_answered() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
-    assert_eq!(metric(&serve, &code(499)).await, 1.0);
+    assert_eq!(metric(&serve, &code(499)).await, 2.0);
+}
+
+/// A large review, which is decided elsewhere while its connection waits; and a small one.
+fn requests() -> [Vec<u8>; 2] {
+    let containers: Vec<_> = (0..2000)
+        .map(|i| json!({"name": format!("c{i}"), "image": format!("a/b:{i}"), "args": ["x".repeat(1600)]}))
+        .collect();
+    [review_of(json!(containers)), review("nginx")].map(|body| {
+        let length = body.len();
+        let head = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\n");
+        [head.into_bytes(), body].concat()
+    })
+}
+
+/// As `nc` and `openssl s_client` do at the end of their input.
+#[tokio::test]
+async fn who_says_no_more_after_a_request_is_answered() {
+    let serve = Serve::start(&[]);
+    for request in requests().iter().cycle().take(6) {
+        let mut stream = connect_tls(&serve).await;
+        stream.write_all(request).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer:.200}");
+    }
+    for _ in 0..20 {
+        let mut stream = TcpStream::connect(serve.admin).await.unwrap();
+        let request = b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer:.200}");
+    }
+    // Who says nothing at all is closed.
+    let mut stream = connect_tls(&serve).await;
+    stream.shutdown().await.unwrap();
+    assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn who_is_gone_during_a_review_holds_up_neither_others_nor_the_end() {
+    let mut serve = Serve::start(&["--drain-delay", "0s"]);
+    let [large, _] = requests();
+    for is_reset in [false, true].into_iter().cycle().take(6) {
+        let mut stream = connect_tls(&serve).await;
+        stream.write_all(&large).await.unwrap();
+        if is_reset {
+            stream.get_ref().0.set_zero_linger().unwrap();
+        }
+    }
+    let mut client = Client::connect(&serve).await;
+    assert_eq!(client.swap("nginx").await, "my-registry.example.com/nginx");
+    let end = Instant::now() + Duration::from_secs(10);
+    while metric(&serve, "imageswap_connections").await > 1.0 {
+        assert!(Instant::now() < end, "{}", serve.log());
+    }
+    let mut stream = connect_tls(&serve).await;
+    stream.write_all(&large).await.unwrap();
+    drop((stream, client));
+    serve.signal(Signal::TERM);
+    assert_eq!(serve.wait(Duration::from_secs(10)).code(), Some(0));
 }
 
 #[tokio::test]
