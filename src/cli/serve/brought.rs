@@ -336,8 +336,9 @@ impl Listener for Local {
                     self.metrics.refused.set(i64::from(self.is_unreadable));
                 }
                 Ok(pair) => {
-                    self.publish(&pair);
-                    self.serving = pair;
+                    if self.publish(&pair) {
+                        self.serving = pair;
+                    }
                 }
                 Err(flaw) => {
                     let why = self.kind.paths.tell(&flaw);
@@ -349,17 +350,22 @@ impl Listener for Local {
 }
 
 impl Local {
-    fn publish(&mut self, pair: &Pair) {
-        self.said = None;
+    /// Whether it is served now.
+    fn publish(&mut self, pair: &Pair) -> bool {
         match self.cert.publish(pair) {
             Ok(()) => {
+                self.said = None;
                 info!(
                     not_after = rfc3339(pair.not_after),
                     "serving a new certificate"
                 );
                 self.tell(pair);
+                true
             }
-            Err(error) => self.refuse(&error.to_string()),
+            Err(error) => {
+                self.refuse(&error.to_string());
+                false
+            }
         }
     }
 
