@@ -70,7 +70,7 @@ async fn look(args: &Args) -> anyhow::Result<Found> {
     let (cluster, reach) = cluster(&args.names, "imageswap-status").await?;
     let found = match args.pre {
         true => cluster.preview().await.map(|facts| {
-            let read = |entries: &pre::Entries| settings(entries, cluster.names());
+            let read = |found: &pre::Variables| settings(found, cluster.names());
             Found::Before(pre::report(&facts, read))
         }),
         false => cluster

@@ -97,11 +97,43 @@ pub struct Facts {
 /// What a ConfigMap holds.
 pub type Entries = BTreeMap<String, String>;
 
+/// What the Deployment sets itself, without values that only its Pods see.
+pub type Env = BTreeMap<String, Option<String>>;
+
+/// The replicas' variables, so far as they can be seen.
+#[derive(Debug, Default)]
+pub struct Variables {
+    /// Those of the ConfigMap and of the Deployment, whose word counts more.
+    pub entries: Entries,
+    /// Which of them the Deployment sets.
+    pub env: Env,
+    /// Whether replicas may be told what is not seen here: there is no Deployment of ours yet, or it names more sources.
+    pub has_more: bool,
+}
+
+impl Variables {
+    fn of(config: Option<&Entries>, deployment: Option<&Deployment>) -> Self {
+        let mut entries = config.cloned().unwrap_or_default();
+        let env = deployment.map(|found| found.env.clone());
+        let env = env.unwrap_or_default();
+        entries.retain(|name, _| !env.contains_key(name));
+        let seen = |(name, value): (&String, &Option<String>)| Some((name.clone(), value.clone()?));
+        entries.extend(env.iter().filter_map(seen));
+        Self {
+            entries,
+            env,
+            has_more: deployment.is_none_or(|found| found.has_more),
+        }
+    }
+}
+
 /// What replicas make of their variables.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     /// Each that ends a replica at its start, with the reason.
     pub unusable: Vec<String>,
+    /// Each that does so unless the Deployment carries what it needs, with the reason.
+    pub unusable_alone: Vec<String>,
     /// Each that `deploy/` does not carry, so that replicas are not ready or not reached, with the reason.
     pub unfit: Vec<String>,
     /// The one for which nobody could lead.
@@ -160,6 +192,10 @@ pub struct Deployment {
     pub selector: Vec<String>,
     /// Whether it has init containers: 1.5.3 has one.
     pub has_init: bool,
+    /// What its container is given besides the ConfigMap.
+    pub env: Env,
+    /// Whether that container is told more in other ways.
+    pub has_more: bool,
     /// How long its Pods may take to end.
     pub grace: Option<Duration>,
     /// Whether `kubectl apply` has made it, and so can take something out of it.
@@ -243,7 +279,7 @@ pub struct Report {
 use Severity::{Error, Note, Warning};
 
 /// Judges what was seen. What variables come to, only who has the flags can tell.
-pub fn report(facts: &Facts, read: impl Fn(&Entries) -> Settings) -> Report {
+pub fn report(facts: &Facts, read: impl Fn(&Variables) -> Settings) -> Report {
     let mut findings = Vec::new();
     let all = &mut findings;
     version_found(facts, all);
@@ -302,12 +338,12 @@ pub fn report(facts: &Facts, read: impl Fn(&Entries) -> Settings) -> Report {
         quotas_found(quotas, limits.unwrap_or(&Vec::new()), is_new, all);
     }
     let settings = seen(all, "the ConfigMap imageswap-env", &facts.settings);
-    let settings = settings.and_then(|found| found.as_ref().map(read));
+    // Somebody may have changed ours; an older one's goes.
+    let ours = deployment.and_then(Option::as_ref);
+    let ours = ours.filter(|_| installed == Installed::Imageswap);
+    let settings = settings.map(|found| read(&Variables::of(found.as_ref(), ours)));
     let settings = settings.unwrap_or_default();
-    // Somebody may have raised ours.
-    let is_ours = installed == Installed::Imageswap;
-    let grace = deployment.and_then(|found| found.as_ref()?.grace);
-    settings_found(&settings, grace.filter(|_| is_ours).unwrap_or(GRACE), all);
+    settings_found(&settings, ours, all);
     if let Some(path) = settings.other_maps.as_ref().filter(|_| !settings.is_legacy) {
         finding(
             all,
@@ -718,9 +754,15 @@ fn quotas_found(quotas: &[Quota], limits: &[Limit], is_new: bool, findings: &mut
 }
 
 /// The webhook is applied before the Deployment: what ends each replica leaves Pods refused.
-fn settings_found(settings: &Settings, grace: Duration, findings: &mut Vec<Finding>) {
+fn settings_found(settings: &Settings, ours: Option<&Deployment>, findings: &mut Vec<Finding>) {
+    let grace = ours.and_then(|found| found.grace).unwrap_or(GRACE);
+    let place = match ours {
+        Some(_) => "the ConfigMap imageswap-env and the Deployment's env",
+        None => "the ConfigMap imageswap-env",
+    };
     let Settings {
         unusable,
+        unusable_alone,
         unfit,
         unknown,
         longest_end,
@@ -731,10 +773,21 @@ fn settings_found(settings: &Settings, grace: Duration, findings: &mut Vec<Findi
             findings,
             ("settings-unusable", Error),
             format!(
-                "replicas would not start with the ConfigMap imageswap-env: {}",
+                "replicas would not start with {place}: {}",
                 listed(unusable, NAMED, "; ")
             ),
             "correct it first; `imageswap serve --help` names all variables and what they take",
+        );
+    }
+    if !unusable_alone.is_empty() {
+        finding(
+            findings,
+            ("settings-unusable", Warning),
+            format!(
+                "replicas would not start with {place} alone: {}",
+                listed(unusable_alone, NAMED, "; ")
+            ),
+            "see that the Deployment carries the rest, by your own kustomization for instance; else correct it",
         );
     }
     if !unfit.is_empty() {
@@ -761,8 +814,7 @@ fn settings_found(settings: &Settings, grace: Duration, findings: &mut Vec<Findi
             findings,
             ("settings-drain", Warning),
             format!(
-                "with the ConfigMap imageswap-env a replica takes up to {longest_end:?} to end, and the Deployment \
-                 gives it {grace:?}"
+                "with {place} a replica takes up to {longest_end:?} to end, and the Deployment gives it {grace:?}"
             ),
             "raise terminationGracePeriodSeconds with kustomize, or what is under way is cut off",
         );
@@ -772,7 +824,7 @@ fn settings_found(settings: &Settings, grace: Duration, findings: &mut Vec<Findi
             findings,
             ("settings-unknown", Warning),
             format!(
-                "nobody knows what is set in the ConfigMap imageswap-env: {}",
+                "nobody knows what is set in {place}: {}",
                 listed(unknown, NAMED_RIGHTS, ", ")
             ),
             "a slip in a name is a setting that is not there; `imageswap serve --help` names all variables",

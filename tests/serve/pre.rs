@@ -191,6 +191,45 @@ async fn the_variables_of_the_replicas_are_judged_and_the_maps_by_them() {
     }
 }
 
+/// As `docs/install.md` has it: the file is mounted by a patch, and its path stands beside it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_variable_of_the_deployment_goes_with_those_of_the_config_map() {
+    let api = Api::start().await;
+    api.set_person(Person::default());
+    add_nodes(&api, 2, json!([]));
+    api.put(
+        &format!("{NAMESPACE}/configmaps/imageswap-env"),
+        json!({"metadata": {}, "data": {"IMAGESWAP_CLIENT_NAME": "kube-apiserver"}}),
+    );
+    // Before there is one, it may come to carry it.
+    let expected = "settings-unusable maps-missing";
+    let (code, found) = findings(&api).await;
+    assert_eq!((code, found.join(" ").as_str()), (1, expected));
+    let text = String::from_utf8(pre(&api, &[]).await.stdout).unwrap();
+    assert!(text.contains("warning[settings-unusable]"), "{text}");
+    let install = |env: Value| {
+        api.put(
+            DEPLOYMENT,
+            json!({"metadata": {}, "spec": {
+                "selector": {"matchLabels": {"app": "imageswap"}},
+                "template": {"metadata": {}, "spec": {"containers": [{
+                    "name": "imageswap", "command": ["/imageswap"], "args": ["serve"], "env": env,
+                    "envFrom": [{"configMapRef": {"name": "imageswap-env", "optional": true}}],
+                }]}},
+            }}),
+        );
+    };
+    install(json!([{"name": "IMAGESWAP_CLIENT_CA", "value": "/client-ca/ca.crt"}]));
+    let (code, found) = findings(&api).await;
+    assert_eq!(
+        (code, found.join(" ").as_str()),
+        (0, "installed maps-missing")
+    );
+    install(json!([]));
+    let text = String::from_utf8(pre(&api, &[]).await.stdout).unwrap();
+    assert!(text.contains("error[settings-unusable]"), "{text}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_that_deploy_does_not_know_is_in_the_way_and_so_is_a_limit_range_of_pods() {
     let api = Api::start().await;

@@ -1,5 +1,5 @@
-//! What `serve` would make of the variables in a ConfigMap, by the same definitions, without being started: for
-//! `status --pre`.
+//! What `serve` would make of the variables that replicas are given, by the same definitions, without being started:
+//! for `status --pre`.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use super::{brought, client_certs, no_level};
 use crate::cli::args::{MOUNTED_MAPS, Mode};
 use crate::cluster::kubernetes::Names;
 use crate::cluster::place::{Place, Surroundings};
-use crate::status::pre::{Entries, Settings};
+use crate::status::pre::{Entries, Settings, Variables};
 use crate::telemetry::logs;
 use crate::text::shortened;
 
@@ -46,8 +46,9 @@ struct Given {
     flag: String,
 }
 
-/// Judges what is in a ConfigMap. `names` are those of the objects in `deploy/`.
-pub(in crate::cli) fn settings(entries: &Entries, names: &Names) -> Settings {
+/// Judges what replicas are told. `names` are those of the objects in `deploy/`.
+pub(in crate::cli) fn settings(variables: &Variables, names: &Names) -> Settings {
+    let entries = &variables.entries;
     let command = crate::cli::command();
     let strange = entries.keys().filter(|name| is_strange(&command, name));
     let unknown = strange.cloned().collect();
@@ -59,18 +60,24 @@ pub(in crate::cli) fn settings(entries: &Entries, names: &Names) -> Settings {
         flaw.is_none()
     });
     let parsed = parse(&good);
+    let mut unusable_alone = Vec::new();
     if let Ok(args) = &parsed {
         unusable.extend(at_start(args, &good));
+        match is_all(variables) {
+            true => unusable.extend(halves(args, &good, variables)),
+            false => unusable_alone = halves(args, &good, variables),
+        }
     }
     let args = parsed.map_err(|error| unusable.push(reason(&error))).ok();
     let (unfit, unled) = args
         .as_ref()
-        .map(|args| misfits(args, &good, names))
+        .map(|args| misfits(args, &good, variables, names))
         .unwrap_or_default();
     let maps_of = |args: &Args| Some(args.rules.maps.as_ref()?.to_string_lossy().into_owned());
     let other_maps = args.as_ref().and_then(maps_of);
     Settings {
         unusable,
+        unusable_alone,
         unfit,
         unled,
         longest_end: args.as_ref().map(Args::longest_end).unwrap_or_default(),
@@ -155,32 +162,47 @@ fn reason(error: &clap::Error) -> String {
         .unwrap_or_else(|| error.kind().to_string())
 }
 
+/// Whether a replica is told nothing but what is seen.
+fn is_all(variables: &Variables) -> bool {
+    let is_seen =
+        |(name, value): (&String, &Option<String>)| value.is_some() || SET.contains(&name.as_str());
+    !variables.has_more && variables.env.iter().all(is_seen)
+}
+
 /// What `serve` refuses after its flags are read, so far as no file has to be there.
 fn at_start(args: &Args, given: &[Given]) -> Vec<String> {
     let level = logs::filter(&args.log_level).err();
     let level = level.map(|_| no_level(&args.log_level));
-    let policy = args.policy(Vec::new(), Vec::new()).err();
-    let policy = policy.map(|error| error.to_string());
-    let named = |why: String| {
-        let is_meant = |one: &&Given| why.contains(&format!("--{}", one.flag));
-        let names = given.iter().filter(is_meant);
-        let names: Vec<_> = names.map(|one| one.variable.as_str()).collect();
-        format!("{}: {why}", names.join(", "))
-    };
     let level = level.map(|why| format!("IMAGESWAP_LOG_LEVEL: {why}"));
-    // What is brought in files needs no cluster.
-    let is_alone = is_by_itself(args) && args.tls_files().iter().all(Option::is_none);
-    let alone = is_alone.then(|| ALONE.to_owned());
+    let policy = args.policy(Vec::new(), Vec::new()).err();
+    let policy = policy.map(|error| named(error.to_string(), given));
+    level.into_iter().chain(policy).collect()
+}
+
+/// With the variables that it is about.
+fn named(why: String, given: &[Given]) -> String {
+    let is_meant = |one: &&Given| why.contains(&format!("--{}", one.flag));
+    let names = given.iter().filter(is_meant);
+    let names: Vec<_> = names.map(|one| one.variable.as_str()).collect();
+    format!("{}: {why}", names.join(", "))
+}
+
+/// What `serve` refuses because something else is not set.
+fn halves(args: &Args, given: &[Given], variables: &Variables) -> Vec<String> {
+    // What is brought in files needs no cluster. And who says so in the Deployment may have mounted a directory there.
+    let is_meant = |name: &str| name == "IMAGESWAP_CLUSTER" || name == "IMAGESWAP_STATE_DIR";
+    let is_meant = variables.env.keys().any(|name| is_meant(name));
+    let has_files = args.tls_files().iter().any(Option::is_some);
+    let is_alone = is_by_itself(args) && !has_files && !is_meant;
     let halves = [
-        policy,
-        alone,
+        is_alone.then(|| ALONE.to_owned()),
         brought::files_of(args).err().map(|error| error.to_string()),
         client_certs::asked_for(args)
             .err()
             .map(|error| error.to_string()),
     ];
-    let halves = halves.into_iter().flatten().map(named);
-    level.into_iter().chain(halves).collect()
+    let halves = halves.into_iter().flatten();
+    halves.map(|why| named(why, given)).collect()
 }
 
 /// Whether a replica would do without the cluster.
@@ -189,8 +211,13 @@ fn is_by_itself(args: &Args) -> bool {
 }
 
 /// What `serve` takes, and `deploy/` does not carry: what leaves replicas unready or out of reach, and what leaves them
-/// without a leader.
-fn misfits(args: &Args, given: &[Given], names: &Names) -> (Vec<String>, Option<String>) {
+/// without a leader. Who has changed the Deployment may have changed the others with it.
+fn misfits(
+    args: &Args,
+    given: &[Given],
+    variables: &Variables,
+    names: &Names,
+) -> (Vec<String>, Option<String>) {
     let is_on = |address: SocketAddr, port| address.port() == port && address.ip().is_unspecified();
     let ours = args.names.names(Place::Pod);
     let is_by_itself = is_by_itself(args);
@@ -198,6 +225,7 @@ fn misfits(args: &Args, given: &[Given], names: &Names) -> (Vec<String>, Option<
     let (port, admin_port) = PORTS;
     let misfit = |variable: &str, fits: bool, why: String| {
         let one = given.iter().find(|one| one.variable == variable)?;
+        let fits = fits || variables.env.contains_key(variable);
         (!fits).then(|| one.with(&why))
     };
     let unfit = [
@@ -240,8 +268,16 @@ mod tests {
     use super::*;
 
     fn read(entries: &[(&str, &str)]) -> Settings {
+        settings(&all_of(entries), &names())
+    }
+
+    /// Without a word from the Deployment.
+    fn all_of(entries: &[(&str, &str)]) -> Variables {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        settings(&entries.iter().map(owned).collect(), &names())
+        Variables {
+            entries: entries.iter().map(owned).collect(),
+            ..Variables::default()
+        }
     }
 
     fn names() -> Names {
@@ -479,10 +515,62 @@ mod tests {
             }
         }
         // Who has changed all of it says so.
-        let entries = Entries::from([("IMAGESWAP_SERVICE".to_owned(), "s".to_owned())]);
         let service = "s".to_owned();
-        let found = settings(&entries, &Names { service, ..names() });
+        let found = settings(
+            &all_of(&[("IMAGESWAP_SERVICE", "s")]),
+            &Names { service, ..names() },
+        );
         assert!(found.unfit.is_empty(), "{found:?}");
+    }
+
+    #[test]
+    fn what_the_deployment_says_is_meant_and_may_be_another_half_that_is_not_seen() {
+        let half = ("IMAGESWAP_CLIENT_NAME", "a");
+        let off = ("IMAGESWAP_CLUSTER", "off");
+        let with = |env: &[(&str, bool)], has_more| {
+            let value = |is_seen: bool| is_seen.then(String::new);
+            let env = env
+                .iter()
+                .map(|(name, is_seen)| ((*name).to_owned(), value(*is_seen)));
+            (env.collect(), has_more)
+        };
+        // As in `deploy/`.
+        let plain = [("IMAGESWAP_POD_NAME", false)];
+        let elsewhere = [("IMAGESWAP_CLIENT_CA", false)];
+        for (entries, (env, has_more), unusable, alone, unfit) in [
+            (half, with(&plain, false), 1, 0, 0),
+            (half, with(&plain, true), 0, 1, 0),
+            (half, with(&elsewhere, false), 0, 1, 0),
+            (off, with(&plain, false), 1, 0, 0),
+            (off, with(&plain, true), 0, 1, 0),
+            (off, with(&[("IMAGESWAP_STATE_DIR", true)], false), 0, 0, 0),
+            // What is wrong by itself is so in any case.
+            (("IMAGESWAP_LOG_LEVEL", "loud"), with(&plain, true), 1, 0, 0),
+            (("IMAGESWAP_LISTEN", ":5001"), with(&plain, true), 0, 0, 1),
+            (
+                ("IMAGESWAP_LISTEN", ":5001"),
+                with(&[("IMAGESWAP_LISTEN", true)], false),
+                0,
+                0,
+                0,
+            ),
+        ] {
+            let variables = Variables {
+                env,
+                has_more,
+                ..all_of(&[entries])
+            };
+            let found = settings(&variables, &names());
+            assert_eq!(
+                (
+                    found.unusable.len(),
+                    found.unusable_alone.len(),
+                    found.unfit.len()
+                ),
+                (unusable, alone, unfit),
+                "{variables:?}: {found:?}"
+            );
+        }
     }
 
     #[test]
@@ -534,7 +622,11 @@ mod tests {
         });
         let entries: Entries = defaults.collect();
         assert!(entries.len() > 20, "{entries:?}");
-        let found = settings(&entries, &names());
+        let variables = Variables {
+            entries,
+            ..Variables::default()
+        };
+        let found = settings(&variables, &names());
         assert!(
             found.unusable.is_empty() && found.unknown.is_empty() && found.unfit.is_empty(),
             "{found:?}"

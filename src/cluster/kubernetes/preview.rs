@@ -26,6 +26,9 @@ const MAPS: (&str, &str) = ("imageswap-maps", "maps");
 /// The ConfigMap with the replicas' variables, by the same file.
 const SETTINGS: &str = "imageswap-env";
 
+/// The container that is told them.
+const CONTAINER: &str = "imageswap";
+
 /// What says that `kubectl apply` made an object on its own side.
 const APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
@@ -508,12 +511,20 @@ fn bundle_applier(configuration: &Value) -> Option<String> {
 fn deployment_of(found: &Value) -> pre::Deployment {
     let pod = found.pointer("/spec/template/spec").unwrap_or(&Value::Null);
     let labels = pairs(found.pointer("/spec/selector/matchLabels"));
+    let first = pod.pointer("/containers/0");
+    let mut containers = list(pod.get("containers"));
+    // Somebody may have put another before it.
+    let ours = containers.find(|one| one.get("name") == Some(&json!(CONTAINER)));
+    let ours = ours.or(first).unwrap_or(&Value::Null);
     pre::Deployment {
-        command: pod.pointer("/containers/0/command/0").and_then(text),
+        command: ours.pointer("/command/0").and_then(text),
         selector: labels
             .map(|(key, value)| format!("{key}={value}"))
             .collect(),
         has_init: list(pod.get("initContainers")).next().is_some(),
+        env: list(ours.get("env")).filter_map(variable_of).collect(),
+        has_more: ours.get("args") != Some(&json!(["serve"]))
+            || !list(ours.get("envFrom")).all(is_settings),
         grace: pod
             .get("terminationGracePeriodSeconds")
             .and_then(Value::as_u64)
@@ -521,6 +532,17 @@ fn deployment_of(found: &Value) -> pre::Deployment {
         is_applied: applied(found).is_some(),
         applier: applier(found),
     }
+}
+
+/// The value is seen if it stands there: `$(NAME)` in it stands for another.
+fn variable_of(one: &Value) -> Option<(String, Option<String>)> {
+    let value = one.get("value").and_then(text).unwrap_or_default();
+    let is_seen = one.get("valueFrom").is_none() && !value.contains("$(");
+    Some((text(one.get("name")?)?, is_seen.then_some(value)))
+}
+
+fn is_settings(source: &Value) -> bool {
+    source.pointer("/configMapRef/name") == Some(&json!(SETTINGS)) && source.get("prefix").is_none()
 }
 
 fn is_free(node: &Value) -> bool {
@@ -633,6 +655,40 @@ mod tests {
         let pod = json!({"terminationGracePeriodSeconds": 90});
         let found = deployment_of(&json!({"spec": {"template": {"spec": pod}}}));
         assert_eq!(found.grace, Some(Duration::from_secs(90)));
+    }
+
+    #[test]
+    fn what_a_deployments_container_is_given_is_read_so_far_as_it_stands_there() {
+        let container = json!({
+            "name": "imageswap", "command": ["/imageswap"], "args": ["serve"],
+            "env": [
+                {"name": "A", "value": "1"}, {"name": "B"}, {"name": "C", "value": "$(A)"},
+                {"name": "D", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            ],
+            "envFrom": [{"configMapRef": {"name": SETTINGS, "optional": true}}],
+        });
+        let read = |change: &dyn Fn(&mut Value)| {
+            let mut container = container.clone();
+            change(&mut container);
+            let containers = json!([{"name": "sidecar"}, container]);
+            deployment_of(&json!({"spec": {"template": {"spec": {"containers": containers}}}}))
+        };
+        let found = read(&|_| {});
+        let value = |name: &str| found.env.get(name).cloned().unwrap();
+        assert_eq!(
+            ["A", "B", "C", "D"].map(value),
+            [Some("1".to_owned()), Some(String::new()), None, None]
+        );
+        assert_eq!(found.command.as_deref(), Some("/imageswap"));
+        assert!(!found.has_more);
+        let more: [&dyn Fn(&mut Value); 3] = [
+            &|one| one["args"] = json!(["serve", "--client-ca=f"]),
+            &|one| one["envFrom"][0]["prefix"] = json!("IMAGESWAP_"),
+            &|one| one["envFrom"][0] = json!({"secretRef": {"name": SETTINGS}}),
+        ];
+        for (n, change) in more.into_iter().enumerate() {
+            assert!(read(change).has_more, "{n}");
+        }
     }
 
     #[test]

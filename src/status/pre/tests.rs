@@ -40,10 +40,12 @@ fn report(facts: &Facts) -> Report {
 }
 
 /// As it is written in `variables`.
-fn read(entries: &Entries) -> Settings {
+fn read(variables: &Variables) -> Settings {
+    let entries = &variables.entries;
     let all = |name: &str| entries.get(name).cloned().into_iter().collect();
     Settings {
         unusable: all("unusable"),
+        unusable_alone: all("half"),
         unfit: all("unfit"),
         unled: entries.get("unled").cloned(),
         longest_end: match entries.contains_key("slow") {
@@ -67,6 +69,8 @@ fn deployment() -> Deployment {
         command: Some("/imageswap".to_owned()),
         selector: vec!["app=imageswap".to_owned()],
         has_init: false,
+        env: Env::new(),
+        has_more: false,
         grace: Some(GRACE),
         is_applied: true,
         applier: None,
@@ -302,6 +306,9 @@ fn an_empty_cluster_is_right_and_each_fault_is_one_finding() {
         ("settings-unusable", Error, &|facts| {
             facts.settings = variables("unusable")
         }),
+        ("settings-unusable", Warning, &|facts| {
+            facts.settings = variables("half")
+        }),
         ("settings-unfit", Error, &|facts| {
             facts.settings = variables("unfit")
         }),
@@ -472,6 +479,56 @@ fn a_replica_may_take_as_long_to_end_as_our_deployment_gives_it() {
         let mut facts = empty();
         facts.settings = variables("slow");
         facts.deployment = Ok(Some(found));
+        assert_eq!(ids(&facts), expected);
+    }
+}
+
+#[test]
+fn what_our_deployment_sets_counts_more_than_the_config_map() {
+    let text = |text: &str| text.to_owned();
+    let config = Entries::from([
+        (text("a"), text("1")),
+        (text("b"), text("2")),
+        (text("c"), text("3")),
+    ]);
+    let env = Env::from([
+        (text("b"), Some(text("4"))),
+        (text("c"), None),
+        (text("d"), Some(text("5"))),
+    ]);
+    let ours = Deployment {
+        env,
+        ..deployment()
+    };
+    let found = Variables::of(Some(&config), Some(&ours));
+    let of = |name: &str| found.entries.get(name).map(String::as_str);
+    assert_eq!(
+        ["a", "b", "c", "d"].map(of),
+        [Some("1"), Some("4"), None, Some("5")]
+    );
+    assert!(!found.has_more);
+    let found = Variables::of(Some(&config), None);
+    assert_eq!(found.entries, config);
+    assert!(found.has_more && found.env.is_empty());
+    // Such replicas may be given all by the Deployment, and 1.5.3's goes.
+    for (command, expected) in [
+        (
+            some("/imageswap"),
+            [("settings-unusable", Error), ("installed", Note)],
+        ),
+        (None, [("installed-older", Note), ("not-seen", Note)]),
+    ] {
+        let mut facts = empty();
+        let env = Env::from([(text("unusable"), Some(text("V=1")))]);
+        let is_ours = command.is_some();
+        facts.deployment = Ok(Some(Deployment {
+            command,
+            env,
+            ..deployment()
+        }));
+        if !is_ours {
+            facts.nodes = Err(String::new());
+        }
         assert_eq!(ids(&facts), expected);
     }
 }
