@@ -249,6 +249,10 @@ fn finding(
 /// What to do where there are no maps.
 const CREATE_MAPS: &str = "create the ConfigMap imageswap-maps with the key maps (docs/install.md)";
 
+/// What to do where there is no rule in them.
+const FILL_MAPS: &str =
+    "give the ConfigMap imageswap-maps its rules; `default::` says that nothing is to be swapped";
+
 use Severity::{Error, Note, Warning};
 
 /// The leaf in the Secret, if it can be served.
@@ -545,7 +549,7 @@ fn maps_found(facts: &Facts, findings: &mut Vec<Finding>) {
             findings,
             ("maps-empty", Warning),
             "a replica has a map file without a rule: it swaps nothing",
-            "give the ConfigMap imageswap-maps its rules; `default::` says that nothing is to be swapped",
+            FILL_MAPS,
         );
     }
     if pages().any(|page| page.maps.is_some() && page.refuses_maps) {

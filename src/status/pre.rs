@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use super::CREATE_MAPS;
 use super::quantity::milli;
+use super::{CREATE_MAPS, FILL_MAPS};
 use super::{Finding, Severity, finding};
 use crate::maps_file::Loaded;
 use crate::rotation::source::Source;
@@ -146,6 +146,8 @@ pub struct Settings {
     pub strict_maps: bool,
     /// Whether no map file is read.
     pub is_legacy: bool,
+    /// Whether that is so, and there is no prefix.
+    pub has_no_prefix: bool,
     /// The map file that is read in place of the usual one.
     pub other_maps: Option<String>,
 }
@@ -357,6 +359,14 @@ pub fn report(facts: &Facts, read: impl Fn(&Variables) -> Settings) -> Report {
         && !settings.is_legacy
     {
         maps_found(maps.as_ref(), settings.strict_maps, all);
+    }
+    if settings.has_no_prefix {
+        finding(
+            all,
+            ("maps-empty", Warning),
+            "IMAGESWAP_MODE is legacy, and IMAGE_PREFIX is not set: nothing is swapped",
+            "set it, or better write a map file (docs/maps.md) and leave the mode out",
+        );
     }
     if let Some(Some(secret)) = seen(all, "the Secret", &facts.secret) {
         secret_found(facts, secret, all);
@@ -887,6 +897,13 @@ fn maps_found(maps: Option<&Option<Vec<u8>>>, is_strict: bool, findings: &mut Ve
                 lines.join("; ")
             ),
             "`imageswap check` shows all of them",
+        );
+    } else if loaded.maps.is_empty() {
+        finding(
+            findings,
+            ("maps-empty", Warning),
+            "there is no rule in the maps: nothing is swapped",
+            FILL_MAPS,
         );
     }
 }

@@ -75,6 +75,12 @@ pub(in crate::cli) fn settings(variables: &Variables, names: &Names) -> Settings
         .unwrap_or_default();
     let maps_of = |args: &Args| Some(args.rules.maps.as_ref()?.to_string_lossy().into_owned());
     let other_maps = args.as_ref().and_then(maps_of);
+    let is_legacy = |args: &Args| args.rules.mode == Mode::Legacy;
+    let has_no_prefix = |args: &Args| {
+        // One that the Deployment takes from elsewhere is not seen.
+        let is_unseen = variables.env.get("IMAGE_PREFIX") == Some(&None);
+        is_legacy(args) && args.rules.image_prefix.is_empty() && !is_unseen
+    };
     Settings {
         unusable,
         unusable_alone,
@@ -84,7 +90,8 @@ pub(in crate::cli) fn settings(variables: &Variables, names: &Names) -> Settings
         unknown,
         other_maps: other_maps.filter(|path| path != MOUNTED_MAPS),
         strict_maps: args.as_ref().is_some_and(|args| args.strict_maps),
-        is_legacy: args.is_some_and(|args| args.rules.mode == Mode::Legacy),
+        is_legacy: args.as_ref().is_some_and(is_legacy),
+        has_no_prefix: args.as_ref().is_some_and(has_no_prefix),
     }
 }
 
@@ -419,6 +426,25 @@ mod tests {
     }
 
     #[test]
+    fn legacy_mode_has_a_prefix_or_swaps_nothing() {
+        let legacy = ("IMAGESWAP_MODE", "LEGACY");
+        for (entries, is_unseen, expected) in [
+            (&[][..], false, false),
+            (&[legacy], false, true),
+            (&[legacy, ("IMAGE_PREFIX", "")], false, true),
+            (&[legacy, ("IMAGE_PREFIX", "p.io/")], false, false),
+            (&[legacy], true, false),
+        ] {
+            let mut variables = all_of(entries);
+            if is_unseen {
+                variables.env.insert("IMAGE_PREFIX".to_owned(), None);
+            }
+            let found = settings(&variables, &names());
+            assert_eq!(found.has_no_prefix, expected, "{variables:?}");
+        }
+    }
+
+    #[test]
     fn what_deploy_does_not_carry_is_named() {
         let files = [("IMAGESWAP_TLS_CERT", "c"), ("IMAGESWAP_TLS_KEY", "k")];
         let off = ("IMAGESWAP_CLUSTER", "off");
@@ -456,6 +482,13 @@ mod tests {
                 "",
             ),
             (&[("IMAGESWAP_LISTEN", "0.0.0.0:5000")], "", "", ""),
+            // Where probes and metrics are.
+            (
+                &[("IMAGESWAP_LISTEN", ":9090")],
+                "",
+                "the Service leads to port 5000",
+                "",
+            ),
             (
                 &[("IMAGESWAP_ADMIN_LISTEN", ":9091")],
                 "",

@@ -55,6 +55,7 @@ fn read(variables: &Variables) -> Settings {
         unknown: all("unknown"),
         strict_maps: entries.contains_key("strict"),
         is_legacy: entries.contains_key("legacy"),
+        has_no_prefix: entries.get("legacy").is_some_and(String::is_empty),
         other_maps: entries.get("maps").cloned(),
     }
 }
@@ -298,6 +299,14 @@ fn an_empty_cluster_is_right_and_each_fault_is_one_finding() {
         ("maps-in-error", Warning, &|facts| {
             facts.maps = maps("default::mirror.io\n: :\n")
         }),
+        ("maps-empty", Warning, &|facts| facts.maps = maps("")),
+        ("maps-empty", Warning, &|facts| {
+            facts.maps = maps("# default::mirror.io\n")
+        }),
+        ("maps-empty", Warning, &|facts| {
+            let mode = ("legacy".to_owned(), String::new());
+            facts.settings = Ok(Some(Entries::from([mode])));
+        }),
         ("maps-unusable", Error, &|facts| facts.maps = maps(": :\n")),
         ("maps-unusable", Error, &|facts| {
             facts.maps = maps("default::mirror.io\n: :\n");
@@ -375,6 +384,8 @@ fn an_empty_cluster_is_right_and_each_fault_is_one_finding() {
             facts.settings = variables("legacy");
         },
         &|facts| facts.settings = variables("strict"),
+        // So it is said that nothing is to be swapped.
+        &|facts| facts.maps = maps("default::\n"),
         &|facts| facts.quotas = quota("pods", "10", "7"),
         &|facts| facts.quotas = quota("requests.cpu", "1", "850m"),
         &|facts| facts.limits = limit("memory", |limit| limit.max = some("320Mi")),
