@@ -7,7 +7,7 @@
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -144,16 +144,16 @@ impl Machine {
             "control" => program.to_owned(),
             node => format!("{node}-{program}"),
         };
-        self.spawn_as(&name, program, args)
+        self.spawn_as(&name, program, args).map(drop)
     }
 
-    /// The same, with a log of this name.
+    /// The same, with a log of this name, and in a process group of its own.
     pub(super) fn spawn_as(
         &self,
         name: &str,
         program: &str,
         args: &[String],
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Child> {
         let path = self.logs.join(format!("{name}.log"));
         let log = File::options().create(true).append(true).open(&path)?;
         self.command(program)
@@ -162,8 +162,7 @@ impl Machine {
             .stderr(log)
             .process_group(0)
             .spawn()
-            .with_context(|| format!("can't start {program} in {}", self.name))?;
-        Ok(())
+            .with_context(|| format!("can't start {program} in {}", self.name))
     }
 
     /// Loads the images of an archive.

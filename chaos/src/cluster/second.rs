@@ -3,13 +3,15 @@
 //! No Service leads to it: who wants it calls it by its address. ImageSwap itself never does.
 
 use std::net::SocketAddr;
+use std::process::Child;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
+use rustix::process::{Pid, Signal};
 
+use super::Cluster;
 use super::control_plane::{ETCD, apiserver_flags, flag};
-use super::{Cluster, Machine};
-use crate::command::{eventually, run};
+use crate::command::eventually;
 use crate::wire::Wire;
 
 /// Where nodes call it; the first is at [`super::APISERVER`].
@@ -37,25 +39,26 @@ pub enum Way {
 pub struct Second {
     /// What etcd is reached by.
     pub wire: Wire,
-    control: Machine,
+    program: Child,
 }
 
 impl Cluster {
     /// Starts one, and waits until it answers.
     ///
     /// # Errors
-    /// It does not come up; its log is `second-kube-apiserver.log`.
+    /// There is one already, or it does not come up; its log is `second-kube-apiserver.log`.
     pub fn second_apiserver(&self, way: Way) -> anyhow::Result<Second> {
+        ensure!(
+            self.ask_second("/version").is_err(),
+            "another kube-apiserver answers at {SECOND_APISERVER} already"
+        );
         let late = match way {
             Way::Whole => Duration::ZERO,
             Way::Late(late) => late,
         };
         let etcd = ETCD.trim_start_matches("http://");
         let etcd = etcd.parse().context("etcd without an address")?;
-        let second = Second {
-            wire: Wire::lay(self, WIRE, etcd, late)?,
-            control: self.parts.control.clone(),
-        };
+        let laid = Wire::lay(self, WIRE, etcd, late)?;
         let wire = format!("http://{WIRE}");
         let mut flags = apiserver_flags(&self.layout);
         flags.extend([
@@ -74,8 +77,12 @@ impl Cluster {
             ]),
         }
         let control = &self.parts.control;
-        control.spawn_as("second-kube-apiserver", "kube-apiserver", &flags)?;
+        let mut second = Second {
+            wire: laid,
+            program: control.spawn_as("second-kube-apiserver", "kube-apiserver", &flags)?,
+        };
         let ready = eventually("a second kube-apiserver", Duration::from_secs(90), || {
+            ensure!(second.program.try_wait()?.is_none(), "it has ended");
             self.second_answers()
         });
         if let Err(error) = ready {
@@ -90,16 +97,24 @@ impl Cluster {
     /// # Errors
     /// It does not.
     pub fn second_answers(&self) -> anyhow::Result<()> {
+        self.ask_second("/readyz")
+    }
+
+    fn ask_second(&self, path: &str) -> anyhow::Result<()> {
         let server = format!("--server={SECOND_APISERVER}");
-        let words = ["get", "--raw", "/readyz", &server, "--request-timeout=20s"];
+        let words = ["get", "--raw", path, &server, "--request-timeout=20s"];
         self.ask(&words).map(drop)
     }
 }
 
 impl Drop for Second {
     fn drop(&mut self) {
-        let mut pkill = self.control.command("pkill");
-        // If it has ended by itself, all the better.
-        let _ = run(pkill.args(["-KILL", "-f", "--", PORT]));
+        // If it has ended by itself, all the better, and its number may be another's.
+        if let Ok(None) = self.program.try_wait() {
+            // It is the child of what entered the machine's namespaces, and in that one's process group.
+            let group = Pid::from_child(&self.program);
+            let _ = rustix::process::kill_process_group(group, Signal::KILL);
+            let _ = self.program.wait();
+        }
     }
 }
