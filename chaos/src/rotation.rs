@@ -71,6 +71,20 @@ pub fn served(cluster: &Cluster, before: &[String]) -> anyhow::Result<()> {
     })
 }
 
+/// Whether a rotation has not come to its end: kube-apiservers are told of more CAs than one.
+///
+/// # Errors
+/// There is no caBundle.
+pub fn is_under_way(cluster: &Cluster) -> anyhow::Result<bool> {
+    let bundle = STANDARD.decode(install::ca_bundle(cluster)?)?;
+    Ok(count_of_cas(&bundle) > 1)
+}
+
+fn count_of_cas(pem: &[u8]) -> usize {
+    let text = String::from_utf8_lossy(pem);
+    text.matches("BEGIN CERTIFICATE").count()
+}
+
 /// Waits until nothing is staged, one CA is believed, and each of three replicas serves the Secret's
 /// leaf.
 ///
@@ -98,8 +112,7 @@ fn is_settled(cluster: &Cluster) -> anyhow::Result<()> {
     let ca = part("ca.crt")?;
     let bundle = STANDARD.decode(install::ca_bundle(cluster)?)?;
     for (name, pem) in [("ca.crt", &ca), ("the caBundle", &bundle)] {
-        let text = String::from_utf8_lossy(pem);
-        let count = text.matches("BEGIN CERTIFICATE").count();
+        let count = count_of_cas(pem);
         ensure!(count == 1, "{name} holds {count} CAs");
     }
     ensure!(bundle == ca, "the caBundle is another than ca.crt");

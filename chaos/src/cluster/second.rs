@@ -97,13 +97,16 @@ impl Cluster {
     /// # Errors
     /// It does not.
     pub fn second_answers(&self) -> anyhow::Result<()> {
-        self.ask_second("/readyz")
+        self.ask_second("/readyz").map(drop)
     }
 
-    fn ask_second(&self, path: &str) -> anyhow::Result<()> {
+    /// What it answers at a path.
+    ///
+    /// # Errors
+    /// It does not answer, or refuses.
+    pub fn ask_second(&self, path: &str) -> anyhow::Result<String> {
         let server = format!("--server={SECOND_APISERVER}");
-        let words = ["get", "--raw", path, &server, "--request-timeout=20s"];
-        self.ask(&words).map(drop)
+        self.ask(&["get", "--raw", path, &server, "--request-timeout=20s"])
     }
 }
 

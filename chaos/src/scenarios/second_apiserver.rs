@@ -1,11 +1,17 @@
 //! Two kube-apiservers, called in turns, while certificates are rotated. The second one's way to
 //! etcd is a wire: so it believes what was true a while ago.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use serde_json::Value;
 
 use crate::cluster::Way;
 use crate::command::eventually;
-use crate::rotation::{ask, finished, settled};
+use crate::install::{CONFIGURATION, ca_bundle};
+use crate::json::at;
+use crate::replicas::leaves;
+use crate::rotation::{PATIENCE, ask, finished, is_under_way, served, settled};
 use crate::scenario::{Budget, Scenario, Stage};
 
 /// Longer than `LATE_BY`, as it must be.
@@ -17,8 +23,9 @@ const SHORT: (&str, &str) = ("IMAGESWAP_MAX_CONNECTION_AGE", "1s");
 /// How late webhook configurations come. An etcd client takes ten seconds for a broken connection.
 const LATE_BY: Duration = Duration::from_secs(7);
 
-/// The default `--trust-delay` is a minute.
-const AWAY: Duration = Duration::from_secs(75);
+/// The default `--trust-delay` is a minute. Then another leaf is served, and what nobody needs any more is believed
+/// for ten seconds at least.
+const AWAY: Duration = Duration::from_secs(62);
 
 pub(super) const LATE: Scenario = Scenario {
     settings: &[DELAY, SHORT],
@@ -36,7 +43,7 @@ pub(super) const CUT_OFF: Scenario = Scenario {
     second: Some(Way::Whole),
     ..Scenario::new(
         "apiserver-cut-off",
-        "two kube-apiservers, one cut off from etcd for 75 s, longer than the trust delay, while a \
+        "two kube-apiservers, one cut off from etcd for longer than the trust delay of a minute, while a \
          rotation goes on, and back before it has ended",
         cut_off,
     )
@@ -46,8 +53,12 @@ fn late(stage: &Stage<'_>) -> anyhow::Result<()> {
     stage.fault(|| {
         for n in 0..stage.by_extent(3, 1) {
             let token = format!("{}-{n}", stage.namespace);
+            let before = ca_bundle(stage.cluster)?;
             ask(stage.cluster, &token)?;
             stage.event(format!("rotation {n} asked for"));
+            if n == 0 {
+                lags(stage, &before)?;
+            }
             finished(stage.cluster, &token)?;
         }
         // What it sees now is what is.
@@ -56,15 +67,42 @@ fn late(stage: &Stage<'_>) -> anyhow::Result<()> {
     })
 }
 
+/// Whether the second one does not know yet what the first one does.
+fn lags(stage: &Stage<'_>, before: &str) -> anyhow::Result<()> {
+    let now = eventually("another caBundle", PATIENCE, || {
+        let now = ca_bundle(stage.cluster)?;
+        ensure!(now != before, "it is the old one");
+        Ok(now)
+    })?;
+    // Any version will do: so it is read from the cache, as for admission.
+    let path = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
+    let path = format!("{path}/{CONFIGURATION}?resourceVersion=0");
+    let seen: Value = serde_json::from_str(&stage.cluster.ask_second(&path)?)?;
+    ensure!(
+        *at(&seen, "/webhooks/0/clientConfig/caBundle") != now,
+        "the second kube-apiserver is not late: it has the new caBundle already"
+    );
+    Ok(())
+}
+
 fn cut_off(stage: &Stage<'_>) -> anyhow::Result<()> {
     let wire = &stage.second()?.wire;
+    let before = leaves(stage.cluster)?;
     stage.fault(|| {
         stage.second_excused("the second kube-apiserver has no etcd", || {
             wire.cut()?;
             stage.event("cut off");
             ask(stage.cluster, &stage.namespace)?;
             stage.event("rotation asked for");
-            std::thread::sleep(AWAY);
+            let until = Instant::now() + AWAY;
+            eventually("it is not ready", Duration::from_secs(30), || {
+                let answer = stage.cluster.second_answers();
+                ensure!(answer.is_err(), "it says that it is");
+                Ok(())
+            })?;
+            std::thread::sleep(until.saturating_duration_since(Instant::now()));
+            served(stage.cluster, &before)?;
+            ensure!(is_under_way(stage.cluster)?, "the rotation has ended");
             wire.join()?;
             stage.event("joined");
             eventually("it is ready again", Duration::from_secs(60), || {
