@@ -1,7 +1,7 @@
 //! The certificate rotated, and everything about it broken, while Pods are created all along: none
 //! may be refused, and none let through as it is.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use base64::Engine;
@@ -16,6 +16,9 @@ use chaos::rotation::{
 use serde_json::json;
 
 use crate::world::{Installed, QUICK, World, under_load};
+
+/// So soon a caBundle that was broken is to be seen repaired: two calls of kubectl and three handshakes are in it.
+const REPAIRED: Duration = Duration::from_secs(5);
 
 pub(crate) fn ten_forced(world: &World) -> anyhow::Result<()> {
     quick(world)?;
@@ -175,6 +178,9 @@ pub(crate) fn bundle_broken(world: &World) -> anyhow::Result<()> {
         // Until it is repaired nothing can be done, and that must not be long.
         ensure!(report.unswapped == 0, "{report}");
         ensure!(report.gap < 2_000.0, "{report}");
+        ensure!(took < REPAIRED, "{took:?}");
+        let is_distrust = |why: &String| why.contains("x509") || why.contains("certificate");
+        ensure!(report.failures.iter().all(is_distrust), "{report}");
         settled(&world.cluster)?;
     }
     Ok(())
