@@ -20,8 +20,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(4);
 const RESTLESS: Duration = Duration::from_secs(10);
 
 /// What is told then.
-pub(crate) const CHANGES: &str = "it keeps changing, and may be half written at any time; write it once, or rename \
-                                  another over it";
+pub(crate) const CHANGES: &str = "it keeps changing, and may be half written at any time; write it once, and leave it \
+                                  for a second";
 
 /// The largest file. A Secret holds no more, either.
 const MAX_BYTES: usize = 1 << 20;
