@@ -124,7 +124,7 @@ fn explain_prints_one_json_object_for_each_line_of_standard_input() {
     }
     let before_docker_io = json!([
         "no [EXACT] line names this image",
-        "the one [REPLACE] pattern does not match",
+        "the one [REPLACE] pattern that can match does not",
         "there is no key docker.io/library",
     ]);
     assert_eq!(told[0], (Value::Null, before_docker_io));
@@ -273,7 +273,7 @@ fn explain_says_to_people_what_was_tried() {
         "becomes mirror.example.com/a",
         "by line 2: default::mirror.example.com",
         "no [EXACT] line names this image",
-        "the one [REPLACE] pattern does not match",
+        "the one [REPLACE] pattern that can match does not",
         "there is no key other.io:443",
         "there is no key other.io\n",
         "does not contain internal",
@@ -281,6 +281,15 @@ fn explain_says_to_people_what_was_tried() {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert!(!text.contains('\x1b'), "colour in a pipe: {text:?}");
+    // A line whose pattern can match nothing is a line still.
+    let dead = "[REPLACE]ghcr.io/é*::r.io\ndefault::x.io\n";
+    let maps_with_it = file(dir.path(), "dead", dead);
+    let text = stdout(&imageswap(
+        &["explain", "--maps", &maps_with_it, "ghcr.io/a"],
+        b"",
+    ));
+    let told = "before that: there is no [REPLACE] pattern that can match\n";
+    assert!(text.contains(told), "{text}");
     let output = imageswap(
         &["explain", "--color", "always", "--maps", &maps, "nginx"],
         b"",

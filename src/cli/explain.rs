@@ -169,8 +169,9 @@ fn print(
 fn sentence(tried: Tried<'_>) -> String {
     match tried {
         Tried::Exact => "no [EXACT] line names this image".to_owned(),
-        Tried::Replace(0) => "there is no [REPLACE] line".to_owned(),
-        Tried::Replace(1) => "the one [REPLACE] pattern does not match".to_owned(),
+        // Those that can match nothing, or are left out, do not count.
+        Tried::Replace(0) => "there is no [REPLACE] pattern that can match".to_owned(),
+        Tried::Replace(1) => "the one [REPLACE] pattern that can match does not".to_owned(),
         Tried::Replace(patterns) => format!("none of {patterns} [REPLACE] patterns matches"),
         Tried::Registry(key) => format!("there is no key {}", visible(key)),
         Tried::Noswap(items) => match items {

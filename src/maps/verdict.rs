@@ -57,7 +57,7 @@ pub enum Why<'m> {
 pub enum Tried<'a> {
     /// No `[EXACT]` line names the image.
     Exact,
-    /// None of this many patterns matches.
+    /// None of this many patterns matches, without those that can match nothing or are left out.
     Replace(usize),
     /// There is no such registry key.
     Registry(&'a str),
