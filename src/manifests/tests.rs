@@ -264,6 +264,13 @@ fn dashes_that_are_text_are_read_however_many_there_are() {
 }
 
 #[test]
+fn who_loses_patience_says_so() {
+    let keys = (0..9_000).map(|key| format!("a{key}:\tb\n"));
+    let error = run(&keys.collect::<String>()).unwrap_err().to_string();
+    assert!(error.contains("mend them, or split it"), "{error}");
+}
+
+#[test]
 fn what_stands_for_a_dash_is_no_character_of_the_text() {
     // As it is, or as an escape.
     for taken in [

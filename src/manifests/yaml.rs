@@ -69,6 +69,7 @@ pub(super) fn read(text: &str) -> Result<Tree, Error> {
             .fold(passed, |sum, spaces| sum.saturating_add(*spaces));
         match patience.checked_sub(cost) {
             Some(left) if helped => patience = left,
+            None if helped => return Err(impatient(text, at, error.info())),
             _ => return Err(refused(text, at, error.info())),
         }
         builder.rewind();
@@ -184,6 +185,12 @@ fn refused(text: &str, at: usize, message: &str) -> Error {
         column,
         message: format!("{message}{hint}"),
     }
+}
+
+/// What to say where the way around an error, which Kubernetes' parser does not have, is too long.
+fn impatient(text: &str, at: usize, message: &str) -> Error {
+    let way_out = "this and the like is in too many places of one document: mend them, or split it";
+    refused(text, at, &format!("{message}; {way_out}"))
 }
 
 /// Makes a [`Tree`] of the parser's events.
