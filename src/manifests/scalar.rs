@@ -127,6 +127,51 @@ impl Scan<'_> {
         self.skip(|c| !is_blank(c) && !",[]{}".contains(c));
     }
 
+    /// Whether what comes after this character makes an indicator of it.
+    fn is_separator(&self, in_flow: bool) -> bool {
+        let mut behind = self.text.get(self.at..).unwrap_or_default().chars();
+        let next = behind.nth(1);
+        next.is_none_or(|c| is_blank(c) || in_flow && ",[]{}".contains(c))
+    }
+
+    /// The rest of the line, as far as a scalar without quotes reaches in it.
+    fn plain(&mut self, in_flow: bool) {
+        let mut last = None;
+        while let Some(c) = self.peek() {
+            let ends = match c {
+                ':' => self.is_separator(in_flow),
+                '#' => last.is_some_and(is_blank),
+                c => LINE_BREAKS.contains(&c) || in_flow && ",[]{}".contains(c),
+            };
+            if ends && last.is_some() {
+                return;
+            }
+            last = Some(c);
+            self.step();
+        }
+    }
+
+    /// A block scalar from its header on, with all lines that are indented so far, or blank.
+    fn block(&mut self, least: usize) {
+        let rest = self.text.get(self.at..).unwrap_or_default();
+        let mut lines = rest.split_inclusive(LINE_BREAKS);
+        let header = lines.next().map_or(0, str::len);
+        let is_content = |line: &&str| {
+            let content = line.trim_start_matches(' ');
+            line.len() - content.len() >= least || content.chars().all(is_blank)
+        };
+        let body: usize = lines.take_while(is_content).map(str::len).sum();
+        self.at += header + body;
+    }
+
+    fn quoted(&mut self) {
+        match self.peek() {
+            Some('\'') => self.single(),
+            Some('"') => self.double(),
+            _ => {}
+        }
+    }
+
     /// From one `'` behind the other; a doubled one is text.
     fn single(&mut self) {
         loop {
@@ -171,22 +216,85 @@ impl Scan<'_> {
 /// the document.
 pub(super) fn further_lines(text: &str, at: usize) -> Vec<usize> {
     let mut scan = Scan { text, at };
-    match scan.peek() {
-        Some('\'') => scan.single(),
-        Some('"') => scan.double(),
-        _ => return Vec::new(),
-    }
+    scan.quoted();
     let quoted = text.get(at..scan.at).unwrap_or_default();
     let starts = quoted
         .match_indices(LINE_BREAKS)
         .map(|(end, found)| at + end + found.len());
     let is_line = |start: &usize| {
         let line = text.get(*start..).unwrap_or_default();
-        let mark = line.strip_prefix("---").or(line.strip_prefix("..."));
-        let is_mark = mark.is_some_and(|rest| rest.is_empty() || rest.starts_with(is_blank));
-        !line.starts_with('\n') && !is_mark
+        !line.starts_with('\n') && !is_mark(line)
     };
     starts.filter(is_line).collect()
+}
+
+/// Whether a line ends a document, or begins one.
+pub(super) fn is_mark(line: &str) -> bool {
+    let mark = line.strip_prefix("---").or(line.strip_prefix("..."));
+    mark.is_some_and(|rest| rest.is_empty() || rest.starts_with(is_blank))
+}
+
+/// Where lines start inside of quotes and of flow lists and maps, in the document that starts
+/// `from` there and ends with the text. That is a guess: a text without quotes that goes on in
+/// another line may look like something else.
+pub(super) fn inner_lines(text: &str, from: usize) -> Vec<usize> {
+    let mut scan = Scan { text, at: from };
+    let (mut lines, mut line, mut depth) = (Vec::new(), from, 0_usize);
+    // How deep a block scalar is indented at least.
+    let mut least = 0;
+    while let Some(c) = scan.peek() {
+        let start = scan.at;
+        let deeper = || text.get(line..start).unwrap_or_default().chars().count() + 1;
+        match c {
+            c if LINE_BREAKS.contains(&c) => {
+                scan.step();
+                line = scan.at;
+                if depth > 0 && scan.peek() != Some('\n') {
+                    lines.push(line);
+                }
+            }
+            ' ' | '\t' => scan.step(),
+            '#' => scan.line(),
+            '&' | '*' | '!' => scan.word(),
+            '[' | '{' => {
+                scan.step();
+                depth += 1;
+            }
+            ']' | '}' => {
+                scan.step();
+                depth = depth.saturating_sub(1);
+            }
+            ',' if depth > 0 => scan.step(),
+            '"' | '\'' => {
+                least = deeper();
+                scan.quoted();
+                lines.extend(further_lines(text, start));
+            }
+            '|' | '>' if depth == 0 => {
+                scan.block(least);
+                line = scan.at;
+            }
+            ':' if scan.is_separator(depth > 0) => scan.step(),
+            '-' | '?' if scan.is_separator(false) => {
+                least = deeper();
+                scan.step();
+            }
+            _ => {
+                least = deeper();
+                scan.plain(depth > 0);
+            }
+        }
+    }
+    lines
+}
+
+/// Where the flow list or map ends whose end the parser has `at` that place: there, or behind a comma.
+pub(super) fn flow_end(text: &str, at: usize) -> Option<usize> {
+    let mut scan = Scan { text, at };
+    scan.eat(",");
+    scan.gap();
+    let is_end = matches!(scan.peek(), Some(']' | '}'));
+    is_end.then_some(scan.at + 1)
 }
 
 /// `text` as a scalar in `style`, or in double quotes where that style cannot hold it.

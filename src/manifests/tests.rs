@@ -263,6 +263,50 @@ fn dashes_that_are_text_are_read_however_many_there_are() {
     assert!(found[1].contains(" -[b -, 7"), "{found:?}");
 }
 
+/// With a pass for each, patience ended at a thousand of them or so.
+#[test]
+fn lines_indented_too_little_are_read_however_many_there_are() {
+    let pods = |image: &str| {
+        let pod = format!(
+            "- kind: Pod # it's\n  spec:\n    containers:\n    - image: {image}\n      args: [\n    \
+             \"x [\n   y\", é,\n    [ # ]\n], {{a: b, # }}\n}}, # c\n    ]\n      name: |\n       '[\n"
+        );
+        format!("kind: List\nitems:\n{}", pod.repeat(2_000))
+    };
+    let data = |end: &str| {
+        let keys =
+            (0..3_000).map(|key| format!("  a{key}: \"b\n  c\"\n  d{key}: 'b\n\n c'{end}\n"));
+        format!("data:\n{}", keys.collect::<String>())
+    };
+    let text = |image: &str| format!("{0}---\n{1}---\n{0}", pods(image), data(""));
+    becomes(&text("a"), &text("m/a"));
+    let error = run(&data(" d")).unwrap_err().to_string();
+    assert!(
+        error.starts_with("line 6, column 5: invalid trailing"),
+        "{error}"
+    );
+}
+
+/// The places for spaces are guessed by looks, and these are not what they look like.
+#[test]
+fn what_looks_like_quotes_and_brackets_is_read_as_what_it_is() {
+    let bracket = "args: [\n    ]";
+    for other in [
+        "name: b\n      [c\n    env: {\n    }",
+        "name: b\n      'c\n    env: {\n    }\n    d: e'",
+        "name: b\n      \"c\n    env: {\n    }",
+        "&n name: |\n      [\n      b",
+        "name: \"b\n    c\" # '\n    env: d [ ' {",
+    ] {
+        let container = |image: &str| format!("{bracket}\n    {other}\n    image: {image}");
+        container_becomes(&container("a"), &container("m/a"));
+    }
+    let found = told(&pod(&format!(
+        "&n image: |\n      'b\n      c'\n    {bracket}"
+    )));
+    assert_eq!(found, ["Pod  containers  'b\nc'\n 5"]);
+}
+
 #[test]
 fn who_loses_patience_says_so() {
     let keys = (0..9_000).map(|key| format!("a{key}:\tb\n"));

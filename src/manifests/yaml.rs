@@ -7,7 +7,7 @@
 //! and is shown one of them in the place of those that only YAML 1.1 has; nor does it know a `-` in
 //! a flow list that stands for itself, and a byte-order mark behind `---`.
 
-use std::collections::{BTreeMap, HashMap, btree_map};
+use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map};
 use std::iter::Peekable;
 use std::ops::{Range, RangeInclusive};
 use std::str::Chars;
@@ -19,6 +19,9 @@ use super::{Error, LINE_BREAKS, Lines, scalar};
 
 /// How many characters may be read again in all, and how many more for each byte of the text.
 const PATIENCE: (usize, usize) = (50_000_000, 10);
+
+/// How many spaces are enough before any line.
+const WIDEST: usize = 1_000;
 
 /// What may stand for a `-` that the parser does not take for a text: of private use, and enough for
 /// any text that is not made to have them all.
@@ -33,6 +36,11 @@ struct Slack {
     others: BTreeMap<usize, char>,
     /// What of these stands for a dash. It is not in the text, so that it can be read back.
     dash: Option<char>,
+    /// The bytes before which spaces stand by a guess. They are right if all of them turn out to be
+    /// in quotes, or in flow lists and maps: spaces at the start of a line mean nothing there.
+    guesses: BTreeSet<usize>,
+    /// In this document a guess was wrong, so there are no more.
+    is_surprising: bool,
 }
 
 /// Reads all documents.
@@ -47,12 +55,10 @@ pub(super) fn read(text: &str) -> Result<Tree, Error> {
         .saturating_mul(PATIENCE.1)
         .saturating_add(PATIENCE.0);
     loop {
-        let error = match builder.pass(&slack) {
+        let stop = match builder.pass(&slack) {
             Ok(()) => return Ok(builder.tree),
-            Err(Stop::Final(error)) => return Err(error),
-            Err(Stop::Refused(error)) => error,
+            Err(stop) => stop,
         };
-        let at = builder.cursor.byte(error.marker().index());
         // The parser stopped in another document than the last time.
         if builder.from > from {
             from = builder.from;
@@ -61,18 +67,39 @@ pub(super) fn read(text: &str) -> Result<Tree, Error> {
                 ..Slack::default()
             };
         }
-        let helped = slip(&mut slack, text, from..at, error.info());
-        let passed = at.saturating_sub(from);
-        let cost = slack
-            .spaces
-            .values()
-            .fold(passed, |sum, spaces| sum.saturating_add(*spaces));
-        match patience.checked_sub(cost) {
-            Some(left) if helped => patience = left,
-            None if helped => return Err(impatient(text, at, error.info())),
-            _ => return Err(refused(text, at, error.info())),
+        let error = match stop {
+            Stop::Final(error) => Some(error),
+            Stop::Wrong => None,
+            Stop::Refused(error) => {
+                let at = builder.cursor.byte(error.marker().index());
+                let is_helped = slip(&mut slack, text, from..at, error.info());
+                let passed = at.saturating_sub(from);
+                let cost = slack
+                    .spaces
+                    .values()
+                    .fold(passed, |sum, spaces| sum.saturating_add(*spaces));
+                match patience.checked_sub(cost) {
+                    Some(left) if is_helped => {
+                        patience = left;
+                        builder.rewind();
+                        continue;
+                    }
+                    None if is_helped => Some(impatient(text, at, error.info())),
+                    _ => Some(refused(text, at, error.info())),
+                }
+            }
+        };
+        match error {
+            Some(error) if slack.guesses.is_empty() => return Err(error),
+            _ => {
+                slack = Slack {
+                    dash: slack.dash,
+                    is_surprising: true,
+                    ..Slack::default()
+                };
+                builder.rewind();
+            }
         }
-        builder.rewind();
     }
 }
 
@@ -80,12 +107,14 @@ pub(super) fn read(text: &str) -> Result<Tree, Error> {
 enum Stop {
     Final(Error),
     Refused(ScanError),
+    /// It did not, but spaces were slipped in where they may mean something.
+    Wrong,
 }
 
 /// Slips in what may get the parser past the error that it `passed` the text to, if there is such a
 /// place.
 fn slip(slack: &mut Slack, text: &str, passed: Range<usize>, info: &str) -> bool {
-    let places = match info {
+    let mut places = match info {
         // These two are about flow lists and maps only, and spaces mean nothing there.
         "invalid indentation" | "invalid indentation in flow construct" => vec![passed.end],
         // A tab alone does not do for it.
@@ -102,6 +131,22 @@ fn slip(slack: &mut Slack, text: &str, passed: Range<usize>, info: &str) -> bool
         }
         _ => vec![],
     };
+    if !slack.is_surprising
+        && let Some(line) = line_of(text, passed.end, info, places.first())
+    {
+        // All like lines of the document at once, so that they don't take a pass each.
+        let document = text.get(..document_end(text, passed.end));
+        let all = scalar::inner_lines(document.unwrap_or_default(), passed.start);
+        let is_enough = slack.spaces.values().any(|spaces| *spaces > WIDEST);
+        if all.binary_search(&line).is_ok() && !is_enough {
+            slack.guesses.extend(&all);
+            places = all;
+        } else if slack.guesses.is_empty() {
+            slack.is_surprising = true;
+        } else {
+            return false;
+        }
+    }
     let (mut byte, mut index) = (passed.start, 0);
     for place in &places {
         let between = text.get(byte..*place).unwrap_or_default();
@@ -111,6 +156,34 @@ fn slip(slack: &mut Slack, text: &str, passed: Range<usize>, info: &str) -> bool
         *spaces = spaces.saturating_mul(4);
     }
     !places.is_empty()
+}
+
+/// The line that needs spaces for what the parser stopped for `at` this place, or the `first` of
+/// them.
+fn line_of(text: &str, at: usize, info: &str, first: Option<&usize>) -> Option<usize> {
+    match info {
+        "invalid indentation" | "invalid indentation in flow construct" => {
+            Some(line_start(text, at))
+        }
+        "invalid indentation in quoted scalar" => first.copied(),
+        _ => None,
+    }
+}
+
+fn line_start(text: &str, at: usize) -> usize {
+    let before = text.get(..at).unwrap_or_default();
+    let end = before
+        .char_indices()
+        .rfind(|(_, c)| LINE_BREAKS.contains(c));
+    end.map_or(0, |(end, c)| end + c.len_utf8())
+}
+
+/// Where the document ends that this is in.
+fn document_end(text: &str, at: usize) -> usize {
+    let behind = text.get(at..).unwrap_or_default();
+    let lines = behind.split_inclusive(LINE_BREAKS);
+    let lines = lines.take_while(|line| !scalar::is_mark(line));
+    at + lines.map(str::len).sum::<usize>()
 }
 
 /// Puts another character in the place of the one that the parser stopped at, once.
@@ -129,12 +202,9 @@ fn stand_in_for_dashes(slack: &mut Slack, text: &str, passed: Range<usize>) -> b
         return false;
     };
     let index = text.get(passed.clone()).unwrap_or_default().chars().count();
-    let behind = text.get(passed.end..).unwrap_or_default();
     // The next document may get slack of its own, and then is looked through again.
-    let lines = behind
-        .split_inclusive(LINE_BREAKS)
-        .take_while(|line| !line.starts_with("---") && !line.starts_with("..."));
-    let mut chars = (index..).zip(lines.flat_map(str::chars)).peekable();
+    let behind = text.get(passed.end..document_end(text, passed.end));
+    let mut chars = (index..).zip(behind.unwrap_or_default().chars()).peekable();
     let is_flow = |c: char| ",[]{}".contains(c);
     let known = slack.others.len();
     let mut last = ' ';
@@ -209,6 +279,8 @@ struct Builder<'a> {
     before: (usize, usize),
     /// What the parser sees in the place of some dashes.
     dash: Option<char>,
+    /// Which of the slack's guesses have not been found right yet.
+    guesses: BTreeSet<usize>,
 }
 
 impl<'a> Builder<'a> {
@@ -223,6 +295,7 @@ impl<'a> Builder<'a> {
             from: 0,
             before: (0, 0),
             dash: None,
+            guesses: BTreeSet::new(),
         }
     }
 
@@ -237,10 +310,14 @@ impl<'a> Builder<'a> {
             others: slack.others.iter().peekable(),
         };
         self.dash = slack.dash;
+        self.guesses.clone_from(&slack.guesses);
         // From characters, not from the string: there the parser miscounts after a directive with
         // characters of more than one byte. Events, not `load`: that recurses.
         for event in Parser::new_from_iter(chars) {
             let (event, span) = event.map_err(Stop::Refused)?;
+            if matches!(event, Event::DocumentEnd) && !self.guesses.is_empty() {
+                return Err(Stop::Wrong);
+            }
             self.take(event, span).map_err(Stop::Final)?;
         }
         Ok(())
@@ -272,7 +349,13 @@ impl<'a> Builder<'a> {
                     None => text.into_owned(),
                 };
                 let value = Value::Text(text.into_boxed_str(), style_of(style));
-                self.leaf(Node::new(at, value, tag.as_deref().map(name)), anchor);
+                let node = Node::new(at, value, tag.as_deref().map(name));
+                if matches!(style, ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted)
+                    && let Some(site) = scalar::locate(self.text, &node)
+                {
+                    self.confirm(site.token);
+                }
+                self.leaf(node, anchor);
             }
             Event::SequenceStart(anchor, tag) => {
                 let value = Value::List(Vec::new());
@@ -282,10 +365,25 @@ impl<'a> Builder<'a> {
                 let value = Value::Map(Vec::new());
                 self.open(Node::new(at, value, tag.as_deref().map(name)), anchor)?;
             }
-            Event::SequenceEnd | Event::MappingEnd => drop(self.open.pop()),
+            Event::SequenceEnd | Event::MappingEnd => {
+                if let Some((id, _)) = self.open.pop()
+                    && let Some(end) = scalar::flow_end(self.text, start)
+                {
+                    self.confirm(self.tree.node(id).at.end..end);
+                }
+            }
             Event::StreamStart | Event::StreamEnd | Event::Nothing => {}
         }
         Ok(())
+    }
+
+    /// What was slipped in here is in quotes, or in a flow list or map.
+    fn confirm(&mut self, here: Range<usize>) {
+        while let Some(guess) = self.guesses.range(here.start..).next().copied()
+            && guess < here.end
+        {
+            self.guesses.remove(&guess);
+        }
     }
 
     fn leaf(&mut self, node: Node, anchor: usize) {
