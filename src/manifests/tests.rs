@@ -207,13 +207,29 @@ fn what_kubernetes_reads_is_read() {
         ("{image: &x -, name: *x}", "{image: &x m/-, name: -}"),
         // A tab after a key.
         ("name:\tb\n    image:\t\ta", "name:\tb\n    image:\t\tm/a"),
+        // Tabs where lines start, in quotes and in flow style.
+        ("name: '{\n\t\"b\": c\n  }'\n    image: a", "name: '{\n\t\"b\": c\n  }'\n    image: m/a"),
+        ("image: \"a\n\tb\"", "image: \"m/a b\""),
+        ("image: \"a\\\n  \tb\"", "image: \"m/ab\""),
+        ("image: a\n    name: \"b\n\t\n \tc\"", "image: m/a\n    name: \"b\n\t\n \tc\""),
+        ("args: [b,\n\tc]\n    image: a", "args: [b,\n\tc]\n    image: m/a"),
+        ("{\r\n\timage: a,\r\n \t\"args\": [\r\n\t\t\"b\"\r\n\t],\r\n\t# c\r\n\t}", "{\r\n\timage: m/a,\r\n \t\"args\": [\r\n\t\t\"b\"\r\n\t],\r\n\t# c\r\n\t}"),
     ];
     for (input, output) in table {
         container_becomes(input, output);
         let documents = |text| format!("# é\n{}---\n{0}...\n{0}", pod(text));
         becomes(&documents(input), &documents(output));
     }
-    // But a document's end is one.
+    // But not elsewhere.
+    for refused in [
+        "env:\n\t- b",
+        "env: [\n\tb]\n    args:\n\t- c\n",
+        "env: [\n\tb]\n\tname: c",
+    ] {
+        let error = run(&pod(&format!("image: a\n    {refused}"))).unwrap_err();
+        assert!(error.to_string().contains("tabs disallowed"), "{error}");
+    }
+    // And a document's end is one.
     let error = run(&pod("name: 'b\nc\n--- d'")).unwrap_err();
     assert!(error.to_string().contains("document indicator"), "{error}");
     let deep = |image: &str| {
@@ -1122,6 +1138,7 @@ const PIECES: &[&str] = &[
     "|-\n", ">\n", "# c\n", "---\n", "...\n", "!!str ", "!x ", "? ", "é", "\u{feff}", "~", "%A é\n", "\u{85}", "\u{2028}", POD,
     "spec: {containers: [image: &x a, image: *x]}\n", "  containers:\n  - image: ", "\n    name: ", "\n  - image: ",
     "args: [\n]\n", ":\ta", "\"a\nb\"", "apiVersion: v1\n",
+    "args: [\n\t", "\n\t}", "\n\t\"a\n \tb\"", "\n- &x b: |\n  [\n",
 ];
 
 fn manifest_like() -> impl Strategy<Value = String> {

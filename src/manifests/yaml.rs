@@ -2,7 +2,7 @@
 //!
 //! The parser's marks count characters; nodes get bytes. The parser also keeps a rule of YAML's
 //! that Kubernetes' parser does not, and that many manifests break: what is in a flow list or map,
-//! or in quotes, must be indented deeper than its key. Where the parser stops for that it is run
+//! or in quotes, must be indented deeper than its key, and by spaces. Where the parser stops for that it is run
 //! again, and spaces are slipped in that only it sees. Of line breaks it knows those of YAML 1.2,
 //! and is shown one of them in the place of those that only YAML 1.1 has; nor does it know a `-` in
 //! a flow list that stands for itself, and a byte-order mark behind `---`.
@@ -121,6 +121,7 @@ fn slip(slack: &mut Slack, text: &str, passed: Range<usize>, info: &str) -> bool
         "':' must be followed by a valid YAML whitespace" => vec![passed.end],
         // What a quoted scalar's further lines start with is not part of it.
         "invalid indentation in quoted scalar" => scalar::further_lines(text, passed.end),
+        "tab cannot be used as indentation" => vec![line_start(text, passed.end)],
         "plain scalar cannot start with '-' followed by ,[]{}" => {
             return stand_in_for_dashes(slack, text, passed);
         }
@@ -162,9 +163,11 @@ fn slip(slack: &mut Slack, text: &str, passed: Range<usize>, info: &str) -> bool
 /// them.
 fn line_of(text: &str, at: usize, info: &str, first: Option<&usize>) -> Option<usize> {
     match info {
-        "invalid indentation" | "invalid indentation in flow construct" => {
-            Some(line_start(text, at))
-        }
+        // Outside of flow lists and maps Kubernetes' parser does not take tabs either.
+        "invalid indentation"
+        | "invalid indentation in flow construct"
+        | "tab cannot be used as indentation"
+        | "tabs disallowed within this context (block indentation)" => Some(line_start(text, at)),
         "invalid indentation in quoted scalar" => first.copied(),
         _ => None,
     }
