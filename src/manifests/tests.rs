@@ -384,6 +384,33 @@ fn a_byte_order_mark_behind_a_separator_is_none_of_the_text() {
     }
 }
 
+/// Kubernetes' parser takes it for a character like any other.
+#[test]
+fn a_byte_order_mark_elsewhere_is_text() {
+    let marked = |text: &str| text.replace('^', "\u{feff}");
+    for container in [
+        "name: |\n      ^b\n    image: 0",
+        "name: >-\n      b\n      ^c^\n    image: 0",
+        "name: ^b\n    image: 0 # ^",
+        "name: b^c\n      ^d\n    image: 0",
+        "# ^ c ^\n    image: 0\n    name: ^\"b\"",
+        "{name: ^b^, image: 0, args: [-, ^ , -] }",
+    ] {
+        let text = |image: &str| {
+            let pod = pod(&container.replace('0', image));
+            let config = "kind: ConfigMap\ndata:\n  a: |\n    ^é\n";
+            marked(&format!("^{config}---\n{pod}---\n^{pod}---\n{pod}"))
+        };
+        becomes(&text("a"), &text("m/a"));
+    }
+    let found = told(&marked(&pod("image: b^c^ # ^\n    name: ^d")));
+    assert_eq!(found, [marked("Pod  containers ^d b^c^ 5")]);
+    let error = run(&marked(&pod("image: a\n    ^name: b"))).unwrap_err();
+    assert!(error.to_string().contains("byte order mark"), "{error}");
+    let many = "    x: ^y\n".repeat(10_000);
+    stays(&marked(&format!("- {many}").replace("-     x", "-   x")));
+}
+
 #[test]
 fn new_text_is_quoted_where_it_must_be() {
     #[rustfmt::skip]
@@ -1138,7 +1165,7 @@ const PIECES: &[&str] = &[
     "|-\n", ">\n", "# c\n", "---\n", "...\n", "!!str ", "!x ", "? ", "é", "\u{feff}", "~", "%A é\n", "\u{85}", "\u{2028}", POD,
     "spec: {containers: [image: &x a, image: *x]}\n", "  containers:\n  - image: ", "\n    name: ", "\n  - image: ",
     "args: [\n]\n", ":\ta", "\"a\nb\"", "apiVersion: v1\n",
-    "args: [\n\t", "\n\t}", "\n\t\"a\n \tb\"", "\n- &x b: |\n  [\n",
+    "args: [\n\t", "\n\t}", "\n\t\"a\n \tb\"", "\n- &x b: |\n  [\n", "\u{feff}a", "|\n  \u{feff}b\n",
 ];
 
 fn manifest_like() -> impl Strategy<Value = String> {

@@ -2,10 +2,11 @@
 //!
 //! The parser's marks count characters; nodes get bytes. The parser also keeps a rule of YAML's
 //! that Kubernetes' parser does not, and that many manifests break: what is in a flow list or map,
-//! or in quotes, must be indented deeper than its key, and by spaces. Where the parser stops for that it is run
-//! again, and spaces are slipped in that only it sees. Of line breaks it knows those of YAML 1.2,
-//! and is shown one of them in the place of those that only YAML 1.1 has; nor does it know a `-` in
-//! a flow list that stands for itself, and a byte-order mark behind `---`.
+//! or in quotes, must be indented deeper than its key, and by spaces. Where the parser stops for
+//! that it is run again, and spaces are slipped in that only it sees. Of line breaks it knows those
+//! of YAML 1.2, and is shown one of them in the place of those that only YAML 1.1 has; nor does it
+//! know a `-` in a flow list that stands for itself, and a byte-order mark in a document or behind
+//! `---`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map};
 use std::iter::Peekable;
@@ -23,9 +24,11 @@ const PATIENCE: (usize, usize) = (50_000_000, 10);
 /// How many spaces are enough before any line.
 const WIDEST: usize = 1_000;
 
-/// What may stand for a `-` that the parser does not take for a text: of private use, and enough for
-/// any text that is not made to have them all.
-const DASHES: RangeInclusive<char> = '\u{e000}'..='\u{e0ff}';
+/// What may stand for a `-` or a byte-order mark that the parser does not take for a text: of private
+/// use, and enough for any text that is not made to have them all.
+const STAND_INS: RangeInclusive<char> = '\u{e000}'..='\u{e0ff}';
+
+const MARK: char = '\u{feff}';
 
 /// What only the parser sees. Characters count from the start of the document that is read.
 #[derive(Default)]
@@ -34,8 +37,9 @@ struct Slack {
     spaces: BTreeMap<usize, usize>,
     /// What stands in a character's place.
     others: BTreeMap<usize, char>,
-    /// What of these stands for a dash. It is not in the text, so that it can be read back.
-    dash: Option<char>,
+    /// What of these stands for a dash, and what for a byte-order mark. They are not in the text, so
+    /// that they can be read back.
+    unused: Option<(char, char)>,
     /// The bytes before which spaces stand by a guess. They are right if all of them turn out to be
     /// in quotes, or in flow lists and maps: spaces at the start of a line mean nothing there.
     guesses: BTreeSet<usize>,
@@ -63,7 +67,7 @@ pub(super) fn read(text: &str) -> Result<Tree, Error> {
         if builder.from > from {
             from = builder.from;
             slack = Slack {
-                dash: slack.dash,
+                unused: slack.unused,
                 ..Slack::default()
             };
         }
@@ -93,7 +97,7 @@ pub(super) fn read(text: &str) -> Result<Tree, Error> {
             Some(error) if slack.guesses.is_empty() => return Err(error),
             _ => {
                 slack = Slack {
-                    dash: slack.dash,
+                    unused: slack.unused,
                     is_surprising: true,
                     ..Slack::default()
                 };
@@ -129,6 +133,13 @@ fn slip(slack: &mut Slack, text: &str, passed: Range<usize>, info: &str) -> bool
             if follows_separator(text, passed.end) =>
         {
             return stand_in(slack, text, passed, '\n');
+        }
+        // Where a line starts it comes of a file that was appended, and for Kubernetes' parser it is
+        // part of a key then.
+        "a byte order mark must not appear inside a document"
+            if line_start(text, passed.end) < passed.end =>
+        {
+            return stand_in_for_marks(slack, text, passed);
         }
         _ => vec![],
     };
@@ -200,8 +211,8 @@ fn stand_in(slack: &mut Slack, text: &str, passed: Range<usize>, other: char) ->
 /// does no harm, for it is read back as a dash; nor outside of flow style, where a dash with one of
 /// `,[]{}` behind it begins a text for the parser, too.
 fn stand_in_for_dashes(slack: &mut Slack, text: &str, passed: Range<usize>) -> bool {
-    slack.dash = slack.dash.or_else(|| unused(text));
-    let Some(dash) = slack.dash else {
+    slack.unused = slack.unused.or_else(|| unused(text));
+    let Some((dash, _)) = slack.unused else {
         return false;
     };
     let index = text.get(passed.clone()).unwrap_or_default().chars().count();
@@ -221,14 +232,36 @@ fn stand_in_for_dashes(slack: &mut Slack, text: &str, passed: Range<usize>) -> b
     slack.others.len() > known
 }
 
-/// One of [`DASHES`] that is not in the text, not even as an escape.
-fn unused(text: &str) -> Option<char> {
+/// Puts another character in the place of the byte-order mark that the parser stopped at, and of all
+/// others behind it in the document.
+fn stand_in_for_marks(slack: &mut Slack, text: &str, passed: Range<usize>) -> bool {
+    slack.unused = slack.unused.or_else(|| unused(text));
+    let Some((_, mark)) = slack.unused else {
+        return false;
+    };
+    let known = slack.others.len();
+    let end = document_end(text, passed.end);
+    let document = text.get(passed.start..end).unwrap_or_default();
+    let behind = passed.end.saturating_sub(passed.start);
+    let mut last = '\n';
+    for (index, (byte, c)) in document.char_indices().enumerate() {
+        if c == MARK && byte >= behind && !LINE_BREAKS.contains(&last) {
+            slack.others.insert(index, mark);
+        }
+        last = c;
+    }
+    slack.others.len() > known
+}
+
+/// Two of [`STAND_INS`] that are not in the text, not even as escapes.
+fn unused(text: &str) -> Option<(char, char)> {
     let text = text.to_ascii_lowercase();
-    DASHES.into_iter().find(|dash| {
-        let code = u32::from(*dash);
+    let mut unused = STAND_INS.filter(|c| {
+        let code = u32::from(*c);
         let escapes = [format!("\\u{code:04x}"), format!("\\u{code:08x}")];
-        !text.contains(*dash) && !escapes.iter().any(|escape| text.contains(escape))
-    })
+        !text.contains(*c) && !escapes.iter().any(|escape| text.contains(escape))
+    });
+    unused.next().zip(unused.next())
 }
 
 /// Whether this is a byte-order mark behind the line that separates two documents: for Kubernetes a
@@ -280,8 +313,8 @@ struct Builder<'a> {
     /// Where the document that is read now starts, and how long the tree was then.
     from: usize,
     before: (usize, usize),
-    /// What the parser sees in the place of some dashes.
-    dash: Option<char>,
+    /// What the parser sees in the place of some dashes and byte-order marks.
+    unused: Option<(char, char)>,
     /// Which of the slack's guesses have not been found right yet.
     guesses: BTreeSet<usize>,
 }
@@ -297,7 +330,7 @@ impl<'a> Builder<'a> {
             after: 0,
             from: 0,
             before: (0, 0),
-            dash: None,
+            unused: None,
             guesses: BTreeSet::new(),
         }
     }
@@ -312,7 +345,7 @@ impl<'a> Builder<'a> {
             slack: slack.spaces.iter().peekable(),
             others: slack.others.iter().peekable(),
         };
-        self.dash = slack.dash;
+        self.unused = slack.unused;
         self.guesses.clone_from(&slack.guesses);
         // From characters, not from the string: there the parser miscounts after a directive with
         // characters of more than one byte. Events, not `load`: that recurses.
@@ -347,10 +380,14 @@ impl<'a> Builder<'a> {
                 self.leaf(Node::new(at, alias, None), 0);
             }
             Event::Scalar(text, style, anchor, tag) => {
-                let text = match self.dash {
-                    Some(dash) => text.replace(dash, "-"),
+                let text = match self.unused {
+                    Some((dash, mark)) => text.replace(dash, "-").replace(mark, "\u{feff}"),
                     None => text.into_owned(),
                 };
+                if text.starts_with(MARK) && matches!(style, ScalarStyle::Plain) && self.is_key() {
+                    let message = "a byte order mark must not begin a key";
+                    return Err(refused(self.text, start, message));
+                }
                 let value = Value::Text(text.into_boxed_str(), style_of(style));
                 let node = Node::new(at, value, tag.as_deref().map(name));
                 if matches!(style, ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted)
@@ -378,6 +415,12 @@ impl<'a> Builder<'a> {
             Event::StreamStart | Event::StreamEnd | Event::Nothing => {}
         }
         Ok(())
+    }
+
+    /// Whether what comes next is a map's key.
+    fn is_key(&self) -> bool {
+        let is_map = |id: &Id| matches!(self.tree.node(*id).value, Value::Map(_));
+        matches!(self.open.last(), Some((id, None)) if is_map(id))
     }
 
     /// What was slipped in here is in quotes, or in a flow list or map.
