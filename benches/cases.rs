@@ -142,12 +142,12 @@ fn exact(n: usize) -> String {
     format!("[EXACT]r{n}.example.com/team/app:1::mirror.example.com/x{n}:1")
 }
 
-/// Such that `globset` finds by a text alone.
+/// Such that are a text at the start.
 fn plain_pattern(n: usize) -> String {
     format!("[REPLACE]r{n}.example.com/*::mirror.example.com/p{n}")
 }
 
-/// Such that need an automaton.
+/// Such with more wildcards.
 fn pattern(n: usize) -> String {
     format!("[REPLACE]r{n}.example.com/*/app:[0-9]*::mirror.example.com/p{n}")
 }

@@ -32,12 +32,12 @@ use self::targets::Targets;
 pub use self::verdict::{RuleRef, Tried, Verdict, Why};
 use crate::image::{self, Reference, Registry};
 
-/// The largest map file that is read, in bytes. A Kubernetes ConfigMap holds at most 1 MiB.
-pub const MAX_BYTES: usize = 16 << 20;
+/// The largest map file that is read, in bytes. A Kubernetes ConfigMap holds at most 1 MiB. Of the shortest lines a file
+/// takes some thirty times its size while it is read beside the one in use, and a replica may take 320 MiB.
+pub const MAX_BYTES: usize = 8 << 20;
 
-/// What all patterns together may ask for: characters, and such that are not said plainly.
-const MAX_PATTERN_CHARACTERS: usize = 4_000_000;
-const MAX_PATTERN_WILDCARDS: usize = 50_000;
+/// What all patterns together may ask for, in characters: each takes four bytes, and a ConfigMap holds no more.
+const MAX_PATTERN_CHARACTERS: usize = 1 << 20;
 
 /// What the items of `noswap_wildcards` may have in all, in characters: each takes some 60 bytes once compiled, and
 /// a ConfigMap holds no more.
@@ -68,6 +68,8 @@ pub struct Maps {
     /// Made when first asked for: [`Maps::lint`] does.
     targets: OnceLock<Targets>,
     skipped: usize,
+    /// Many patterns may be tried on one image.
+    is_slow: bool,
 }
 
 #[derive(Debug, Default)]
@@ -102,6 +104,14 @@ impl Rules {
     /// What becomes of an image.
     pub fn swap(&self, image: &str) -> Verdict<'_> {
         self.swap_observed(image, &mut |_| {})
+    }
+
+    /// Whether an image is swapped within microseconds, as by all but files with many patterns that ask for the same.
+    pub fn are_quick(&self) -> bool {
+        match self {
+            Self::Maps(maps) => !maps.is_slow,
+            Self::Legacy(_) => true,
+        }
     }
 
     /// As [`Rules::swap`], and tells which rules were tried in vain.
@@ -201,36 +211,33 @@ impl Maps {
     }
 
     fn compile_patterns(&mut self, findings: &mut Findings) {
-        let (mut rules, mut too_large) = (Vec::new(), Vec::new());
-        let (mut characters, mut wildcards) = (0, 0);
+        let (mut rules, mut too_many) = (Vec::new(), Vec::new());
+        let mut characters = 0;
         for id in self.book.ids_of(Kind::Replace) {
             let Some(pattern) = Pattern::parse(self.book.key(id)) else {
                 continue;
             };
             characters += pattern.len();
-            wildcards += pattern.wildcards();
-            if characters > MAX_PATTERN_CHARACTERS || wildcards > MAX_PATTERN_WILDCARDS {
-                too_large.push((id, "there are too many patterns before it".to_owned()));
-            } else {
-                rules.push((id, pattern));
+            match characters > MAX_PATTERN_CHARACTERS {
+                true => too_many.push(id),
+                false => rules.push((id, pattern)),
             }
         }
-        let only: Vec<_> = rules.iter().map(|(_, pattern)| pattern).collect();
-        let (patterns, failed) = Patterns::build(&only);
-        for (index, error) in failed {
-            too_large.extend(rules.get(index).map(|(id, _)| (*id, error)));
-        }
-        for (id, error) in too_large {
+        for id in too_many {
             self.leave_out(id);
             findings.add(|| {
                 Diagnostic::error(
                     "pattern-too-large",
                     self.book.key_place(id, ""),
-                    format!("the pattern can't be compiled: {error}"),
+                    format!(
+                        "this pattern and those before it have more than {MAX_PATTERN_CHARACTERS} characters"
+                    ),
                 )
                 .help("shorten or join patterns; a registry as a key (REGISTRY::VALUE) needs none")
             });
         }
+        let patterns = Patterns::of(rules.iter().map(|(_, pattern)| pattern));
+        self.is_slow = !patterns.are_quick();
         self.replace.patterns = patterns;
         self.replace.rules = rules;
     }
@@ -374,8 +381,10 @@ impl Maps {
             return self.settle(id, image, self.book.value(id).to_owned());
         }
         tried(Tried::Exact);
-        if let Some(index) = self.replace.patterns.first_match(image)
-            && let Some((id, _)) = self.replace.rules.get(index)
+        let rules = &self.replace.rules;
+        let pattern = |index: usize| rules.get(index).map(|(_, pattern)| pattern);
+        if let Some(index) = self.replace.patterns.first_match(image, pattern)
+            && let Some((id, _)) = rules.get(index)
         {
             return self.settle_prefixed(
                 *id,

@@ -498,7 +498,7 @@ mod tests {
         assert!(refused(true).contains("--strict-maps"), "{}", refused(true));
         File::create(&path).unwrap().set_len(100 << 20).unwrap();
         assert!(
-            refused(false).contains("larger than 16 MiB"),
+            refused(false).contains("larger than 8 MiB"),
             "{}",
             refused(false)
         );

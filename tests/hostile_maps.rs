@@ -58,15 +58,17 @@ fn run(name: &str, maps: &str, images: &str, command: &str) -> Option<i32> {
 /// Its pattern can't be compiled beside the others, so the line is in error, and nothing of it counts.
 #[test]
 fn a_pattern_that_is_too_large_is_no_rule_in_any_way() {
-    let others = lines(25, |i| {
-        format!("[REPLACE]q{i}.io/{}::c.io", "?".repeat(2000))
+    // Six characters less than a mebibyte.
+    let others = lines(261, |i| {
+        format!("[REPLACE]q{i}.io/{}::c.io", "?".repeat(4000))
     });
+    let others = format!("{others}[REPLACE]z/{}::c.io\n", "?".repeat(2590));
     let last = "[REPLACE]quay.io/?::docker.io";
     let text = format!("default::b.io\n{others}{last}\n");
     let (maps, found) = Maps::parse(text.as_bytes()).unwrap();
     let codes: Vec<_> = found.listed().iter().map(|found| found.code).collect();
     assert_eq!(codes, ["pattern-too-large"]);
-    assert_eq!((maps.len(), maps.skipped()), (26, 1));
+    assert_eq!((maps.len(), maps.skipped()), (263, 1));
     // What lies where it would put images is not where a rule puts them.
     let result = |maps: &Maps| maps.swap("docker.io/team/app:1").image().map(str::to_owned);
     assert_eq!(result(&maps).as_deref(), Some("b.io/team/app:1"));

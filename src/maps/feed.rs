@@ -57,7 +57,12 @@ impl Feeds<'_> {
         let maps = self.maps;
         let by_line: HashMap<_, _> = maps.book.ids().map(|id| (maps.book.line(id), id)).collect();
         for producer in maps.book.ids_of(Kind::Exact) {
-            let verdict = maps.swap(maps.book.value(producer));
+            let image = maps.book.value(producer);
+            self.steps += maps.replace.patterns.tried_on(image) * image.len();
+            if self.steps > MAX_STEPS {
+                return;
+            }
+            let verdict = maps.swap(image);
             if verdict.image().is_some()
                 && let Some(line) = verdict.rule.and_then(|rule| rule.line)
                 && let Some(consumer) = by_line.get(&line)

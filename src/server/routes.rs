@@ -31,7 +31,7 @@ use crate::telemetry::logs::Sparingly;
 use crate::telemetry::metrics::Metrics;
 
 /// Reviews up to this many bytes are decided where they are read, in microseconds. Larger ones are
-/// decided aside, so that they hold up nothing else.
+/// decided aside, so that they hold up nothing else, and so are all where many patterns may be tried on an image.
 const QUICK: usize = 64 << 10;
 
 /// What is wrong with a stranger's requests is logged this often at most; metrics count all of it.
@@ -180,7 +180,10 @@ impl IntoResponse for Decided {
 
 async fn answer(decider: Arc<Decider>, read: Read) -> Decided {
     if read.body.len() <= QUICK {
-        return decide(&decider.webhook, &read.body);
+        let rules = decider.webhook.rules.load();
+        if rules.are_quick() {
+            return decide(&decider.webhook, &rules, &read.body);
+        }
     }
     // In a box: this future is moved through each layer, for every review.
     Box::pin(decide_aside(decider, read)).await
@@ -193,7 +196,8 @@ async fn decide_aside(decider: Arc<Decider>, read: Read) -> Decided {
     let decided = tokio::task::spawn_blocking(move || {
         // Also when nobody awaits it any more.
         let _turn = turn;
-        decide(&decider.webhook, &read.body)
+        let rules = decider.webhook.rules.load();
+        decide(&decider.webhook, &rules, &read.body)
     });
     match decided.await {
         Ok(decided) => decided,
@@ -205,9 +209,8 @@ async fn decide_aside(decider: Arc<Decider>, read: Read) -> Decided {
     }
 }
 
-fn decide(webhook: &Webhook, body: &[u8]) -> Decided {
-    let rules = webhook.rules.load();
-    match admission::review(body, &rules, &webhook.disable_label) {
+fn decide(webhook: &Webhook, rules: &Rules, body: &[u8]) -> Decided {
+    match admission::review(body, rules, &webhook.disable_label) {
         Ok(reply) => {
             note(&webhook.metrics, &reply, body);
             Decided::Review(reply.body)

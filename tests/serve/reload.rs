@@ -73,7 +73,7 @@ async fn a_map_file_is_changed_broken_and_restored() {
     for part in [
         "binary",
         "not one of its",
-        "larger than 16 MiB",
+        "larger than 8 MiB",
         "No such file",
         "a directory",
     ] {

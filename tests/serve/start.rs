@@ -341,7 +341,7 @@ fn what_it_can_not_start_with_is_one_clear_error() {
     let rows: &[(&[&str], &[&str])] = &[
         (&["--maps", &at("none")], &["none", "No such file"]),
         (&["--maps", &at("")], &["it is a directory"]),
-        (&["--maps", &large], &["larger than 16 MiB"]),
+        (&["--maps", &large], &["larger than 8 MiB"]),
         (
             &["--maps", &file("binary", &[0x7f, b'E', b'L', b'F', 0, 1])],
             &["binary file"],
