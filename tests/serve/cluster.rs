@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::api::{Api, CONFIGURATION, LEASE, Mood, SECRET};
+use crate::api::{Api, CONFIGURATION, LEASE, Mood, Person, SECRET};
 use crate::client::{Client, metric};
 use crate::process::{Serve, imageswap, write_kubeconfig};
 
@@ -275,10 +275,15 @@ async fn operators_are_told_by_events_and_without_the_right_to_write_them_it_ser
 fn where_there_is_no_cluster_it_says_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let pod = ("KUBERNETES_SERVICE_HOST", "10.0.0.1");
+    let nothing = ("NOTHING", "");
+    // As in `deploy/`.
+    let no_kubeconfig = ("KUBECONFIG", "");
     for (wish, env, part) in [
-        ("on", ("NOTHING", ""), "set KUBECONFIG"),
-        ("auto", pod, "automountServiceAccountToken"),
-        ("on", pod, "automountServiceAccountToken"),
+        ("on", [nothing; 2], "set KUBECONFIG"),
+        ("on", [no_kubeconfig; 2], "set KUBECONFIG"),
+        ("auto", [pod; 2], "automountServiceAccountToken"),
+        ("on", [pod; 2], "automountServiceAccountToken"),
+        ("on", [pod, no_kubeconfig], "automountServiceAccountToken"),
     ] {
         let output = imageswap()
             .args(["serve", "--cluster", wish])
@@ -287,11 +292,36 @@ fn where_there_is_no_cluster_it_says_what_to_do() {
             .env_remove("KUBERNETES_SERVICE_HOST")
             .env_remove("KUBECONFIG")
             .env("HOME", dir.path())
-            .env(env.0, env.1)
+            .envs(env)
             .output()
             .unwrap();
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{text}");
         assert!(text.contains(part), "{text}");
     }
+}
+
+/// Whoever may write the ConfigMaps could have the replicas' token sent anywhere by one.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_config_map_names_a_kubeconfig() {
+    let manifest = include_str!("../../deploy/install.yaml");
+    let empty = "        - name: KUBECONFIG\n          value: \"\"\n        envFrom:\n";
+    assert!(manifest.contains(empty));
+
+    // kube, too, takes that for none.
+    let api = Api::start().await;
+    api.set_person(Person::default());
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join(".kube")).unwrap();
+    write_kubeconfig(&dir.path().join(".kube/config"), api.address);
+    let mut command = imageswap();
+    command
+        .args(["status", "--pre", "--namespace", "ns", "-o", "json"])
+        .env_remove("KUBERNETES_SERVICE_HOST")
+        .env("HOME", dir.path())
+        .env("KUBECONFIG", "");
+    let done = tokio::task::spawn_blocking(move || command.output().unwrap());
+    let output = done.await.unwrap();
+    assert!(!output.stdout.is_empty(), "{output:?}");
+    assert!(!api.calls().is_empty());
 }
