@@ -46,7 +46,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 /// An endpoint before it was called.
 pub(super) struct Found {
-    pod: String,
+    /// The name of its Pod, if it has one.
+    pod: Option<String>,
     address: String,
     pub(super) is_ready: bool,
     is_leaving: bool,
@@ -94,7 +95,7 @@ impl Kubernetes {
     pub(super) async fn listed_endpoints(&self) -> Result<Vec<Found>, Failure> {
         let slices = self.endpoint_slices().await?;
         let mut found: Vec<_> = slices.into_iter().flat_map(found_in).collect();
-        found.sort_by(|one, other| one.pod.cmp(&other.pod));
+        found.sort_by(|one, other| one.name().cmp(other.name()));
         Ok(found)
     }
 
@@ -105,7 +106,7 @@ impl Kubernetes {
         let page = async { page(self.open(found, metrics, reach).await?).await };
         let (served, page) = tokio::join!(in_time(served), in_time(page));
         Replica {
-            pod: found.pod.clone(),
+            pod: found.name().to_owned(),
             address: found.address.clone(),
             is_ready: found.is_ready,
             is_leaving: found.is_leaving,
@@ -131,13 +132,33 @@ impl Kubernetes {
             }
             Reach::Forwarded => {
                 let pods: Api<Pod> = self.namespaced();
-                let forwarded = pods.portforward(&found.pod, &[port]).await;
+                let pod = found.pod.as_deref();
+                let pod = pod
+                    .ok_or("its EndpointSlice names no Pod, to which a port could be forwarded")?;
+                let forwarded = pods.portforward(pod, &[port]).await;
                 let mut forwarded = forwarded.map_err(|error| chain(&error))?;
                 let stream = forwarded.take_stream(port).ok_or("no stream was given")?;
                 Ok(Box::new(stream))
             }
         }
     }
+}
+
+impl Found {
+    /// What it is called: as its Pod, or by where it is.
+    fn name(&self) -> &str {
+        self.pod.as_deref().unwrap_or(&self.address)
+    }
+}
+
+/// Whether a Pod can be called that (a DNS-1123 subdomain). kube-apiserver takes any text there, and kube makes it a part
+/// of a path as it is: `x/exec?command=…` would run something with the rights of whoever asks for the status.
+fn is_pod_name(name: &str) -> bool {
+    let is_right = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let is_label = |label: &str| {
+        !label.is_empty() && label.chars().all(is_right) && label.trim_matches('-') == label
+    };
+    name.len() <= 253 && name.split('.').all(is_label)
 }
 
 async fn in_time<T>(call: impl Future<Output = Result<T, String>>) -> Result<T, String> {
@@ -180,10 +201,11 @@ fn found_in(slice: EndpointSlice) -> Vec<Found> {
     });
     let found = |endpoint: Endpoint| {
         let pod = endpoint.target_ref.and_then(|target| target.name);
+        let pod = pod.filter(|name| is_pod_name(name));
         let address = endpoint.addresses.into_iter().next()?;
         let conditions = endpoint.conditions.unwrap_or_default();
         Some(Found {
-            pod: pod.unwrap_or_else(|| address.clone()),
+            pod,
             address,
             // What says nothing is ready, by the API's word.
             is_ready: conditions.ready != Some(false),
@@ -214,5 +236,35 @@ async fn page(mut stream: Box<dyn Stream>) -> Result<Page, String> {
     match answer.split_once("\r\n\r\n") {
         Some((head, body)) if head.split(' ').nth(1) == Some("200") => Ok(Page::read(body)),
         _ => Err("it is no metrics page".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pods_name_is_a_subdomain_and_no_path() {
+        for name in ["a", "imageswap-5d8f-x2", "a.b-c.0", &"a".repeat(253)] {
+            assert!(is_pod_name(name), "{name}");
+        }
+        for name in [
+            "",
+            ".",
+            "..",
+            "a..b",
+            "a.",
+            "-a",
+            "a-",
+            "A",
+            "a/exec?command=id",
+            "a%2fexec",
+            "a\n",
+            "\u{e9}",
+            "fd00::1",
+            &"a".repeat(254),
+        ] {
+            assert!(!is_pod_name(name), "{name}");
+        }
     }
 }

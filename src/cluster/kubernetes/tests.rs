@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio::sync::{Notify, watch};
 
-use self::api::{Api, CONFIGURATION, DEPLOYMENT, LEASE, Mood, SECRET};
+use self::api::{Api, CONFIGURATION, DEPLOYMENT, LEASE, Mood, Person, SECRET};
 use super::lease::Election;
 use super::*;
 use crate::cluster::Seen;
@@ -513,6 +513,40 @@ async fn a_survey_tells_how_many_replicas_are_wanted_and_whether_the_webhook_fai
             (expected, vec![false])
         );
     }
+}
+
+/// Whoever may write EndpointSlices has no call made in the name of whoever looks, but to forward a port.
+#[tokio::test]
+async fn a_survey_calls_a_pod_by_what_can_be_a_pods_name_alone() {
+    let api = Api::start().await;
+    api.set_person(Person::default());
+    api.put(CONFIGURATION, configuration());
+    let endpoint =
+        |ip: &str, pod: &str| json!({"addresses": [ip], "targetRef": {"kind": "Pod", "name": pod}});
+    let endpoints = json!([
+        endpoint("10.0.0.1", "imageswap-1"),
+        endpoint("10.0.0.2", "victim/exec?command=id&x="),
+        {"addresses": ["10.0.0.3"]},
+    ]);
+    let slice = json!({"metadata": {}, "addressType": "IPv4", "endpoints": endpoints});
+    api.put(
+        "/apis/discovery.k8s.io/v1/namespaces/ns/endpointslices/imageswap-1",
+        slice,
+    );
+    let facts = cluster(&api, 1).survey(Reach::Forwarded).await.unwrap();
+    let seen = facts.replicas.iter();
+    let seen: Vec<_> = seen
+        .map(|it| (it.pod.as_str(), it.served.is_ok()))
+        .collect();
+    let expected = ["10.0.0.2", "10.0.0.3", "imageswap-1"].map(|name| (name, false));
+    assert_eq!(seen, expected);
+    let calls = api.calls();
+    let mut pods = calls.iter().filter(|call| call.contains("/pods/"));
+    let forwards = "GET /api/v1/namespaces/ns/pods/imageswap-1/portforward";
+    assert!(
+        pods.clone().count() > 0 && pods.all(|call| call == forwards),
+        "{calls:?}"
+    );
 }
 
 // === before an installation ===
