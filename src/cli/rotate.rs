@@ -17,6 +17,7 @@ use crate::rotation::driver::Store;
 use crate::rotation::source::Source;
 use crate::status::progress::Progress;
 use crate::status::{Facts, rotation};
+use crate::text::visible;
 
 /// How often to look.
 const LOOK: Duration = Duration::from_millis(500);
@@ -55,7 +56,10 @@ async fn rotate(args: &Args) -> anyhow::Result<()> {
     let facts = cluster.survey(reach).await;
     let facts = facts.map_err(|why| {
         let server = cluster.server();
-        anyhow!("can't look at the installation at {server}: {why}")
+        anyhow!(
+            "can't look at the installation at {server}: {}",
+            visible(&why.to_string())
+        )
     })?;
     refuse_what_is_in_vain(&facts)?;
     if !facts.is_led() {
@@ -66,7 +70,7 @@ async fn rotate(args: &Args) -> anyhow::Result<()> {
     // Another text each time: the same one is the same request.
     let request = OffsetDateTime::now_utc().format(&Rfc3339)?;
     let asked = cluster.ask_for_rotation(&request).await;
-    asked.map_err(|why| anyhow!("can't ask for a rotation: {why}"))?;
+    asked.map_err(|why| anyhow!("can't ask for a rotation: {}", visible(&why.to_string())))?;
     say("asked for a rotation; `imageswap status` shows how it goes")?;
     if !args.wait {
         return Ok(());
@@ -86,9 +90,10 @@ async fn rotate(args: &Args) -> anyhow::Result<()> {
                 Err(why) => goes_on(format!("can't look at the installation: {why}")),
             };
             bail!(
-                "the rotation is not done within {:?}, it is {}: {why}",
+                "the rotation is not done within {:?}, it is {}: {}",
                 args.timeout,
-                words(last)
+                words(last),
+                visible(&why)
             );
         }
         tokio::time::sleep(LOOK).await;

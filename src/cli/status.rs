@@ -16,6 +16,7 @@ use crate::cluster::place::{Place, Surroundings, Wish, place};
 use crate::rotation::clock::Clock;
 use crate::status::{Finding, Report, Rotation, Severity, pre, report};
 use crate::telemetry::metrics::Metrics;
+use crate::text::{shortened, visible};
 
 /// Show a live installation, and what is wrong with it
 #[derive(Debug, clap::Args)]
@@ -78,7 +79,10 @@ async fn look(args: &Args) -> anyhow::Result<Found> {
             .await
             .map(|facts| Found::Live(report(&facts))),
     };
-    found.map_err(|why| anyhow!("can't look at the cluster at {}: {why}", cluster.server()))
+    found.map_err(|why| {
+        let (server, why) = (cluster.server(), why.to_string());
+        anyhow!("can't look at the cluster at {server}: {}", visible(&why))
+    })
 }
 
 /// The cluster that a person means, as this client of it. Nobody reads its metrics.
@@ -100,6 +104,9 @@ fn whereabouts() -> anyhow::Result<(Place, Reach)> {
 }
 
 // === for people ===
+//
+// Much of it others have written, and could forge lines or have a terminal do things: names, the holder of the Lease,
+// what a metrics page says, and what findings tell of them.
 
 fn print(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
     let verdict = match report.healthy {
@@ -109,7 +116,7 @@ fn print(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
     writeln!(
         out,
         "{BOLD}ImageSwap in {}{BOLD:#}: {verdict}",
-        report.namespace
+        visible(&report.namespace)
     )?;
     match &report.certificate {
         Some(certificate) => writeln!(
@@ -130,20 +137,21 @@ fn print(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
         writeln!(
             out,
             "  webhook      {}: {} CAs, {trust}",
-            webhook.name, webhook.cas
+            visible(&webhook.name),
+            webhook.cas
         )?;
     }
     match &report.leader {
         Some(leader) => writeln!(
             out,
             "  leader       {} since {}",
-            leader.holder,
+            visible(&leader.holder),
             leader.since.as_deref().unwrap_or("?"),
         )?,
         None => writeln!(out, "  leader       none")?,
     }
     let Rotation { step, reason } = &report.rotation;
-    writeln!(out, "  rotation     {step}: {reason}")?;
+    writeln!(out, "  rotation     {step}: {}", visible(reason))?;
     replicas(out, report)?;
     report
         .findings
@@ -156,12 +164,12 @@ fn print_before(out: &mut impl Write, report: &pre::Report) -> std::io::Result<(
         true => format!("{GOOD}nothing is in the way{GOOD:#}"),
         false => format!("{ERROR}not yet{ERROR:#}"),
     };
-    let namespace = &report.namespace;
+    let namespace = visible(&report.namespace);
     writeln!(
         out,
         "{BOLD}Installing ImageSwap in {namespace}{BOLD:#}: {verdict}"
     )?;
-    writeln!(out, "  kubernetes   {}", report.kubernetes)?;
+    writeln!(out, "  kubernetes   {}", visible(&report.kubernetes))?;
     let nodes = report
         .nodes
         .map_or_else(|| "?".to_owned(), |free| free.to_string());
@@ -170,7 +178,7 @@ fn print_before(out: &mut impl Write, report: &pre::Report) -> std::io::Result<(
         (None, _) => "?".to_owned(),
         (Some(false), _) => "not there yet".to_owned(),
         (Some(true), None) => "there".to_owned(),
-        (Some(true), Some(level)) => format!("there; enforces {level}"),
+        (Some(true), Some(level)) => format!("there; enforces {}", visible(level)),
     };
     writeln!(out, "  namespace    {there}")?;
     let installed = match report.installed {
@@ -188,7 +196,7 @@ fn replicas(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
     let width = report
         .replicas
         .iter()
-        .map(|replica| replica.pod.len())
+        .map(|replica| visible(&replica.pod).chars().count())
         .max()
         .unwrap_or_default();
     if !report.replicas.is_empty() {
@@ -208,13 +216,13 @@ fn replicas(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
         writeln!(
             out,
             "{:width$}  {:5}  {:12}  {:7}  {:20}  {:12}  {}",
-            replica.pod,
+            visible(&replica.pod),
             ready,
             cut(&replica.leaf),
             yes(replica.trusted),
             replica.not_after.as_deref().unwrap_or("-"),
             cut(&replica.maps),
-            replica.version.as_deref().unwrap_or("-"),
+            visible(replica.version.as_deref().unwrap_or("-")),
         )?;
     }
     Ok(())
@@ -229,12 +237,91 @@ fn print_finding(out: &mut impl Write, finding: &Finding) -> std::io::Result<()>
     writeln!(
         out,
         "\n{style}{word}[{}]{style:#}: {}",
-        finding.id, finding.text
+        finding.id,
+        visible(&finding.text)
     )?;
     writeln!(out, "  {DIM}help:{DIM:#} {}", finding.help)
 }
 
 /// Enough of a hash to tell two apart.
 fn short(hash: &str) -> String {
-    hash.chars().take(12).collect()
+    visible(shortened(hash, 12)).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::{Leader, Seen, Webhook};
+
+    /// A terminal would do something for it, or show a line of its own.
+    const FOREIGN: &str = "x\u{1b}]0;\u{9b}2J\nhealthy";
+
+    fn lines(print: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> usize {
+        let mut out = Vec::new();
+        print(&mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        // Colours are `\u{1b}[…m`.
+        assert!(
+            !text.contains("\u{1b}]") && !text.contains('\u{9b}'),
+            "{text:?}"
+        );
+        text.lines().count()
+    }
+
+    #[test]
+    fn what_others_have_written_does_nothing_to_a_terminal_and_forges_no_line() {
+        let foreign = || FOREIGN.to_owned();
+        let findings = || {
+            vec![Finding {
+                id: "id",
+                severity: Severity::Error,
+                text: foreign(),
+                help: "help",
+            }]
+        };
+        let report = Report {
+            healthy: false,
+            namespace: foreign(),
+            leader: Some(Leader {
+                holder: foreign(),
+                since: None,
+                step: None,
+            }),
+            rotation: Rotation {
+                step: "wait",
+                reason: foreign(),
+            },
+            certificate: None,
+            webhooks: vec![Webhook {
+                name: foreign(),
+                cas: 1,
+                trusts_secret: true,
+            }],
+            replicas: vec![Seen {
+                pod: foreign(),
+                address: foreign(),
+                ready: true,
+                leaving: false,
+                leaf: None,
+                not_after: None,
+                trusted: true,
+                maps: Some(foreign()),
+                version: Some(foreign()),
+            }],
+            findings: findings(),
+        };
+        // One more would be forged.
+        assert_eq!(lines(|out| print(out, &report)), 11);
+        let report = pre::Report {
+            healthy: false,
+            namespace: foreign(),
+            kubernetes: foreign(),
+            installed: pre::Installed::Nothing,
+            namespace_exists: Some(true),
+            pod_security: Some(foreign()),
+            nodes: None,
+            findings: findings(),
+        };
+        assert_eq!(lines(|out| print_before(out, &report)), 8);
+    }
 }
