@@ -218,9 +218,10 @@ fn no_registry(maps: &Maps, id: RuleId) -> Option<Diagnostic> {
 }
 
 /// A value that is the start of a host: whoever may create Pods chooses how it goes on, and anybody may have such a
-/// host.
+/// host. Behind a registry's it goes on with that registry, behind the default's with any.
 fn any_host(maps: &Maps, id: RuleId) -> Option<Diagnostic> {
-    if !matches!(maps.book.kind(id)?, Kind::Registry | Kind::Default) {
+    let kind = maps.book.kind(id)?;
+    if !matches!(kind, Kind::Registry | Kind::Default) {
         return None;
     }
     // One without a value looks at no rule's target.
@@ -231,8 +232,12 @@ fn any_host(maps: &Maps, id: RuleId) -> Option<Diagnostic> {
     // Not what the rule makes of images, but what somebody may write.
     let image = [value, "a.example/a"].concat();
     Reference::parse(&image).ok()?.registry()?;
+    let swaps = match kind {
+        Kind::Default => "swaps to hosts that go on with the image's own, and ",
+        _ => "",
+    };
     let message = format!(
-        "{:?} is the start of a host, and default leaves alone what is at any host that begins so",
+        "{:?} is the start of a host, and default {swaps}leaves alone what is at any host that begins so",
         shortened(value, SHOWN)
     );
     let place = maps.book.value_place(id, "the host goes on behind it");
@@ -296,6 +301,20 @@ fn no_default(maps: &Maps) -> Option<Diagnostic> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_default_that_is_the_start_of_a_host_it_is_told_where_it_swaps_to() {
+        for (text, swaps) in [
+            ("default::a.io-", true),
+            ("b.io::a.io-\ndefault::c.io", false),
+        ] {
+            let (maps, _) = Maps::parse(text.as_bytes()).unwrap();
+            let mut found = maps.book.ids().filter_map(|id| any_host(&maps, id));
+            let message = found.next().unwrap().message;
+            assert_eq!(message.contains("swaps to hosts"), swaps, "{message}");
+            assert!(message.contains("leaves alone"), "{message}");
+        }
+    }
 
     #[test]
     fn who_writes_default_in_capitals_is_told() {
