@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::filter::{ParseError, Targets};
+use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, fmt, registry};
@@ -40,9 +40,11 @@ impl Format {
 /// How many lines may wait to be written.
 const WAITING: usize = 4096;
 
-/// They log each poll and each refused watch, and `kube_client` each call that does not come through, and all of an
-/// answer that it can't read, with whatever key is in it; what matters of it is logged here, sparingly.
-const QUIET: &str = "kube_leader_election=warn,kube_runtime=error,kube_client=off";
+/// They log each poll and each refused watch, unless they are asked for; what matters of it is logged here, sparingly.
+const QUIET: &str = "kube_leader_election=warn,kube_runtime=error";
+
+/// It logs all of an answer that it can't read, with whatever key is in it: never, whoever asks for it.
+const MUTE: &str = "kube_client";
 
 /// Starts logging. `level` is a level (`info`, or one of Python's names as 1.5.3 took them) or a
 /// list of filters (`info,imageswap::server=debug`). Text has colour if that is wanted. What waits is written
@@ -77,7 +79,12 @@ pub fn filter(level: &str) -> Result<Targets, ParseError> {
         // A word that is no level would be taken for a target, and all else be silent.
         format!("imageswap={level}").parse::<Targets>()?;
     }
-    format!("{QUIET},{level}").parse()
+    format!("{QUIET},{level}").parse::<Targets>()?;
+    // The longest target that fits wins, so that none of its parts may stay.
+    let others = level.split(',').filter(|one| !one.starts_with(MUTE));
+    let filters: Vec<_> = [QUIET].into_iter().chain(others).collect();
+    let filters: Targets = filters.join(",").parse()?;
+    Ok(filters.with_target(MUTE, LevelFilter::OFF))
 }
 
 /// Says whether one more line may be logged: one in each stretch of time.
@@ -151,17 +158,36 @@ mod tests {
     }
 
     #[test]
-    fn kube_is_quiet_unless_it_is_asked_for() {
+    fn kube_is_quiet_unless_it_is_asked_for_and_its_client_always() {
         let lets = |list: &str, target, level| filter(list).unwrap().would_enable(target, &level);
         assert!(lets("info", "imageswap::server", Level::INFO));
         assert!(!lets("info", "imageswap::server", Level::DEBUG));
-        assert!(!lets("debug", "kube_client::client", Level::ERROR));
         assert!(!lets("debug", "kube_runtime::watcher", Level::WARN));
+        let runtime = "warn,kube_runtime=debug";
+        assert!(lets(runtime, "kube_runtime::watcher", Level::DEBUG));
+        // It would log answers, and in one of them is the key.
+        for list in [
+            "trace",
+            "kube=trace",
+            "info,kube_client=warn",
+            "info,kube_client",
+            "info,kube_client::client=debug,kube_client::client::builder=trace",
+            "kube_client[{e}]=trace,info",
+        ] {
+            for target in [
+                "kube_client",
+                "kube_client::client",
+                "kube_client::client::builder",
+            ] {
+                assert!(!lets(list, target, Level::ERROR), "{list} {target}");
+            }
+        }
         assert!(lets(
-            "warn,kube_client=debug",
-            "kube_client::client",
-            Level::DEBUG
+            "kube_client=warn,info",
+            "imageswap::server",
+            Level::INFO
         ));
+        assert!(filter("info,kube_client=nonsense").is_err());
         let one = "warn,imageswap::server=debug";
         assert!(lets(one, "imageswap::server::tls", Level::DEBUG));
         assert!(!lets(one, "imageswap::maps_file", Level::INFO));
