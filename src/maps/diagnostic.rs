@@ -172,7 +172,9 @@ impl Diagnostic {
         } else {
             Renderer::plain()
         };
-        let mut text = renderer.render(&[group]);
+        // The renderer shows other control characters of the file, and counts one column for each of these, too.
+        let is_c1 = |c| ('\u{80}'..='\u{9f}').contains(&c);
+        let mut text = renderer.render(&[group]).replace(is_c1, "\u{fffd}");
         text.push('\n');
         text
     }
@@ -223,5 +225,25 @@ impl Place {
             .path(file)
             .line_start(self.line)
             .annotation(kind.span(self.range.clone()).label(label))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_control_character_of_a_file_reaches_a_terminal() {
+        let line = "a\u{9b}2J\u{85}b\u{1b}c";
+        let place = || Place::new(1, line, 7..8, "here");
+        let found = Diagnostic::error("code", place(), line).help(line);
+        let text = found.also(place()).render("file", false);
+        let is_shown = |c: char| c == '\n' || !c.is_control();
+        assert!(text.chars().all(is_shown), "{text:?}");
+        // And what is underlined is what was meant.
+        let lines: Vec<_> = text.lines().collect();
+        let at = lines.iter().position(|line| line.contains('^')).unwrap();
+        let column = lines[at].chars().position(|c| c == '^').unwrap();
+        assert_eq!(lines[at - 1].chars().nth(column), Some('b'), "{text}");
     }
 }
