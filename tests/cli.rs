@@ -461,7 +461,6 @@ fn check_says_what_serve_takes_none_of() {
     }
 }
 
-/// What can't be compiled is no rule.
 #[test]
 fn what_is_mostly_control_characters_is_no_map_file() {
     let text = format!("docker.io::m.io\n{}\n", "\x01".repeat(1000));
@@ -473,12 +472,13 @@ fn what_is_mostly_control_characters_is_no_map_file() {
     );
 }
 
+/// A pattern beyond the bounds of all is no rule.
 #[test]
 fn check_counts_each_line_once() {
     let dir = tempfile::tempdir().unwrap();
     let mut text = "default::m.example.com\n".to_owned();
     for n in 0..600 {
-        text += &format!("[REPLACE]r{n}/{}::m.example.com\n", "a*".repeat(100));
+        text += &format!("[REPLACE]r{n}/{}::m.example.com\n", "a*".repeat(1000));
     }
     let maps = file(dir.path(), "maps", &text);
     let output = stdout(&imageswap(&["check", &maps], b""));
