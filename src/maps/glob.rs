@@ -43,9 +43,18 @@ enum Token {
 pub(super) struct Patterns {
     /// For each width, by the characters: the patterns that are found by them, in order.
     asking: [HashMap<u64, Candidates>; WIDTHS.len()],
+    /// What of an image may be asked for at all.
+    filter: Filter,
     /// Those that ask for no character, but for wildcards: tried on each image.
     open: Candidates,
     len: usize,
+}
+
+/// A bit for all characters that have one hash: most of what an image says nobody asks for.
+#[derive(Debug, Default)]
+struct Filter {
+    words: Vec<u64>,
+    shift: u32,
 }
 
 /// Patterns by their numbers, in order.
@@ -356,12 +365,18 @@ impl Patterns {
                 *count = count.saturating_add(1);
             }
         }
-        let mut all = Self::default();
+        let mut all = Self {
+            filter: Filter::of(patterns.clone().count()),
+            ..Self::default()
+        };
         for (index, pattern) in patterns.enumerate() {
             let (number, places) = pattern.asks();
             let rarest = places.min_by_key(|characters| asked.get(counter(*characters)));
             let candidates = match (rarest, all.asking.get_mut(number)) {
-                (Some(characters), Some(asking)) => asking.entry(characters).or_default(),
+                (Some(characters), Some(asking)) => {
+                    all.filter.add(characters);
+                    asking.entry(characters).or_default()
+                }
                 _ => &mut all.open,
             };
             candidates.push(index);
@@ -388,6 +403,9 @@ impl Patterns {
         image: &str,
         pattern: impl Fn(usize) -> Option<&'p Pattern>,
     ) -> Option<usize> {
+        if self.len == 0 {
+            return None;
+        }
         let mut first = None;
         for candidates in self.candidates(image) {
             for index in candidates.iter().copied() {
@@ -424,7 +442,10 @@ impl Patterns {
             // Fewer than the width have a zero in front, which no reference has.
             for b in image.bytes() {
                 characters = characters << 8 | u64::from(b);
-                found.extend(asking.get(&(characters & mask)));
+                let last = characters & mask;
+                if self.filter.may_have(last) {
+                    found.extend(asking.get(&last));
+                }
             }
         }
         // What an image says twice finds the same.
@@ -434,11 +455,39 @@ impl Patterns {
     }
 }
 
+impl Filter {
+    /// For so many, of which eight bits for each keep most others away.
+    fn of(len: usize) -> Self {
+        let bits = (8 * len).next_power_of_two().clamp(1 << 10, 1 << 20);
+        Self {
+            words: vec![0; bits / 64],
+            shift: u64::BITS - bits.ilog2(),
+        }
+    }
+
+    fn add(&mut self, characters: u64) {
+        let at = spread(characters, self.shift);
+        if let Some(word) = self.words.get_mut(at / 64) {
+            *word |= 1 << (at % 64);
+        }
+    }
+
+    fn may_have(&self, characters: u64) -> bool {
+        let at = spread(characters, self.shift);
+        let word = self.words.get(at / 64);
+        word.is_some_and(|word| word >> (at % 64) & 1 == 1)
+    }
+}
+
 /// Where these characters are counted.
 fn counter(characters: u64) -> usize {
-    // Fibonacci hashing: the highest bits depend on all.
-    let spread = characters.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
-    usize::try_from(spread).unwrap_or_default()
+    spread(characters, 48)
+}
+
+/// The highest bits of a hash, less `shift`: Fibonacci hashing, whose highest bits depend on all characters.
+fn spread(characters: u64, shift: u32) -> usize {
+    let hash = characters.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> shift;
+    usize::try_from(hash).unwrap_or_default()
 }
 
 #[cfg(test)]
