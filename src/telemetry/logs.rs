@@ -79,9 +79,12 @@ pub fn filter(level: &str) -> Result<Targets, ParseError> {
         // A word that is no level would be taken for a target, and all else be silent.
         format!("imageswap={level}").parse::<Targets>()?;
     }
-    format!("{QUIET},{level}").parse::<Targets>()?;
+    // An empty one would be a level, the lowest, and a blank in front part of a name.
+    let all = level.split(',').map(str::trim);
+    let all: Vec<_> = all.filter(|one| !one.is_empty()).collect();
+    format!("{QUIET},{}", all.join(",")).parse::<Targets>()?;
     // The longest target that fits wins, so that none of its parts may stay.
-    let others = level.split(',').filter(|one| !one.starts_with(MUTE));
+    let others = all.into_iter().filter(|one| !one.starts_with(MUTE));
     let filters: Vec<_> = [QUIET].into_iter().chain(others).collect();
     let filters: Targets = filters.join(",").parse()?;
     Ok(filters.with_target(MUTE, LevelFilter::OFF))
@@ -173,6 +176,7 @@ mod tests {
             "info,kube_client",
             "info,kube_client::client=debug,kube_client::client::builder=trace",
             "kube_client[{e}]=trace,info",
+            "info, kube_client=trace",
         ] {
             for target in [
                 "kube_client",
@@ -188,6 +192,11 @@ mod tests {
             Level::INFO
         ));
         assert!(filter("info,kube_client=nonsense").is_err());
+        for list in ["info,", "warn, info", "info,,imageswap::x=debug"] {
+            assert!(lets(list, "imageswap::server", Level::INFO), "{list}");
+        }
+        let spaced = "info, imageswap::server=debug";
+        assert!(lets(spaced, "imageswap::server", Level::DEBUG));
         let one = "warn,imageswap::server=debug";
         assert!(lets(one, "imageswap::server::tls", Level::DEBUG));
         assert!(!lets(one, "imageswap::maps_file", Level::INFO));

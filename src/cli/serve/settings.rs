@@ -78,7 +78,7 @@ pub(in crate::cli) fn settings(variables: &Variables, names: &Names) -> Settings
     let is_legacy = |args: &Args| args.rules.mode == Mode::Legacy;
     let has_no_prefix = |args: &Args| {
         // One that the Deployment takes from elsewhere is not seen.
-        let is_unseen = variables.env.get("IMAGE_PREFIX") == Some(&None);
+        let is_unseen = variables.has_more || variables.env.get("IMAGE_PREFIX") == Some(&None);
         is_legacy(args) && args.rules.image_prefix.is_empty() && !is_unseen
     };
     Settings {
