@@ -63,7 +63,7 @@ pub(in crate::cli) fn settings(variables: &Variables, names: &Names) -> Settings
     let mut unusable_alone = Vec::new();
     if let Ok(args) = &parsed {
         unusable.extend(at_start(args, &good));
-        match is_all(variables) {
+        match is_all(&command, variables) {
             true => unusable.extend(halves(args, &good, variables)),
             false => unusable_alone = halves(args, &good, variables),
         }
@@ -95,12 +95,16 @@ pub(in crate::cli) fn settings(variables: &Variables, names: &Names) -> Settings
     }
 }
 
-/// The flags that `serve` has, and all commands. A variable that is set to nothing is not set.
-fn given(command: &Command, entries: &Entries) -> Vec<Given> {
+/// The flags that `serve` has, and all commands.
+fn flags(command: &Command) -> impl Iterator<Item = &Arg> {
     let serve = command.find_subcommand("serve").into_iter();
-    let args = command.get_arguments();
-    let args = args.chain(serve.flat_map(Command::get_arguments));
-    let given = args.filter_map(|arg| {
+    let serve = serve.flat_map(Command::get_arguments);
+    command.get_arguments().chain(serve)
+}
+
+/// Those that are set by variables. A variable that is set to nothing is not set.
+fn given(command: &Command, entries: &Entries) -> Vec<Given> {
+    let given = flags(command).filter_map(|arg| {
         let variable = arg.get_env()?.to_str()?;
         let value = entries.get(variable).filter(|value| !value.is_empty())?;
         Some(Given {
@@ -169,11 +173,11 @@ fn reason(error: &clap::Error) -> String {
         .unwrap_or_else(|| error.kind().to_string())
 }
 
-/// Whether a replica is told nothing but what is seen.
-fn is_all(variables: &Variables) -> bool {
-    let is_seen =
-        |(name, value): (&String, &Option<String>)| value.is_some() || SET.contains(&name.as_str());
-    !variables.has_more && variables.env.iter().all(is_seen)
+/// Whether all is seen that `serve` is told. The Deployment may take any other variable from elsewhere.
+fn is_all(command: &Command, variables: &Variables) -> bool {
+    let is_unseen = |name: &str| variables.env.get(name) == Some(&None) && !SET.contains(&name);
+    let mut names = flags(command).filter_map(|arg| arg.get_env()?.to_str());
+    !variables.has_more && !names.any(is_unseen)
 }
 
 /// What `serve` refuses after its flags are read, so far as no file has to be there.
@@ -570,10 +574,12 @@ mod tests {
         // As in `deploy/`.
         let plain = [("IMAGESWAP_POD_NAME", false)];
         let elsewhere = [("IMAGESWAP_CLIENT_CA", false)];
+        let not_ours = [("NODE_NAME", false), ("IMAGESWAP_CLIENT_CAS", false)];
         for (entries, (env, has_more), unusable, alone, unfit) in [
             (half, with(&plain, false), 1, 0, 0),
             (half, with(&plain, true), 0, 1, 0),
             (half, with(&elsewhere, false), 0, 1, 0),
+            (half, with(&not_ours, false), 1, 0, 0),
             (off, with(&plain, false), 1, 0, 0),
             (off, with(&plain, true), 0, 1, 0),
             (off, with(&[("IMAGESWAP_STATE_DIR", true)], false), 0, 0, 0),
