@@ -43,8 +43,7 @@ pub(super) async fn load(args: &Args, metrics: &Metrics) -> anyhow::Result<Optio
         path,
         clients: clients.clone(),
         metrics: metrics.clone(),
-        is_refused: false,
-        refused: None,
+        found: Found::Believed,
         ended: 0,
     };
     following.tell_rubbish();
@@ -69,12 +68,17 @@ struct Following {
     path: PathBuf,
     clients: Clients,
     metrics: Metrics,
-    /// What stands in it now is refused.
-    is_refused: bool,
-    /// That, if it could be read.
-    refused: Option<Vec<u8>>,
+    found: Found,
     /// Of how many CAs it was said that they have ended.
     ended: usize,
+}
+
+/// What stands in the file now.
+#[derive(PartialEq)]
+enum Found {
+    Believed,
+    Refused(Vec<u8>),
+    Unreadable,
 }
 
 impl Listener for Following {
@@ -92,37 +96,35 @@ impl Listener for Following {
 
 impl Following {
     fn believe(&mut self, found: News, now: OffsetDateTime) {
-        self.refused = None;
-        let believed = found.and_then(|parts| {
-            let ca = parts.concat();
-            let believed = self.clients.believe(&ca, now);
-            believed.map_err(|error| {
-                self.refused = Some(ca);
-                error.to_string()
-            })
-        });
-        self.is_refused = believed.is_err();
-        match believed {
-            Ok(()) => self.tell_believed(),
+        let why = match found.map(|parts| parts.concat()) {
             Err(why) => {
-                let path = self.path.display();
-                error!(%path, "the new CA of clients is refused, and the old stays: {why}; {HELP}");
-                self.count("failed");
+                self.found = Found::Unreadable;
+                why
             }
-        }
+            Ok(ca) => match self.clients.believe(&ca, now) {
+                Ok(()) => return self.tell_believed(),
+                Err(error) => {
+                    self.found = Found::Refused(ca);
+                    error.to_string()
+                }
+            },
+        };
+        let path = self.path.display();
+        error!(%path, "the new CA of clients is refused, and the old stays: {why}; {HELP}");
+        self.count("failed");
     }
 
     /// All of its CAs may have ended by a clock that is right by now.
     fn judge_again(&mut self, now: OffsetDateTime) {
-        if let Some(ca) = &self.refused
+        if let Found::Refused(ca) = &self.found
             && self.clients.believe(ca, now).is_ok()
         {
-            (self.refused, self.is_refused) = (None, false);
             self.tell_believed();
         }
     }
 
     fn tell_believed(&mut self) {
+        self.found = Found::Believed;
         info!(path = %self.path.display(), "clients are judged by a new CA");
         self.ended = 0;
         self.tell_rubbish();
@@ -164,7 +166,7 @@ impl Following {
             );
         }
         self.ended = ended;
-        let is_bad = ended == all || self.is_refused;
+        let is_bad = ended == all || self.found != Found::Believed;
         self.metrics.client_ca_refused.set(i64::from(is_bad));
     }
 }
@@ -192,8 +194,7 @@ mod tests {
             path: PathBuf::from("clients"),
             clients: Clients::new(ca, Vec::new()).unwrap(),
             metrics: Metrics::new().unwrap(),
-            is_refused: false,
-            refused: None,
+            found: Found::Believed,
             ended: 0,
         }
     }
