@@ -34,7 +34,7 @@ use tokio::time::Instant;
 pub use self::accept::MOST_WAITING;
 pub use self::connection::LINGER;
 use self::lifecycle::Lifecycle;
-pub use self::places::Places;
+pub use self::places::{MOST_FAREWELLS, Places};
 use self::tls::ServingCert;
 use crate::telemetry::metrics::Metrics;
 

@@ -144,8 +144,12 @@ impl Activity {
     /// Whether nothing at all is under way: the next that comes is the start of a request. Of a body that
     /// nobody wanted, some may be on its way still when the answer has gone.
     pub(super) fn rests(&self) -> bool {
-        let is_set = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
-        self.awaits_request() && is_set(&self.listens) && is_set(&self.has_whole_body)
+        self.awaits_request() && self.listens.load(Ordering::Relaxed) && self.has_whole_body()
+    }
+
+    /// Whether the body of the request that was begun last has been read to its end.
+    pub(super) fn has_whole_body(&self) -> bool {
+        self.has_whole_body.load(Ordering::Relaxed)
     }
 
     /// An answer that comes in pieces has begun, or its last piece has come.

@@ -44,6 +44,9 @@ const FAREWELL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 /// How long a peer may take to close after the farewell. One that runs needs a round trip.
 pub const LINGER: Duration = Duration::from_secs(5);
 
+/// The same of one whose place another has already.
+const BRIEF_LINGER: Duration = Duration::from_millis(500);
+
 /// What a connection needs to know.
 pub(super) struct Terms<S> {
     pub(super) service: S,
@@ -69,6 +72,7 @@ where
     let stopping = terms.lifecycle.reached(Phase::Stopping);
     tokio::pin!(stopping);
     let mut is_stopping = false;
+    let mut evicted = None;
     let reason = loop {
         let tick = activity.look_again();
         let wait = match activity.deadline(&terms.patience) {
@@ -82,7 +86,13 @@ where
             is_evicted = activity.called() => if is_evicted
                 && activity.state() != State::Answering
             {
-                return "evicted";
+                // Whoever was served may be asking again in this very moment.
+                let was_served = activity.state() == State::Idle && !activity.is_newcomer();
+                evicted = was_served.then(|| terms.places.farewell()).flatten();
+                match evicted {
+                    Some(_) => break "evicted",
+                    None => return "evicted",
+                }
             },
             () = &mut stopping, if !is_stopping => {
                 is_stopping = true;
@@ -106,10 +116,15 @@ where
     {
         // In a box, for the task would have room for it as long as the connection lives.
         let dismissed = Box::pin(dismiss(stream));
+        let linger = if evicted.is_some() {
+            BRIEF_LINGER
+        } else {
+            LINGER
+        };
         tokio::select! {
             // A peer that does not hear it out is gone.
-            _ = tokio::time::timeout(LINGER, dismissed) => {}
-            () = activity.evicted() => {}
+            _ = tokio::time::timeout(linger, dismissed) => {}
+            () = activity.evicted(), if evicted.is_none() => {}
         }
     }
     reason
@@ -159,7 +174,8 @@ async fn answer<S: Answers>(
     }
     let now = Instant::now();
     let age = now.saturating_duration_since(activity.born());
-    let is_over = age > terms.max_age || activity.is_evicted();
+    // Of a body that was not read to its end, the rest can't be told from a request.
+    let is_over = age > terms.max_age || activity.is_evicted() || !activity.has_whole_body();
     if is_over || terms.lifecycle.phase() >= Phase::Draining {
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);
@@ -448,7 +464,8 @@ mod tests {
             let mut talk = Talk::among(others).await;
             let head = format!("POST {path} HTTP/1.1\r\ncontent-length: 1000\r\n\r\nbegin");
             talk.send(head.as_bytes(), 1_000).await;
-            talk.read_to(&format!("{path} is answered\n")).await;
+            let answer = talk.read_to(&format!("{path} is answered\n")).await;
+            assert!(answer.contains("connection: close\r\n"), "{answer}");
             // The connection may be closed by then.
             let _ = talk.peer.write_all(b"GET /smuggled HTTP/1.1\r\n\r\n").await;
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -473,6 +490,44 @@ mod tests {
             let answer = talk.read_to("/slow is answered\n").await;
             assert!(answer.contains("connection: close\r\n"), "{answer}");
             assert_eq!(talk.served.await.unwrap(), "done");
+        }
+    }
+
+    /// It may be asking again just then. Of so many at once the others are closed without a word.
+    #[tokio::test(start_paused = true)]
+    async fn who_was_served_hears_that_its_place_is_another_s() {
+        for (others, is_crowded, path) in [
+            (0, false, "/a"),
+            (MANY, false, "/a"),
+            (0, true, "/a"),
+            // Nothing of what it wanted.
+            (0, false, "/unknown"),
+        ] {
+            let mut talk = Talk::among(others).await;
+            talk.send(format!("GET {path} HTTP/1.1\r\n\r\n").as_bytes(), 1_000)
+                .await;
+            talk.read_to(&format!("{path} is answered\n")).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            assert_eq!(talk.activity.state(), State::Idle);
+            let connections = talk.connections.clone();
+            let _taken: Vec<_> = std::iter::from_fn(|| connections.farewell())
+                .take(if is_crowded { 1_000 } else { 0 })
+                .collect();
+            let started = Instant::now();
+            talk.activity.evict();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let _ = talk.peer.write_all(b"GET /b HTTP/1.1\r\n\r\n").await;
+            let mut heard = Vec::new();
+            talk.peer.read_to_end(&mut heard).await.unwrap();
+            let expected = match is_crowded || path == "/unknown" {
+                true => (&b""[..], Duration::ZERO),
+                false => (FAREWELL, BRIEF_LINGER),
+            };
+            assert_eq!(heard, expected.0, "{path}, {is_crowded}");
+            let lasted = started.elapsed();
+            assert!(lasted >= expected.1 && lasted < expected.1 + Duration::from_millis(10));
+            assert_eq!(talk.served.await.unwrap(), "evicted");
+            assert_eq!(*talk.asked.lock().unwrap(), [path]);
         }
     }
 

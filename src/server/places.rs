@@ -24,6 +24,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::activity::{Activity, LATE, State};
@@ -36,6 +37,10 @@ pub(super) const MOMENT: Duration = Duration::from_millis(150);
 /// The same for one that has said something.
 const LONGER_MOMENT: Duration = Duration::from_millis(500);
 
+/// So many connections at most hear that their places went to others, and stay until they have; what is more is closed at
+/// once, for each is a file that is open.
+pub const MOST_FAREWELLS: usize = 128;
+
 /// The open connections of one endpoint. A clone is the same ones.
 #[derive(Debug, Clone)]
 pub struct Places(Arc<Table>);
@@ -44,6 +49,7 @@ pub struct Places(Arc<Table>);
 struct Table {
     max: usize,
     open: Mutex<Open>,
+    farewells: Semaphore,
     metrics: Metrics,
 }
 
@@ -79,6 +85,7 @@ impl Places {
         Self(Arc::new(Table {
             max,
             open: Mutex::default(),
+            farewells: Semaphore::new(max.min(MOST_FAREWELLS)),
             metrics,
         }))
     }
@@ -150,6 +157,11 @@ impl Places {
     /// Closes the most dispensable connection, for what it takes from the machine.
     pub(super) fn evict_one(&self) {
         let _ = self.open().evict(self.0.max);
+    }
+
+    /// Leave to hear a farewell without a place; `None` if too many do.
+    pub(super) fn farewell(&self) -> Option<SemaphorePermit<'_>> {
+        self.0.farewells.try_acquire().ok()
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
