@@ -330,8 +330,9 @@ mod tests {
         assert_eq!(story.looks(2), "22");
         story.write("a", "3");
         assert_eq!(story.looks(7), "nothing");
-        story.write("a", "4");
-        assert_eq!(story.looks(9), "42");
+        // Of another length: some file systems count times in ticks, and this takes less than one.
+        story.write("a", "44");
+        assert_eq!(story.looks(9), "442");
         assert_eq!(story.looks(20), "nothing");
         // Nothing came of it, and the old is back.
         story.write("a", "2");

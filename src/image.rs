@@ -258,7 +258,7 @@ pub fn canonical_host(host: &str) -> &str {
 // === the grammar ===
 
 /// Whether the first component of a reference is its registry.
-fn names_registry(first: &str) -> bool {
+pub(crate) fn names_registry(first: &str) -> bool {
     first == "localhost" || first.bytes().any(|b| is(b, REGISTRY_MARK))
 }
 

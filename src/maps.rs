@@ -149,11 +149,11 @@ impl Maps {
                     let id = maps.book.push(&draft);
                     let repeated = maps.enter(id);
                     let found = warnings.into_iter().chain(repeated);
-                    found.for_each(|found| findings.add(|| found));
+                    found.for_each(|found| findings.warning(|| found));
                 }
                 parse::Line::Error(error) => {
                     maps.skipped += 1;
-                    findings.add(|| *error);
+                    findings.error(|| *error);
                 }
             }
         }
@@ -225,7 +225,7 @@ impl Maps {
         }
         for id in too_many {
             self.leave_out(id);
-            findings.add(|| {
+            findings.error(|| {
                 Diagnostic::error(
                     "pattern-too-large",
                     self.book.key_place(id, ""),
@@ -265,7 +265,7 @@ impl Maps {
             }
             Err(error) => {
                 self.leave_out(rule);
-                findings.add(|| {
+                findings.error(|| {
                     Diagnostic::error(
                         "list-too-large",
                         self.book.value_place(rule, ""),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::files::{CHANGES, Fingerprint, PATIENCE, Stillness};
-use crate::maps::{Diagnostic, Findings, MAX_BYTES, Maps, Severity, Unreadable};
+use crate::maps::{Findings, MAX_BYTES, Maps, Unreadable};
 use crate::text::sha256;
 
 /// A map file and what is to be said of it.
@@ -76,17 +76,19 @@ pub fn load(path: &Path) -> Result<Loaded, Error> {
 /// As for [`load`], or it is some other text: no line is a rule that could ever apply.
 pub fn load_quietly(path: &Path) -> Result<Maps, Error> {
     let maps = read_as(path, |bytes| Maps::parse(bytes).map(|(maps, _)| maps))?;
-    match other_text(&maps) {
+    match other_text(&maps, false) {
         Some(why) => Err(Error::of(path, why)),
         None => Ok(maps),
     }
 }
 
-/// Why it is some other text and no map file, if it is: of lines in error there are some, of rules that could
-/// ever apply none.
-fn other_text(maps: &Maps) -> Option<Why> {
+/// Why it is some other text and no map file, if it is: of rules that could ever apply there are none, but lines in
+/// error, or there were such rules.
+fn other_text(maps: &Maps, had_rules: bool) -> Option<Why> {
     let errors = maps.skipped();
-    (errors > 0 && !maps.has_live_rule()).then(|| Why::NoRule(errors + maps.len()))
+    let lines = errors + maps.len();
+    let is_other = lines > 0 && (errors > 0 || had_rules);
+    (is_other && !maps.has_live_rule()).then_some(Why::NoRule(lines))
 }
 
 fn read_as<T>(path: &Path, parse: impl Fn(&[u8]) -> Result<T, Unreadable>) -> Result<T, Error> {
@@ -95,7 +97,7 @@ fn read_as<T>(path: &Path, parse: impl Fn(&[u8]) -> Result<T, Unreadable>) -> Re
 }
 
 /// Reads a map file that is to be served from. With `strict`, lines in error are not skipped but
-/// refused; with `had_rules`, a file without rules is.
+/// refused; with `had_rules`, a file is in which no rule could ever apply.
 fn load_to_serve(path: &Path, strict: bool, had_rules: bool) -> Result<Loaded, Why> {
     let metadata = fs::metadata(path).map_err(Why::Io)?;
     // To open a pipe may take for ever.
@@ -105,7 +107,7 @@ fn load_to_serve(path: &Path, strict: bool, had_rules: bool) -> Result<Loaded, W
     let loaded = Loaded::parse(&read(path)?).map_err(Why::Unreadable)?;
     match loaded.maps.skipped() {
         0 if loaded.maps.is_empty() && had_rules => Err(Why::Emptied),
-        errors => match other_text(&loaded.maps) {
+        errors => match other_text(&loaded.maps, had_rules) {
             Some(why) => Err(why),
             None if strict && errors > 0 => Err(Why::Strict(errors)),
             None => Ok(loaded),
@@ -153,7 +155,7 @@ impl Loaded {
 
     /// Why `serve` does not take the file at all, if that is so.
     pub fn refusal(&self) -> Option<String> {
-        other_text(&self.maps).map(|why| why.to_string())
+        other_text(&self.maps, false).map(|why| why.to_string())
     }
 
     /// How many lines are in error.
@@ -161,14 +163,9 @@ impl Loaded {
         self.maps.skipped()
     }
 
-    /// How many lines are rules, but hardly meant, or are findings that are not listed.
+    /// How often something is a rule, but hardly meant.
     pub fn warnings(&self) -> usize {
-        let is_warning = |found: &&Diagnostic| found.severity == Severity::Warning;
-        let all = self.findings.listed();
-        let listed = all.iter().filter(is_warning).count();
-        // All others are lines in error, of which each is one finding.
-        let errors_unlisted = self.errors().saturating_sub(all.len() - listed);
-        listed + self.findings.unlisted().saturating_sub(errors_unlisted)
+        self.findings.warnings()
     }
 }
 
@@ -186,7 +183,7 @@ pub struct Follower {
     path: PathBuf,
     strict: bool,
     stillness: Stillness<Option<Fingerprint>>,
-    /// Whether what is in use has rules.
+    /// Whether what is in use has rules that could apply.
     has_rules: bool,
 }
 
@@ -204,7 +201,7 @@ impl Follower {
         };
         let follower = Self {
             stillness: Stillness::of(known),
-            has_rules: !loaded.maps.is_empty(),
+            has_rules: loaded.maps.has_live_rule(),
             ..Self::anew(path, strict)
         };
         Ok((follower, loaded))
@@ -264,7 +261,7 @@ impl Follower {
             done => {
                 self.stillness.take(there);
                 if let Ok(loaded) = &done {
-                    self.has_rules = !loaded.maps.is_empty();
+                    self.has_rules = loaded.maps.has_live_rule();
                 }
                 Some(done.map_err(|why| self.error(why)))
             }
@@ -356,7 +353,9 @@ mod tests {
             let mut said = Vec::new();
             for n in 0..60 {
                 if n % every == 0 {
-                    fs::write(&path, format!("default::{n}.io")).unwrap();
+                    // Of another length each time: some file systems count times in ticks.
+                    let host = "a".repeat(1 + n % 5);
+                    fs::write(&path, format!("default::{host}.io")).unwrap();
                 }
                 said.extend(follower.look().map(|found| found.unwrap_err().to_string()));
             }
@@ -418,6 +417,13 @@ mod tests {
             (&b"\0"[..], "binary"),
             (b"", "no rule"),
             (b"rubbish", "text (1)"),
+            // Each line is a rule.
+            (b"404: Not Found", "text (1)"),
+            (
+                b"upstream connect error or disconnect/reset: connection failure",
+                "text (1)",
+            ),
+            (b"{\"error\":\"not found\"}\nx.io/a::b.io\n", "text (2)"),
         ] {
             fs::write(&path, text).unwrap();
             assert!(follower.look().is_none());
@@ -490,7 +496,7 @@ mod tests {
                 "{why}"
             );
         }
-        // All are rules, so it is meant, if badly.
+        // All are rules, so it is meant, if badly; and there were no better ones.
         fs::write(&path, "<p>::a.io\n").unwrap();
         assert!(Follower::start(path.clone(), false).is_ok());
         fs::write(&path, "default::a.io\nrubbish").unwrap();

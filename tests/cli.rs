@@ -391,7 +391,7 @@ fn check_shows_each_finding_with_its_place_and_fails_on_errors() {
     let bad = file(
         dir.path(),
         "bad",
-        "default::a.io\nno rule # here\n  [WORD]x::y\nold:b.io\n",
+        "default::a.io\nno rule # here\n  [WORD]x::y\nold.io:b.io\n",
     );
     let output = imageswap(&["check", &bad], b"");
     assert_eq!(output.status.code(), Some(1));
@@ -404,7 +404,7 @@ fn check_shows_each_finding_with_its_place_and_fails_on_errors() {
         "error[unknown-prefix]",
         "bad:3:3",
         "warning[old-separator]",
-        "help: write old::b.io",
+        "help: write old.io::b.io",
         "is not good: 2 rules, 2 errors, 1 warning",
     ] {
         assert!(text.contains(part), "{part}: {text}");
@@ -569,7 +569,10 @@ fn every_finding() {
         ("default::a.io\nquay.io/org::b.io", "key-never-matches"),
         ("default::a.io\nb\u{fc}cher.io::b.io", "key-never-matches"),
         ("default::a.io\nhttps://b.io::c.io", "key-never-matches"),
+        ("default::a.io\nnginx::b.io", "key-wants-port"),
         ("default::https://a.io", "value-never-valid"),
+        // Of images of localhost alone it makes some.
+        ("default::my_mirror-", "value-never-valid"),
         (
             "default::a.io\n[EXACT]a::b.io/a@sha256:0123456789abcdef0123456789abcdef",
             "value-digest",
@@ -606,7 +609,10 @@ fn every_finding() {
             "default::\nquay.io::docker.io\nindex.docker.io::index.docker.io",
             "feeds",
         ),
-        ("default::hub_a-\ndocker.io::q.io", "feeds"),
+        (
+            "default::hub_a-\ndocker.io::q.io",
+            "value-never-valid, feeds",
+        ),
         ("default::\na.io::b.io\nb.io::c.io", "feeds"),
         ("default::\na.io::a.io/m", "feeds"),
         ("default::b.io\n[EXACT]b.io/x::c.io/x", "feeds"),
@@ -632,7 +638,7 @@ fn every_finding() {
         // This default looks at no target.
         "default::\nb.io::c.io-",
         "default::a.io\n[ EXACT]a::b.io/a\n[REPLACE ] c* :: d.io",
-        "default::[::1]:5000/x\nlocalhost:5000::[::1]\nmyhost::c.io",
+        "default::[::1]:5000/x\nlocalhost:5000::[::1]\nlocalhost::c.io\nmyhost:80::c.io",
         "\u{feff}default::a.io\r\ndocker.io/library::a.io/library\rquay.io::\n\n# x",
     ] {
         let path = file(dir.path(), "maps", good);
@@ -1015,7 +1021,7 @@ fn rewrite_prints_a_byte_order_mark_only_at_the_start() {
 #[test]
 fn check_counts_what_it_does_not_keep() {
     let dir = tempfile::tempdir().unwrap();
-    let errors: String = (0..10_000).map(|n| format!("e{n}\n")).collect();
+    let errors: String = (0..10_007).map(|n| format!("e{n}\n")).collect();
     let repeated: String = (0..12).map(|n| format!("q.io::a{n}.io\n")).collect();
     // What is said of rules has as much room of its own.
     let doubtful: String = (0..10_003).map(|n| format!("q{n}.io::b\n")).collect();
@@ -1036,16 +1042,38 @@ fn check_counts_what_it_does_not_keep() {
     );
     let printed = stdout(&imageswap(&["check", &maps], b""));
     assert!(
-        printed.contains("2 rules, 10000 errors, 11 warnings"),
+        printed.contains("2 rules, 10007 errors, 11 warnings"),
         "{}",
         printed.lines().last().unwrap_or_default()
     );
     let json = imageswap(&["check", "-o", "json", &maps], b"");
     assert!(
-        stderr(&json).contains("has 11 more findings than are kept"),
+        stderr(&json).contains("has 7 more findings than are kept"),
         "{:?}",
         json.stderr
     );
+}
+
+/// Whoever is told that a line is in error wants to know which.
+#[test]
+fn an_error_is_shown_behind_more_warnings_than_are() {
+    let dir = tempfile::tempdir().unwrap();
+    for warnings in [600, 10_050] {
+        let old: String = (0..warnings).map(|n| format!("r{n}.io:m.io\n")).collect();
+        let maps = file(
+            dir.path(),
+            "maps",
+            &format!("{old}broken line\ndefault::\n"),
+        );
+        let output = imageswap(&["check", &maps], b"");
+        let printed = stdout(&output);
+        assert!(printed.contains("error[no-separator]"), "{warnings}");
+        assert!(printed.contains(&format!("maps:{}:1", warnings + 1)));
+        assert_eq!(printed.matches("warning[").count(), 500, "{warnings}");
+        let json = json_lines(&imageswap(&["check", "-o", "json", &maps], b""));
+        let errors = json.iter().filter(|found| found["severity"] == "error");
+        assert_eq!(errors.count(), 1, "{warnings}");
+    }
 }
 
 /// A reader takes what begins as JSON for JSON, and of JSON in YAML without a separator the first value alone.

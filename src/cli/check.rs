@@ -28,7 +28,7 @@ pub(super) struct Args {
     output: OutputArgs,
 }
 
-/// More than anybody reads.
+/// As many errors, or as many warnings, as anybody reads.
 const MAX_SHOWN: usize = 500;
 
 /// How many findings a file has.
@@ -85,11 +85,12 @@ fn print(
     strict: bool,
 ) -> anyhow::Result<()> {
     let name = file.display().to_string();
-    for found in loaded.findings.listed().iter().take(MAX_SHOWN) {
+    let mut more = loaded.findings.listed().len();
+    for found in loaded.findings.first(MAX_SHOWN, MAX_SHOWN) {
         // The stream drops the colour if it is not wanted.
         writeln!(out, "{}", found.render(&name, true))?;
+        more -= 1;
     }
-    let more = loaded.findings.listed().len().saturating_sub(MAX_SHOWN);
     if more > 0 {
         writeln!(
             out,

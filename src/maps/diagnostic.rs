@@ -14,7 +14,7 @@ const MAX_SHOWN: usize = 400;
 /// Columns are counted up to here: a line of megabytes may have thousands of findings.
 const MAX_COLUMN: usize = 10_000;
 
-/// How many findings are listed; more are only counted.
+/// How many errors are listed, and how many warnings; more are only counted.
 const MAX_LISTED: usize = 10_000;
 
 /// How bad it is.
@@ -44,12 +44,13 @@ pub struct Diagnostic {
     pub help: Option<String>,
 }
 
-/// What one look at a map file finds. The first 10,000 are kept and the others counted: the file must not take the
-/// memory of the webhook.
+/// What one look at a map file finds. The first 10,000 errors and as many warnings are kept and the others counted: the
+/// file must not take the memory of the webhook.
 #[derive(Debug, Default)]
 pub struct Findings {
     listed: Vec<Diagnostic>,
-    unlisted: usize,
+    errors: usize,
+    warnings: usize,
 }
 
 /// A stretch of a line.
@@ -85,19 +86,27 @@ pub struct Record<'a> {
 // === impl Diagnostic ===
 
 impl Findings {
-    /// Lists a finding, or counts it if there are more than anybody reads.
-    pub(super) fn add(&mut self, found: impl FnOnce() -> Diagnostic) {
-        if self.listed.len() < MAX_LISTED {
+    /// Lists an error, or counts it if there are more than anybody reads.
+    pub(super) fn error(&mut self, found: impl FnOnce() -> Diagnostic) {
+        self.errors += 1;
+        if self.errors <= MAX_LISTED {
             self.listed.push(found());
-        } else {
-            self.unlisted += 1;
+        }
+    }
+
+    /// As [`Findings::error`], of a warning: many of these hide no error.
+    pub(super) fn warning(&mut self, found: impl FnOnce() -> Diagnostic) {
+        self.warnings += 1;
+        if self.warnings <= MAX_LISTED {
+            self.listed.push(found());
         }
     }
 
     /// Puts those of another look behind these; each lists its own.
     pub fn append(&mut self, mut others: Self) {
         self.listed.append(&mut others.listed);
-        self.unlisted += others.unlisted;
+        self.errors += others.errors;
+        self.warnings += others.warnings;
     }
 
     /// In the order of the lines, as far as they are listed.
@@ -112,7 +121,35 @@ impl Findings {
 
     /// How many are not.
     pub fn unlisted(&self) -> usize {
-        self.unlisted
+        self.errors + self.warnings - self.listed.len()
+    }
+
+    /// How many warnings there are, listed or not.
+    pub fn warnings(&self) -> usize {
+        self.warnings
+    }
+
+    /// So many of the errors, and so many of the warnings: in the order of the lines.
+    pub fn first(
+        &self,
+        mut errors: usize,
+        mut warnings: usize,
+    ) -> impl Iterator<Item = &Diagnostic> {
+        self.listed.iter().filter(move |found| {
+            let left = match found.severity {
+                Severity::Error => &mut errors,
+                Severity::Warning => &mut warnings,
+            };
+            let is_shown = *left > 0;
+            *left = left.saturating_sub(1);
+            is_shown
+        })
+    }
+
+    /// The first line in error.
+    pub fn first_error(&self) -> Option<&Diagnostic> {
+        let mut found = self.listed.iter();
+        found.find(|found| found.severity == Severity::Error)
     }
 }
 

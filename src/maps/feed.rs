@@ -196,7 +196,7 @@ impl Feeds<'_> {
     fn report(&mut self, producer: RuleId, consumer: RuleId) {
         if self.reported.insert((producer, consumer)) {
             let book = &self.maps.book;
-            self.findings.add(|| feed(book, producer, consumer));
+            self.findings.warning(|| feed(book, producer, consumer));
         }
     }
 
@@ -205,7 +205,7 @@ impl Feeds<'_> {
         let Some((id, _)) = self.maps.replace.rules.first() else {
             return;
         };
-        self.findings.add(|| {
+        self.findings.warning(|| {
             Diagnostic::warning(
                 "feeds-unknown",
                 book.key_place(*id, ""),

@@ -8,7 +8,7 @@ use super::glob::Pattern;
 use super::index::RuleId;
 use super::sample::{can_swap, sample_results};
 use super::{LIBRARY_KEY, Maps, canonical_key, feed};
-use crate::image::{Reference, Registry};
+use crate::image::{self, Reference, Registry};
 use crate::text::shortened;
 
 /// How many characters of a key or a result are shown.
@@ -17,11 +17,12 @@ const SHOWN: usize = 200;
 pub(super) fn lint(maps: &Maps) -> Findings {
     let mut findings = Findings::default();
     if let Some(found) = no_default(maps) {
-        findings.add(|| found);
+        findings.warning(|| found);
     }
     for id in maps.book.ids() {
         let found = [
             key(maps, id),
+            key_without_port(maps, id),
             value(maps, id),
             no_registry(maps, id),
             any_host(maps, id),
@@ -29,7 +30,7 @@ pub(super) fn lint(maps: &Maps) -> Findings {
             item(maps, id),
         ];
         for found in found.into_iter().flatten() {
-            findings.add(|| found);
+            findings.warning(|| found);
         }
     }
     findings.append(feed::feeds(maps));
@@ -38,9 +39,25 @@ pub(super) fn lint(maps: &Maps) -> Findings {
 
 /// Whether some rule could ever apply to an image.
 pub(super) fn has_live_rule(maps: &Maps) -> bool {
-    let is_live =
-        |id| maps.book.kind(id).is_some() && key(maps, id).is_none() && value(maps, id).is_none();
+    let makes_none = |id| sample_results(maps, id)[0].is_some() && !can_swap(maps, id);
+    let is_live = |id| {
+        let is_rule = maps.book.kind(id).is_some();
+        is_rule && key(maps, id).is_none() && !makes_none(id) && !is_of_an_error_page(maps, id)
+    };
     maps.book.ids().any(is_live)
+}
+
+/// As in "404: Not Found", which reads as a rule for images at `404:PORT/…`.
+fn is_of_an_error_page(maps: &Maps, id: RuleId) -> bool {
+    wants_port(maps, id) && !maps.book.text(id).contains("::")
+}
+
+/// Whether the key is a registry's that only a port makes one.
+fn wants_port(maps: &Maps, id: RuleId) -> bool {
+    let key = canonical_key(maps.book.key(id));
+    maps.book.kind(id) == Some(Kind::Registry)
+        && Registry::parse(key).is_ok()
+        && !image::names_registry(key)
 }
 
 /// A key that no image can match.
@@ -65,6 +82,22 @@ fn key(maps: &Maps, id: RuleId) -> Option<Diagnostic> {
     };
     let place = maps.book.key_place(id, "never matches");
     Some(Diagnostic::warning("key-never-matches", place, why).help(help))
+}
+
+/// A key that hardly any image can match: that of Docker Hub's images which begin so was meant, perhaps.
+fn key_without_port(maps: &Maps, id: RuleId) -> Option<Diagnostic> {
+    if !wants_port(maps, id) {
+        return None;
+    }
+    let key = shortened(maps.book.key(id), SHOWN);
+    let place = maps.book.key_place(id, "no dot, no port");
+    let message = format!("{key:?} matches only images with a port, such as {key}:5000/app");
+    Some(
+        Diagnostic::warning("key-wants-port", place, message).help(format!(
+            "if images of Docker Hub are meant, write [EXACT]{key}::RESULT for one, or [REPLACE]{key}/*::VALUE for those \
+             below a path"
+        )),
+    )
 }
 
 fn registry_key(key: &str) -> Option<(String, String)> {
@@ -126,14 +159,13 @@ fn help_with_path(key: &str) -> String {
 fn value(maps: &Maps, id: RuleId) -> Option<Diagnostic> {
     let sample = sample_results(maps, id).into_iter().flatten().next()?;
     let error = Reference::parse(&sample).err()?;
-    if can_swap(maps, id) {
-        return None;
-    }
+    let is_few = can_swap(maps, id);
     let place = maps
         .book
         .value_place(id, "images that match are left alone");
     let message = match maps.book.kind(id)? {
         Kind::Exact => format!("the result is no image reference: {error}"),
+        _ if is_few => format!("hardly any result of this rule is an image reference: {error}"),
         _ => format!("no result of this rule is an image reference: {error}"),
     };
     let help = match (maps.book.kind(id)?, maps.book.value(id)) {

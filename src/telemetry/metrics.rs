@@ -193,7 +193,10 @@ impl Metrics {
                 "1 while the file that --client-ca names can't be used",
             )?,
             maps_loads: new.counters("maps_loads_total", "Reads of the map file", &["result"])?,
-            maps_rules: new.gauge("maps_rules", "Rules in the map file in use")?,
+            maps_rules: new.gauge(
+                "maps_rules",
+                "Rules in the map file in use; 0 if none of them could ever apply",
+            )?,
             maps_lines_in_error: new.gauge(
                 "maps_lines_in_error",
                 "Lines of the map file in use that are in error and skipped",

@@ -25,8 +25,9 @@ const LOOK: Duration = Duration::from_millis(500);
 /// That it can't be looked at is logged this often.
 const SAY_AGAIN: Duration = Duration::from_secs(30);
 
-/// How much is logged of a bad map file; `check` shows all.
-const MAX_LOGGED: usize = 20;
+/// How many lines in error are logged, and how many warnings; `check` shows more.
+const MAX_ERRORS: usize = 1_000;
+const MAX_WARNINGS: usize = 20;
 
 pub(super) type SharedRules = Arc<ArcSwap<Rules>>;
 
@@ -155,7 +156,9 @@ fn publish(loaded: Loaded, metrics: &Metrics, notices: &Notices) -> Rules {
     let (rules, errors) = (loaded.maps.len(), loaded.errors());
     metrics.maps_loads.with_label_values(&["ok"]).inc();
     metrics.maps_refused.set(0);
-    set_count(&metrics.maps_rules, rules);
+    // Without one that could apply it is as if there were none, which an alert watches.
+    let is_live = loaded.maps.has_live_rule();
+    set_count(&metrics.maps_rules, if is_live { rules } else { 0 });
     set_count(&metrics.maps_lines_in_error, errors);
     metrics
         .maps_loaded
@@ -163,18 +166,18 @@ fn publish(loaded: Loaded, metrics: &Metrics, notices: &Notices) -> Rules {
     metrics.maps_info.reset();
     metrics.maps_info.with_label_values(&[&loaded.hash]).set(1);
     info!(rules, errors, hash = loaded.hash, "loaded the map file");
-    for found in loaded.findings.listed().iter().take(MAX_LOGGED) {
+    let mut more = loaded.findings.listed().len() + loaded.findings.unlisted();
+    for found in loaded.findings.first(MAX_ERRORS, MAX_WARNINGS) {
         log(found);
+        more -= 1;
     }
-    let more = loaded.findings.listed().len().saturating_sub(MAX_LOGGED);
     if more > 0 {
         warn!(
             "{} in the map file; `imageswap check` shows more",
-            counted(more + loaded.findings.unlisted(), "more finding")
+            counted(more, "more finding")
         );
     }
-    let mut found = loaded.findings.listed().iter();
-    if let Some(first) = found.find(|found| found.severity == Severity::Error) {
+    if let Some(first) = loaded.findings.first_error() {
         // The same in every replica that has this file, so that it becomes one Event.
         let note = format!(
             "the map file {} has {} in error, skipped; the first is line {}: {}",
