@@ -8,6 +8,29 @@ use time::format_description::well_known::Rfc3339;
 use crate::command::{command, run};
 use crate::image;
 
+/// How far a run has come, as its report tells it.
+#[derive(Debug)]
+pub(crate) enum State<'e> {
+    /// More is to come, unless somebody ends it.
+    UnderWay,
+    Failed(&'e anyhow::Error),
+    Done,
+}
+
+/// The name of the fact that says why not all is told.
+pub(crate) const UNFINISHED: &str = "unfinished";
+
+impl State<'_> {
+    /// Why not all is told; nothing if all is.
+    pub(crate) fn unfinished(&self) -> Option<String> {
+        match self {
+            State::UnderWay => Some("more is to come, or this was ended before".to_owned()),
+            State::Failed(error) => Some(format!("{error:#}")),
+            State::Done => None,
+        }
+    }
+}
+
 /// Names and values, for the head of a report.
 ///
 /// # Errors

@@ -11,9 +11,10 @@ use super::exchange::Body;
 use super::figures::{Entry, Sheet, Side, median};
 use super::handshake;
 use super::loops::{Connections, Load, newcomers, reconnecting};
-use super::report::{Report, State};
+use super::report::Report;
 use super::server::{Program, Server};
 use super::{Options, Part};
+use crate::facts::State;
 use crate::progress::Step;
 
 /// Starts of each kind in a round: a start is soon over.

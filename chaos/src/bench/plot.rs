@@ -2,7 +2,7 @@
 //! and a dot for each round.
 
 use super::figures::{Figure, Sheet, Target, median, shown};
-use super::report::UNFINISHED;
+use crate::facts::UNFINISHED;
 
 /// In units of the picture, as all lengths here.
 const BARS: f64 = 430.0;

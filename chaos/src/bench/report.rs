@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::figures::{Figure, Sheet, Target, median, shown};
 use super::plot::plot;
+use crate::facts::{State, UNFINISHED};
 
 /// Where it goes, and what stands in its head.
 #[derive(Debug)]
@@ -17,15 +18,6 @@ pub(super) struct Report {
     /// What ImageSwap is compared with.
     pub(super) floor: &'static str,
     pub(super) folder: PathBuf,
-}
-
-/// How far the measurements have come.
-#[derive(Debug)]
-pub(super) enum State<'e> {
-    /// More is to come, unless somebody ends it.
-    UnderWay,
-    Failed(&'e anyhow::Error),
-    Done,
 }
 
 /// `bench.json`.
@@ -62,7 +54,8 @@ impl Report {
     /// # Errors
     /// The disk is full, or the like.
     pub(super) fn write(&self, sheet: &Sheet, state: &State<'_>) -> anyhow::Result<()> {
-        let facts = [&self.facts[..], &unfinished(state)].concat();
+        let mut facts = self.facts.clone();
+        facts.extend(state.unfinished().map(|why| (UNFINISHED.to_owned(), why)));
         let told = Told {
             facts: &facts,
             floor: self.floor,
@@ -121,19 +114,6 @@ impl Report {
         text
     }
 }
-
-/// A fact more, where not all is told.
-fn unfinished(state: &State<'_>) -> Vec<(String, String)> {
-    let why = match state {
-        State::UnderWay => "more is to come, or this was ended before".to_owned(),
-        State::Failed(error) => format!("{error:#}"),
-        State::Done => return Vec::new(),
-    };
-    vec![(UNFINISHED.to_owned(), why)]
-}
-
-/// The name of that fact.
-pub(super) const UNFINISHED: &str = "unfinished";
 
 fn verdict(figure: &Figure) -> Verdict<'_> {
     Verdict {

@@ -10,10 +10,10 @@ use super::cores::Cores;
 use super::figures::{Sheet, Side};
 use super::parts::Bench;
 use super::process::{pin, raise_open_files};
-use super::report::{Report, State};
+use super::report::Report;
 use super::server::{Kind, Program};
 use super::{Options, Part, cluster, needs};
-use crate::facts::facts;
+use crate::facts::{State, facts};
 use crate::guard;
 use crate::progress::{print, say};
 

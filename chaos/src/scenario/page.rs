@@ -28,8 +28,8 @@ const FAILED: &str = "#d0222a";
 const UNSWAPPED: &str = "#e08a00";
 const EXCUSED: &str = "#8a93a0";
 
-/// The page. `facts` are the run's own: date, versions, command.
-pub fn page(facts: &[(String, String)], played: &[Performance]) -> String {
+/// The page. `facts` are the run's own: date, versions, command; `asked` is how many scenarios were to be played.
+pub fn page(facts: &[(String, String)], asked: usize, played: &[Performance]) -> String {
     let passed = played.iter().filter(|one| one.verdict.is_passed).count();
     let facts: String = facts
         .iter()
@@ -40,11 +40,10 @@ pub fn page(facts: &[(String, String)], played: &[Performance]) -> String {
     format!(
         "<!doctype html>\n<html lang=en><meta charset=utf-8><title>ImageSwap: faults and what they \
          cost</title>\n<meta name=viewport content=\"width=device-width\">\n<style>{STYLE}</style>\n\
-         <h1>ImageSwap: faults and what they cost</h1>\n<p>{passed} of {} scenarios are within their \
+         <h1>ImageSwap: faults and what they cost</h1>\n<p>{passed} of {asked} scenarios are within their \
          budgets.\n<table>{facts}</table>\n<h2>All scenarios</h2>\n<table><tr><th>scenario<th>budget\
          <th>Pods<th>lost<th>excused<th>p50<th>p99 quiet<th>p99<th>longest<th>gap<th>{rows}</table>\n\
          <p class=small>{LEGEND}.\n{}{sections}</html>\n",
-        played.len(),
         key(),
     )
 }

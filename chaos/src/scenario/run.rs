@@ -1,7 +1,7 @@
 //! A run: a cluster of its own, scenarios on it one after the other, and the reports.
 
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde::Serialize;
@@ -11,7 +11,7 @@ use super::page::page;
 use super::runner::{Options, Performance, make_ready, perform, settings};
 use super::table::{LEGEND, remarks, table};
 use crate::cluster::Cluster;
-use crate::facts::facts;
+use crate::facts::{State, UNFINISHED, facts};
 use crate::guard::{self, Guard};
 use crate::json::text_at;
 use crate::progress::say;
@@ -35,11 +35,22 @@ pub struct Run {
     pub chaos: PathBuf,
 }
 
+/// What a report tells.
+#[derive(Debug)]
+struct Told {
+    facts: Vec<(String, String)>,
+    played: Vec<Performance>,
+}
+
+/// `report.json`.
 #[derive(Debug, Serialize)]
 struct Report<'r> {
     facts: &'r [(String, String)],
     options: &'r Options,
+    /// Whether all that were asked for were played, and each is within its budget.
     is_passed: bool,
+    /// How many that were.
+    asked: usize,
     scenarios: &'r [Performance],
 }
 
@@ -47,7 +58,7 @@ impl Run {
     /// Runs all. True if every scenario is within its budget.
     ///
     /// # Errors
-    /// There is no cluster to run on, or the reports can't be written.
+    /// There is no cluster to run on, not all can be played, or the reports can't be written. What was played is in them.
     pub fn go(self) -> anyhow::Result<bool> {
         fs::create_dir_all(&self.folder)
             .with_context(|| format!("can't make {}", self.folder.display()))?;
@@ -58,29 +69,61 @@ impl Run {
             None => image::binary()?,
         };
         let turn = guard::turn()?;
-        let guard = Guard::start(&self.chaos, NAME, Some(&turn))?;
+        let mut told = Told {
+            facts: facts()?,
+            played: Vec::new(),
+        };
+        // An earlier run's would be taken for this one's.
+        self.write(&told, &State::UnderWay)?;
+        let done = self.on_cluster(&turn, binaries, &binary, &mut told);
+        let state = match &done {
+            Ok(()) => State::Done,
+            Err(error) => State::Failed(error),
+        };
+        let written = self.write(&told, &state);
+        say(format_args!("\n{}\n{LEGEND}", table(&told.played)));
+        say(format_args!(
+            "reports: {}",
+            self.folder.join("report.html").display()
+        ));
+        let is_passed = self.is_passed(&told, &state);
+        done.and(written)?;
+        Ok(is_passed)
+    }
+
+    fn on_cluster(
+        &self,
+        turn: &File,
+        binaries: Vec<PathBuf>,
+        binary: &Path,
+        told: &mut Told,
+    ) -> anyhow::Result<()> {
+        let guard = Guard::start(&self.chaos, NAME, Some(turn))?;
         let cluster = Cluster::up(NAME, 3, binaries, &self.chaos)?;
-        install::load_image(&cluster, &binary)?;
-        let facts = facts_of(&cluster)?;
-        let mut played = Vec::new();
-        for scenario in &self.scenarios {
-            played.push(self.one(&cluster, scenario)?);
-            // Whoever ends the run early has what there is.
-            self.write(&facts, &played)?;
+        let done = self.play(&cluster, binary, told);
+        if done.is_err() {
+            keep_logs(&cluster, NAME);
         }
         guard.end();
         let remains = cluster::remains(NAME);
+        done?;
         anyhow::ensure!(
             remains.is_empty(),
             "the cluster left {}",
             remains.join("; ")
         );
-        say(format_args!("\n{}\n{LEGEND}", table(&played)));
-        say(format_args!(
-            "reports: {}",
-            self.folder.join("report.html").display()
-        ));
-        Ok(played.iter().all(|one| one.verdict.is_passed))
+        Ok(())
+    }
+
+    fn play(&self, cluster: &Cluster, binary: &Path, told: &mut Told) -> anyhow::Result<()> {
+        install::load_image(cluster, binary)?;
+        told.facts.insert(2, kubernetes(cluster)?);
+        for scenario in &self.scenarios {
+            told.played.push(self.one(cluster, scenario)?);
+            // Whoever ends the run early has what there is.
+            self.write(told, &State::UnderWay)?;
+        }
+        Ok(())
     }
 
     fn one(&self, cluster: &Cluster, scenario: &'static Scenario) -> anyhow::Result<Performance> {
@@ -107,19 +150,30 @@ impl Run {
             .for_each(|remark| say(format_args!("  {remark}")));
         if !verdict.is_passed {
             // What was found is told in any case.
-            match install::keep_logs(cluster, &format!("run-{}", scenario.name)) {
-                Ok(logs) => say(format_args!("  logs: {}", logs.display())),
-                Err(error) => say(format_args!("  no logs: {error:#}")),
-            }
+            keep_logs(cluster, &format!("{NAME}-{}", scenario.name));
         }
         Ok(performance)
     }
 
-    fn write(&self, facts: &[(String, String)], played: &[Performance]) -> anyhow::Result<()> {
+    fn is_passed(&self, told: &Told, state: &State<'_>) -> bool {
+        matches!(state, State::Done)
+            && told.played.len() == self.scenarios.len()
+            && told.played.iter().all(|one| one.verdict.is_passed)
+    }
+
+    fn write(&self, told: &Told, state: &State<'_>) -> anyhow::Result<()> {
+        let (asked, played) = (self.scenarios.len(), &told.played);
+        let mut facts = told.facts.clone();
+        facts.extend(state.unfinished().map(|why| {
+            let count = played.len();
+            let why = format!("{count} of {asked} scenarios were played: {why}");
+            (UNFINISHED.to_owned(), why)
+        }));
         let report = Report {
-            facts,
+            facts: &facts,
             options: &self.options,
-            is_passed: played.iter().all(|one| one.verdict.is_passed),
+            is_passed: self.is_passed(told, state),
+            asked,
             scenarios: played,
         };
         let text = |name: &str, text: String| {
@@ -127,7 +181,7 @@ impl Run {
             fs::write(&path, text).with_context(|| format!("can't write {}", path.display()))
         };
         text("report.json", serde_json::to_string_pretty(&report)?)?;
-        text("report.html", page(facts, played))?;
+        text("report.html", page(&facts, asked, played))?;
         let facts: String = facts
             .iter()
             .map(|(name, value)| format!("- {name}: {value}\n"))
@@ -139,12 +193,115 @@ impl Run {
     }
 }
 
-/// What a figure means nothing without.
-fn facts_of(cluster: &Cluster) -> anyhow::Result<Vec<(String, String)>> {
+/// What was found is told in any case.
+fn keep_logs(cluster: &Cluster, name: &str) {
+    match install::keep_logs(cluster, name) {
+        Ok(logs) => say(format_args!("  logs: {}", logs.display())),
+        Err(error) => say(format_args!("  no logs: {error:#}")),
+    }
+}
+
+/// A fact: which Kubernetes.
+fn kubernetes(cluster: &Cluster) -> anyhow::Result<(String, String)> {
     let versions: serde_json::Value =
         serde_json::from_str(&cluster.ask(&["version", "-o", "json"])?)?;
     let kubernetes = text_at(&versions, "/serverVersion/gitVersion").to_owned();
-    let mut facts = facts()?;
-    facts.insert(2, ("Kubernetes".to_owned(), kubernetes));
-    Ok(facts)
+    Ok(("Kubernetes".to_owned(), kubernetes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::diary::Diary;
+    use crate::scenario::timeline::Timeline;
+    use crate::scenario::verdict::{Budget, judge};
+    use crate::scenarios;
+    use serde_json::{Value, json};
+
+    /// A scenario that cost nothing.
+    fn performance(scenario: &'static Scenario) -> Performance {
+        let mut verdict = judge(&Budget::NOTHING, &[], &Diary::default(), Ok(()));
+        verdict.is_passed = true;
+        Performance {
+            name: scenario.name,
+            about: scenario.about,
+            budget: scenario.budget,
+            settings: settings(scenario, &Options::short()),
+            verdict,
+            timeline: Timeline::new(&[], &Diary::default()),
+            notes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_report_says_passed_when_all_were_played() {
+        let folder = tempfile::tempdir().unwrap();
+        let scenarios = scenarios::ALL.iter().copied().take(2).collect();
+        let run = Run {
+            scenarios,
+            options: Options::short(),
+            folder: folder.path().to_owned(),
+            binary: None,
+            chaos: PathBuf::new(),
+        };
+        let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+        let error = anyhow::anyhow!("no cluster");
+        let (under_way, failed) = (State::UnderWay, State::Failed(&error));
+        for (count, state, is_passed, unfinished) in [
+            (
+                0,
+                &under_way,
+                false,
+                Some("0 of 2 scenarios were played: more is to come"),
+            ),
+            (
+                0,
+                &failed,
+                false,
+                Some("0 of 2 scenarios were played: no cluster"),
+            ),
+            (
+                1,
+                &failed,
+                false,
+                Some("1 of 2 scenarios were played: no cluster"),
+            ),
+            (1, &State::Done, false, None),
+            (
+                2,
+                &under_way,
+                false,
+                Some("2 of 2 scenarios were played: more is to come"),
+            ),
+            (2, &State::Done, true, None),
+        ] {
+            let played = run.scenarios.iter().copied().take(count);
+            let told = Told {
+                facts: vec![("date".to_owned(), "today".to_owned())],
+                played: played.map(performance).collect(),
+            };
+            run.write(&told, state).unwrap();
+            let report: Value = serde_json::from_str(&read("report.json")).unwrap();
+            let case = format!("{count}, {state:?}");
+            assert_eq!(report["is_passed"], is_passed, "{case}");
+            assert_eq!(report["asked"], 2, "{case}");
+            assert_eq!(report["facts"][0], json!(["date", "today"]));
+            let page = read("report.html");
+            assert!(
+                page.contains(&format!("{count} of 2 scenarios are within")),
+                "{page}"
+            );
+            for text in [read("report.md"), report["facts"].to_string(), page] {
+                assert_eq!(
+                    text.contains("unfinished"),
+                    unfinished.is_some(),
+                    "{case}: {text}"
+                );
+                assert!(
+                    text.contains(unfinished.unwrap_or_default()),
+                    "{case}: {text}"
+                );
+            }
+        }
+    }
 }

@@ -140,11 +140,15 @@ pub fn perform(
     let delete = ["delete", "namespace", &namespace, "--wait=false"];
     let deleted = cluster.ask(&delete);
     let calls = calls.context("the load did not last")?;
-    deleted?;
     let diary = stage.diary();
     let played = played
         .and_then(|()| called_all(servers(scenario).len(), &calls))
-        .and_then(|()| at_rest(cluster).context("what it left is not in order"));
+        .and_then(|()| at_rest(cluster).context("what it left is not in order"))
+        .and_then(|()| {
+            deleted
+                .map(drop)
+                .context("the load's Pods can't be deleted")
+        });
     let played = played.map_err(|error| format!("{error:#}"));
     Ok(Performance {
         name: scenario.name,
