@@ -9,6 +9,7 @@
 //! | network `isw-NAME-net` | the bridge that joins the nodes |
 //! | network `isw-NAME-1` … | a node, 10.99.0.N; its Pods are in 10.244.N.0/24 |
 //! | `/var/tmp/imageswap-chaos/NAME` | all files: state, logs, kubeconfigs |
+//! | `/var/tmp/imageswap-chaos.lock` | whose turn it is: tests, runs and benches are one at a time |
 
 mod control_plane;
 mod credentials;
@@ -34,6 +35,7 @@ pub use self::credentials::CALLER;
 pub use self::down::{down, remains};
 pub use self::layout::APISERVER;
 use self::layout::Layout;
+pub(crate) use self::layout::TURN;
 pub use self::machine::Machine;
 pub(crate) use self::machine::parent;
 pub use self::second::{SECOND_APISERVER, Second, Way};

@@ -19,6 +19,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::cluster;
+use crate::lock;
 use crate::progress::say;
 
 /// What is written to say that the cluster shall stay.
@@ -127,19 +128,16 @@ fn is_guard(pid: i32) -> bool {
     words.split(|byte| *byte == 0).nth(1) == Some(b"guard")
 }
 
-/// Tests and runs of scenarios on one machine take turns: they would disturb each other. Waits for the
-/// turn, which lasts until what is given is dropped.
+/// Tests and runs of scenarios on one machine take turns, whoever starts them: their clusters have the same names.
+/// Waits for the turn, which lasts until what is given is dropped.
 ///
 /// # Errors
 /// The lock can't be made.
 pub fn turn() -> anyhow::Result<File> {
-    std::fs::create_dir_all(crate::cache())?;
-    let lock = File::create(crate::cache().join("tests.lock"))?;
-    if lock.try_lock().is_err() {
-        say("another run on a cluster is under way on this machine: waiting for its end");
-        lock.lock()?;
-    }
-    Ok(lock)
+    lock::hold(
+        Path::new(cluster::TURN),
+        "another run on a cluster is under way on this machine: waiting for its end",
+    )
 }
 
 impl Drop for Guard {

@@ -24,6 +24,7 @@ pub mod image;
 pub mod install;
 pub mod json;
 pub mod load;
+mod lock;
 pub mod progress;
 pub mod replicas;
 pub mod rotation;

@@ -8,6 +8,9 @@ use anyhow::Context;
 /// All clusters' files; a folder each.
 pub(super) const STATE: &str = "/var/tmp/imageswap-chaos";
 
+/// Whose turn it is on this machine. Beside the clusters, which all users share, and not in somebody's cache.
+pub(crate) const TURN: &str = "/var/tmp/imageswap-chaos.lock";
+
 /// Where kube-apiserver answers.
 pub const APISERVER: &str = "https://10.99.0.1:6443";
 
