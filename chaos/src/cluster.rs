@@ -10,6 +10,7 @@
 //! | network `isw-NAME-1` … | a node, 10.99.0.N; its Pods are in 10.244.N.0/24 |
 //! | `/var/tmp/imageswap-chaos/NAME` | all files: state, logs, kubeconfigs |
 //! | `/var/tmp/imageswap-chaos.lock` | whose turn it is: tests, runs and benches are one at a time |
+//! | `/var/tmp/imageswap-chaos-NAME.lock` | whose the name is: who starts, guards or takes down a cluster |
 
 mod control_plane;
 mod credentials;
@@ -32,7 +33,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 pub use self::credentials::CALLER;
-pub use self::down::{down, remains};
+pub use self::down::{claim, clear, down, remains};
 pub use self::layout::APISERVER;
 use self::layout::Layout;
 pub(crate) use self::layout::TURN;
@@ -84,7 +85,8 @@ struct Parts {
 
 impl Cluster {
     /// Starts a cluster, first clearing away what an earlier one of that name left. `chaos` is the
-    /// program of this crate. Returns when every node is ready.
+    /// program of this crate. Returns when every node is ready. The name must be the caller's, by a
+    /// [`guard::Guard`](crate::guard::Guard) that was started before.
     ///
     /// # Errors
     /// Something does not start; its log is named.
@@ -94,16 +96,13 @@ impl Cluster {
         binaries: Vec<PathBuf>,
         chaos: &Path,
     ) -> anyhow::Result<Self> {
-        ensure!(
-            !name.is_empty() && name.len() <= 12 && name.bytes().all(|b| b.is_ascii_alphanumeric()),
-            "a cluster's name is up to 12 letters and digits, not {name:?}"
-        );
+        layout::check_name(name)?;
         ensure!(
             (1..=MAX_NODES).contains(&nodes),
             "a cluster has 1 to {MAX_NODES} nodes, not {nodes}"
         );
         let started = Instant::now();
-        if down(name)? {
+        if clear(name)? {
             say("cleared what an earlier run left");
         }
         let layout = Layout::new(name);

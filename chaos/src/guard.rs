@@ -30,15 +30,17 @@ const KEEP: &[u8] = b"keep\n";
 pub struct Guard(Mutex<Option<(Child, ChildStdin)>>);
 
 impl Guard {
-    /// Watches over a cluster from now on. `chaos` is the program of this crate. A [`turn`] lasts until the cluster is
-    /// gone, too, also if who took it is killed.
+    /// Watches over a cluster from now on. `chaos` is the program of this crate. Waits until the cluster's name is
+    /// nobody else's. It is the guard's until the cluster is kept or gone, and so is a [`turn`], also if who took it
+    /// is killed: what an old guard takes down must not be another's new cluster.
     ///
     /// # Errors
     /// It can't be started.
     pub fn start(chaos: &Path, cluster: &str, turn: Option<&File>) -> anyhow::Result<Self> {
+        let claim = cluster::claim(cluster)?;
         let turn = turn.map(File::try_clone).transpose()?;
-        if let Some(turn) = &turn {
-            fcntl_setfd(turn, FdFlags::empty())?;
+        for inherited in turn.iter().chain([&claim]) {
+            fcntl_setfd(inherited, FdFlags::empty())?;
         }
         let mut child = Command::new(chaos)
             .args(["guard", cluster])
@@ -47,7 +49,7 @@ impl Guard {
             .process_group(0)
             .spawn()
             .with_context(|| format!("can't start {}", chaos.display()))?;
-        drop(turn);
+        drop((turn, claim));
         let pipe = child.stdin.take().context("a guard without a pipe")?;
         let guard = Self(Mutex::new(Some((child, pipe))));
         end_children_on_signals(chaos.to_owned(), "stopping: taking the cluster down")?;

@@ -320,7 +320,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Guard { name } => {
             if guard::wait()? {
-                cluster::down(&name)?;
+                // It was started with the claim.
+                cluster::clear(&name)?;
             }
         }
     }

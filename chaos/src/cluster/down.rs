@@ -1,16 +1,17 @@
 //! Ends a cluster and leaves nothing behind: no process, mount, namespace, control group or file.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, ensure};
 use rustix::process::{Pid, Signal};
 
-use super::layout::{Layout, STATE};
+use super::Parts;
+use super::layout::{self, Layout, STATE, check_name};
 use super::network::ip;
-use super::{Cluster, Parts};
+use crate::lock;
 
 /// How long those may take that were not killed themselves.
 const GRACE: Duration = Duration::from_secs(1);
@@ -18,17 +19,60 @@ const GRACE: Duration = Duration::from_secs(1);
 /// How long the kernel may take to end what was killed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Waits until a cluster's name is nobody's. Then it is the caller's, until what is given is dropped.
+///
+/// # Errors
+/// No cluster is called so, or the lock can't be made.
+pub fn claim(name: &str) -> anyhow::Result<File> {
+    check_name(name)?;
+    let waiting = format!("another process starts, runs or ends cluster {name}: waiting for it");
+    lock::hold(&layout::claim(name), &waiting)
+}
+
 /// Takes a cluster down, or what is left of one. True if there was something.
 ///
 /// # Errors
 /// Something can't be removed; all else is.
 pub fn down(name: &str) -> anyhow::Result<bool> {
+    let _claim = claim(name)?;
+    clear(name)
+}
+
+/// The same, for whoever has a [`claim`] on the name.
+///
+/// # Errors
+/// As for [`down`].
+pub fn clear(name: &str) -> anyhow::Result<bool> {
+    check_name(name)?;
     let layout = Layout::new(name);
     if remains(name).is_empty() {
         return Ok(false);
     }
     let started = Instant::now();
-    let mut ended = processes(&layout)?;
+    end_processes(&layout, started);
+    let mut done = Vec::new();
+    for network in networks(&layout) {
+        done.push(remove_network(&network));
+    }
+    for group in control_groups(&layout) {
+        done.push(remove_group(&group, started));
+    }
+    done.push(remove_state(&layout, started));
+    // Gone with the last cluster.
+    let _ = fs::remove_dir(STATE);
+    let failed = done.into_iter().filter_map(Result::err);
+    let failed: Vec<_> = failed.map(|error| format!("{error:#}")).collect();
+    ensure!(
+        failed.is_empty(),
+        "cluster {name} is not gone: {}",
+        failed.join("; ")
+    );
+    Ok(true)
+}
+
+/// All that end in time; [`remove_network`] tells of the others.
+fn end_processes(layout: &Layout, started: Instant) {
+    let mut ended = processes(layout);
     if let Ok(text) = fs::read_to_string(layout.record())
         && let Ok(parts) = serde_json::from_str::<Parts>(&text)
     {
@@ -39,13 +83,10 @@ pub fn down(name: &str) -> anyhow::Result<bool> {
             .for_each(|machine| machine.kill());
     }
     // A run that died early has written nothing down; its namespaces tell whose processes are left.
-    loop {
-        let processes = processes(&layout)?;
+    while started.elapsed() < PATIENCE {
+        let processes = processes(layout);
         if processes.is_empty() {
             break;
-        }
-        if started.elapsed() > PATIENCE {
-            bail!("processes {processes:?} of cluster {name} do not end");
         }
         // Those that only wait for one that was killed see it off, and end by themselves.
         let all = if started.elapsed() > GRACE {
@@ -63,16 +104,6 @@ pub fn down(name: &str) -> anyhow::Result<bool> {
         std::thread::sleep(Duration::from_millis(50));
     }
     seen_off(&ended, started);
-    for network in networks(&layout) {
-        ip(&["netns", "delete", &network])?;
-    }
-    for group in control_groups(&layout) {
-        remove_group(&group, started)?;
-    }
-    remove_state(&layout, started)?;
-    // Gone with the last cluster.
-    let _ = fs::remove_dir(STATE);
-    Ok(true)
 }
 
 /// Orphans are seen off by the machine's first process, which may take its time. Others are by
@@ -91,7 +122,7 @@ pub fn remains(name: &str) -> Vec<String> {
     if layout.state.exists() {
         found.push(format!("files in {}", layout.state.display()));
     }
-    for pid in processes(&layout).unwrap_or_default() {
+    for pid in processes(&layout) {
         found.push(format!("process {pid}"));
     }
     for network in networks(&layout) {
@@ -109,18 +140,28 @@ pub fn remains(name: &str) -> Vec<String> {
 }
 
 /// Those in the cluster's networks. All others are descendants of theirs, in PID namespaces that
-/// end with them.
-fn processes(layout: &Layout) -> anyhow::Result<Vec<i32>> {
-    let mut all = Vec::new();
-    for network in networks(layout) {
-        let listed = ip(&["netns", "pids", &network]).context("can't list processes")?;
-        all.extend(
-            listed
-                .split_whitespace()
-                .filter_map(|pid| pid.parse::<i32>().ok()),
-        );
-    }
-    Ok(all)
+/// end with them. One whose processes can't be listed is no network, but what is left of making one.
+fn processes(layout: &Layout) -> Vec<i32> {
+    let networks = networks(layout).into_iter();
+    networks
+        .flat_map(|network| pids(&network).unwrap_or_default())
+        .collect()
+}
+
+fn pids(network: &str) -> anyhow::Result<Vec<i32>> {
+    let listed = ip(&["netns", "pids", network]).context("can't list processes")?;
+    let words = listed.split_whitespace();
+    Ok(words.filter_map(|pid| pid.parse().ok()).collect())
+}
+
+/// Not while something runs in it, which nobody would find without it.
+fn remove_network(network: &str) -> anyhow::Result<()> {
+    let left = pids(network).unwrap_or_default();
+    ensure!(
+        left.is_empty(),
+        "processes {left:?} in network {network} do not end"
+    );
+    ip(&["netns", "delete", network]).map(drop)
 }
 
 fn networks(layout: &Layout) -> Vec<String> {
@@ -180,15 +221,5 @@ fn retry(started: Instant, mut attempt: impl FnMut() -> io::Result<()>) -> io::R
             Err(_) if started.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(50)),
             done => return done,
         }
-    }
-}
-
-impl Cluster {
-    /// Takes the cluster down.
-    ///
-    /// # Errors
-    /// As for [`down`].
-    pub fn down(self) -> anyhow::Result<()> {
-        down(&self.layout.name).map(drop)
     }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 
 /// All clusters' files; a folder each.
 pub(super) const STATE: &str = "/var/tmp/imageswap-chaos";
@@ -18,6 +18,20 @@ pub const APISERVER: &str = "https://10.99.0.1:6443";
 pub(super) struct Layout {
     pub(super) name: String,
     pub(super) state: PathBuf,
+}
+
+/// Whether a cluster may be called so: its files and networks are, too.
+pub(super) fn check_name(name: &str) -> anyhow::Result<()> {
+    ensure!(
+        !name.is_empty() && name.len() <= 12 && name.bytes().all(|b| b.is_ascii_alphanumeric()),
+        "a cluster's name is up to 12 letters and digits, not {name:?}"
+    );
+    Ok(())
+}
+
+/// Whose a cluster's name is. Not among its files, which come and go.
+pub(super) fn claim(name: &str) -> PathBuf {
+    format!("{STATE}-{name}.lock").into()
 }
 
 impl Layout {
