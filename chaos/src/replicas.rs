@@ -88,6 +88,25 @@ pub fn throttled(cluster: &Cluster) -> anyhow::Result<BTreeMap<String, u64>> {
     })
 }
 
+/// The most memory that each replica's server has had resident since it was started, in KiB.
+///
+/// # Errors
+/// It does not say.
+pub fn peaks(cluster: &Cluster) -> anyhow::Result<BTreeMap<String, u64>> {
+    of_each(cluster, |pod| {
+        let (node, number) = process(cluster, pod, Process::Worker)?;
+        let status = run(node.command("cat").arg(format!("/proc/{number}/status")))?;
+        peak(&status).with_context(|| format!("no VmHWM of process {number}"))
+    })
+}
+
+/// By `/proc/PID/status`.
+fn peak(status: &str) -> Option<u64> {
+    let mut lines = status.lines();
+    let told = lines.find_map(|line| line.strip_prefix("VmHWM:"))?;
+    told.trim().strip_suffix(" kB")?.parse().ok()
+}
+
 /// Something of each replica, by its name.
 fn of_each<T>(
     cluster: &Cluster,
@@ -195,4 +214,18 @@ pub fn signal(
     let pod = find(cluster, replica)?;
     let (node, process) = self::process(cluster, &pod, process)?;
     run(node.command("kill").args(["-s", signal, &process])).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_kernel_tells_a_peak() {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        assert!(super::peak(&status).unwrap() > 1_000);
+        assert_eq!(
+            super::peak("VmRSS:\t 16440 kB\nVmHWM:\t 20976 kB\n"),
+            Some(20_976)
+        );
+        assert_eq!(super::peak("VmRSS:\t 16440 kB\n"), None);
+    }
 }

@@ -12,7 +12,7 @@ use anyhow::{bail, ensure};
 use serde_json::json;
 
 use crate::load::{self, Outcome, Plan, Report};
-use crate::replicas::{restarts, servers, throttled};
+use crate::replicas::{peaks, restarts, servers, throttled};
 use crate::scenario::{Budget, Scenario, Stage};
 
 /// With what kube-apiserver adds, just below its limit of 3 MiB.
@@ -81,6 +81,7 @@ fn large_at_once(stage: &Stage<'_>) -> anyhow::Result<()> {
     };
     stage.event(format!("{count} large Pods"));
     let before = servers(stage.cluster)?;
+    let least = peaks(stage.cluster)?;
     let (calls, cpu) = stage.with_cpu(|| load::start(stage.cluster, &plan)?.wait_for_all())?;
     stage.event("all are answered");
     stage.note(format!("large ones: {}", Report::of(&calls)));
@@ -94,6 +95,14 @@ fn large_at_once(stage: &Stage<'_>) -> anyhow::Result<()> {
         now == before,
         "servers were killed: {before:?} then, {now:?} now"
     );
+    let most = peaks(stage.cluster)?;
+    ensure!(
+        has_held_large(&least, &most),
+        "no large one came to ImageSwap, by what its servers had of memory, in KiB: {least:?} then, {most:?} now"
+    );
+    stage.note(format!(
+        "KiB of memory that the servers had at most: {least:?} before, {most:?} now"
+    ));
     let outcomes = || calls.iter().map(|call| &call.outcome);
     let given_up = outcomes().filter(|outcome| is_given_up(outcome)).count();
     let mut others = outcomes().filter(|outcome| !outcome.is_swapped() && !is_given_up(outcome));
@@ -125,6 +134,15 @@ fn large_at_once(stage: &Stage<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether a server has had so much more memory than before that a large Pod was in it: half of one, for what is free
+/// is taken first. Reviews are no proof, for those of the small ones count meanwhile, too.
+fn has_held_large(before: &BTreeMap<String, u64>, now: &BTreeMap<String, u64>) -> bool {
+    let more = |(pod, most): (&String, &u64)| most.saturating_sub(*before.get(pod).unwrap_or(most));
+    now.iter()
+        .map(more)
+        .any(|more| more >= LARGE as u64 / 2 / 1024)
+}
+
 /// Whether time was the reason: kube-apiserver's own, or its client's, or it had sent nothing for so long
 /// that ImageSwap took it for gone.
 fn is_given_up(outcome: &Outcome) -> bool {
@@ -134,4 +152,24 @@ fn is_given_up(outcome: &Outcome) -> bool {
         "no answer within",
         "broken pipe",
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_pod_shows_in_a_servers_memory() {
+        let peaks =
+            |all: [(&str, u64); 2]| BTreeMap::from(all.map(|(pod, kib)| (pod.to_owned(), kib)));
+        let before = peaks([("a", 16_440), ("b", 16_400)]);
+        for (now, has_held) in [
+            ([("a", 16_440), ("b", 17_400)], false),
+            ([("a", 16_440), ("b", 20_976)], true),
+            // Another Pod, of which nobody knows what it had.
+            ([("a", 16_440), ("c", 20_976)], false),
+        ] {
+            assert_eq!(has_held_large(&before, &peaks(now)), has_held, "{now:?}");
+        }
+    }
 }
