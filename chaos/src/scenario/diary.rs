@@ -31,7 +31,7 @@ pub struct Diary {
 /// Calls that may be lost in the fault.
 #[derive(Debug, Clone)]
 pub struct Allowance {
-    /// So many.
+    /// So many, of those that no other allowance is for; and of all no more than all allow.
     pub most: usize,
     /// Only those that were under way then; at any time of the fault, if there is none.
     pub at: Vec<Span>,

@@ -165,10 +165,25 @@ pub fn judge(
             .filter(|call| is_lost(call) && !is_accounted_for(call));
         verdict.fail_for(others, "lost at another time or otherwise than may be");
     }
-    for may in diary.may_lose.iter().filter(|may| may.is_at_once) {
+    for (n, may) in diary.may_lose.iter().enumerate() {
+        // What another may have cost as well counts in the sum alone.
+        let is_of_another = |call: &Call| {
+            let mut others = diary.may_lose.iter().enumerate();
+            others.any(|(other, may)| other != n && is_allowed(may, call))
+        };
         let lost = during
             .iter()
             .filter(|call| is_lost(call) && is_allowed(may, call));
+        let own = lost.clone().filter(|call| !is_of_another(call)).count();
+        if own > may.most && diary.may_lose.len() > 1 {
+            verdict.fail(format!(
+                "{own} lost by what may cost {} at a time",
+                may.most
+            ));
+        }
+        if !may.is_at_once {
+            continue;
+        }
         let last = lost.clone().map(|call| call.due).max();
         let first = lost.clone().map(|call| call.answered).min();
         if let Some((last, first)) = last.zip(first)
@@ -447,6 +462,52 @@ mod tests {
             "received invalid webhook response: expected response.uid",
         ] {
             assert!(!judge(15, answer), "{answer}");
+        }
+    }
+
+    #[test]
+    fn what_one_fault_does_not_cost_another_may_not() {
+        let kill = |from, to| Allowance {
+            most: 1,
+            at: vec![span(from, to)],
+            words: &["EOF"],
+            is_at_once: false,
+        };
+        for (what, kills, lost, passes) in [
+            ("one each", [kill(11, 13), kill(16, 18)], vec![12, 17], true),
+            (
+                "both to one",
+                [kill(11, 13), kill(16, 18)],
+                vec![12, 13],
+                false,
+            ),
+            (
+                "to either",
+                [kill(11, 15), kill(14, 18)],
+                vec![14, 15],
+                true,
+            ),
+            (
+                "one to either",
+                [kill(11, 15), kill(14, 18)],
+                vec![12, 14],
+                true,
+            ),
+            (
+                "two of the first",
+                [kill(11, 15), kill(14, 18)],
+                vec![11, 12],
+                false,
+            ),
+        ] {
+            let diary = Diary {
+                fault: Some(span(10, 20)),
+                may_lose: kills.into(),
+                ..Diary::default()
+            };
+            let wrong: Vec<_> = lost.into_iter().map(|at| (at, failed())).collect();
+            let verdict = judge(&Budget::NOTHING, &calls(&wrong), &diary, Ok(()));
+            assert_eq!(verdict.is_passed, passes, "{what}: {:?}", verdict.reasons);
         }
     }
 
