@@ -17,8 +17,9 @@ use crate::load::{self, Call, Load, Plan};
 use crate::progress::{Step, say};
 use crate::{clock, doctor, image, rotation};
 
-/// One Pod of so many is really created.
-const REAL: u32 = 40;
+/// One Pod of so many is really created: the first number of which the clients' is no multiple. They take turns, and these
+/// being primes, each client really creates some.
+const REAL: [u32; 2] = [41, 43];
 
 /// Of several servers each is to answer no less than this part of its even share; one of them may be away for
 /// most of the time.
@@ -168,8 +169,17 @@ fn plan(scenario: &Scenario, options: &Options, namespace: &str) -> Plan {
         clients: options.clients,
         servers: servers(scenario),
         swapped: images.map(|image| (*image).to_owned()).collect(),
-        real: REAL,
+        real: real(options.clients),
         ..Plan::new(namespace)
+    }
+}
+
+fn real(clients: usize) -> u32 {
+    let [usual, other] = REAL;
+    if clients.is_multiple_of(usual as usize) {
+        other
+    } else {
+        usual
     }
 }
 
@@ -228,6 +238,16 @@ impl Drop for Done<'_> {
 mod tests {
     use super::*;
     use crate::load::Outcome;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn each_client_really_creates_some() {
+        for clients in 1..=64 {
+            let real = real(clients) as usize;
+            let whose: BTreeSet<_> = (0..64).map(|n| n * real % clients).collect();
+            assert_eq!(whose.len(), clients);
+        }
+    }
 
     #[test]
     fn each_server_has_a_share_of_the_calls() {
