@@ -85,6 +85,17 @@ pub fn are_ready() -> bool {
             .all(|module| module.folder().is_ok_and(|folder| folder.is_dir()))
 }
 
+/// The Go that the modules want, such as `1.26.8`.
+pub(crate) fn go_version() -> String {
+    let texts = MODULES
+        .iter()
+        .map(|module| fs::read_to_string(module.source().join("go.mod")).unwrap_or_default());
+    let wanted = texts.filter_map(|text| version(&text, "go").map(str::to_owned));
+    wanted
+        .max_by_key(|wanted| crate::doctor::parts(wanted))
+        .unwrap_or_default()
+}
+
 /// Where a program is.
 ///
 /// # Errors
@@ -233,6 +244,7 @@ mod tests {
         let flags = kubernetes.linker_flags().unwrap();
         assert!(flags.contains(".gitVersion=v1."), "{flags}");
         assert!(flags.contains(".gitMajor=1 "), "{flags}");
+        assert!(go_version().starts_with("1."), "{}", go_version());
         let text = "require (\n\ta.io/a v1.2.3\n\ta.io/ab v4.5.6 // indirect\n)";
         assert_eq!(version(text, "a.io/a"), Some("v1.2.3"));
         assert_eq!(version(text, "a.io/ab"), Some("v4.5.6"));

@@ -1,6 +1,6 @@
 //! Running other programs: what they print is shown only when they fail.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -10,13 +10,27 @@ use anyhow::{Context, bail};
 /// How much of what a failed program printed is shown.
 const TAIL: usize = 4_000;
 
-/// A program and its arguments.
+/// Where Debian keeps what only root uses: not on everybody's PATH.
+const ROOTS: &str = "/usr/sbin:/sbin";
+
+/// Where programs are looked for, as [`command`] does it.
+pub(crate) fn search_path() -> OsString {
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    if !path.is_empty() {
+        path.push(":");
+    }
+    path.push(ROOTS);
+    path
+}
+
+/// A program and its arguments. It, and what it starts itself, is found on [`search_path`].
 pub fn command<S: AsRef<OsStr>>(
     program: impl AsRef<OsStr>,
     args: impl IntoIterator<Item = S>,
 ) -> Command {
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null());
+    command.env("PATH", search_path());
     command
 }
 

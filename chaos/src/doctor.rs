@@ -10,7 +10,7 @@ use anyhow::{Context, bail, ensure};
 
 use crate::binaries;
 use crate::cache;
-use crate::command::{command, output, run};
+use crate::command::{command, output, run, search_path};
 use crate::progress::{Step, say};
 
 /// Something that is missing.
@@ -95,16 +95,57 @@ pub fn examine() -> Vec<Missing> {
             });
         }
     }
-    if !binaries::are_ready() && !has("go") {
-        missing.push(Missing {
-            what: "go".to_owned(),
-            cure: Cure::Advice(
-                "Kubernetes is built with it: install Go 1.26 or later, and put it on PATH",
-            ),
-        });
+    if !binaries::are_ready() {
+        missing.extend(go());
     }
     missing.extend(kernel());
     missing
+}
+
+/// What Kubernetes is built with, and what of it is missing.
+fn go() -> Option<Missing> {
+    let wanted = binaries::go_version();
+    let missing = |what, advice| {
+        let cure = Cure::Advice(advice);
+        Some(Missing { what, cure })
+    };
+    if !has("go") {
+        return missing(
+            format!("go {wanted}"),
+            "Kubernetes is built with it: install it or a later one, and put it on PATH",
+        );
+    }
+    // Not in a module's folder, which may want another than this one.
+    let mut go = command("go", ["env", "GOVERSION", "GOTOOLCHAIN"]);
+    let told = run(go.current_dir("/")).unwrap_or_default();
+    let mut lines = told.lines();
+    let (version, toolchain) = (lines.next()?, lines.next().unwrap_or_default());
+    if is_go_enough(version, toolchain, &wanted) {
+        return None;
+    }
+    missing(
+        format!("go {wanted}, where this is {version} with GOTOOLCHAIN={toolchain}"),
+        "Kubernetes is built with it: install it or a later one, or set GOTOOLCHAIN=auto, by which Go fetches it",
+    )
+}
+
+/// Whether this Go is no earlier than the one that is wanted, or fetches that itself, as Go does from 1.21 on unless
+/// it is told not to.
+fn is_go_enough(version: &str, toolchain: &str, wanted: &str) -> bool {
+    let fetches = toolchain.contains("auto") || toolchain.contains("path");
+    // Such as `go1.26.8`, `go1.27rc1 X:nodwarf5` or `devel go1.27-f00`.
+    let number = version.split_whitespace();
+    let number = number.filter_map(|word| word.strip_prefix("go")).next();
+    fetches || number.is_none_or(|number| parts(number) >= parts(wanted))
+}
+
+/// The numbers of a version of Go, by which versions compare.
+pub(crate) fn parts(version: &str) -> [u32; 3] {
+    let mut numbers = version.split('.').map(|part| {
+        let digits = part.split(|c: char| !c.is_ascii_digit()).next();
+        digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
+    });
+    std::array::from_fn(|_| numbers.next().unwrap_or(0))
 }
 
 /// Installs what Debian has of what is missing, and fails for what it has not.
@@ -222,15 +263,13 @@ fn has(program: &str) -> bool {
     find(program).is_some()
 }
 
-/// Also looks where Debian keeps what only root uses.
+/// Where [`command`] finds it.
 fn find(program: &str) -> Option<PathBuf> {
     if program.starts_with('/') {
         return Path::new(program).exists().then(|| program.into());
     }
-    let path = std::env::var("PATH").unwrap_or_default();
-    path.split(':')
-        .chain(["/usr/sbin", "/sbin"])
-        .map(|folder| Path::new(folder).join(program))
+    std::env::split_paths(&search_path())
+        .map(|folder| folder.join(program))
         .find(|path| path.is_file())
 }
 
@@ -314,4 +353,42 @@ pub fn report(is_agreed: bool) -> anyhow::Result<()> {
         say("Kubernetes is not built yet: the first cluster takes some 18 minutes longer");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_go_that_is_late_enough_or_fetches_one() {
+        for (version, toolchain, is_enough) in [
+            ("go1.26.8", "local", true),
+            ("go1.26.7", "local", false),
+            ("go1.26", "local", false),
+            ("go1.26.7 X:nodwarf5", "local", false),
+            ("go1.26.10", "local", true),
+            ("go1.27rc1", "local", true),
+            ("devel go1.27-f00d", "local", true),
+            ("go1.26.7", "go1.26.7", false),
+            ("go1.22.1", "auto", true),
+            ("go1.22.1", "local+auto", true),
+            ("go1.22.1", "go1.22.1+path", true),
+            // One that knows of no toolchains.
+            ("go1.19.8", "", false),
+            ("gccgo", "local", true),
+        ] {
+            let found = is_go_enough(version, toolchain, "1.26.8");
+            assert_eq!(found, is_enough, "{version} {toolchain}");
+        }
+    }
+
+    #[test]
+    fn what_is_found_is_what_is_started() {
+        // Some machine's root alone has it on PATH.
+        let folders: Vec<_> = std::env::split_paths(&search_path()).collect();
+        assert!(folders.contains(&PathBuf::from("/usr/sbin")), "{folders:?}");
+        let mut sh = command("sh", ["-c", "printf %s \"$PATH\""]);
+        let path = run(&mut sh).unwrap();
+        assert_eq!(std::env::split_paths(&path).collect::<Vec<_>>(), folders);
+    }
 }

@@ -66,9 +66,8 @@ impl Machine {
         chaos: &Path,
     ) -> anyhow::Result<Self> {
         let log = File::create(layout.log(&format!("{name}-init")))?;
-        let mut holder = Command::new("nsenter");
+        let mut holder = command("nsenter", [format!("--net=/run/netns/{network}")]);
         holder
-            .arg(format!("--net=/run/netns/{network}"))
             .args([
                 "unshare",
                 "--pid",
