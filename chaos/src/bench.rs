@@ -66,7 +66,7 @@ pub enum Part {
     Start,
     /// Requests a second and CPU, closed loop
     Throughput,
-    /// Latency at 10 % and 70 % of the capacity, open loop; needs `throughput`
+    /// Latency at 10 % and 70 % of ImageSwap's capacity, open loop; needs `throughput`
     Latency,
     /// New connections
     Handshakes,

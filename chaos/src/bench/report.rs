@@ -44,6 +44,7 @@ struct Verdict<'r> {
 /// What the columns mean.
 const LEGEND: &str = "Each value is the median over the rounds, and the ratio that of the ratios within each \
      round; requests and CPU of the closed loops are over the 16 turns of each round, starts over the 4 of each. \
+     10 % and 70 % are of what ImageSwap reached in the closed loop, for both servers alike. \
      Latencies count from when a request was due. In the rounds in which a server was saturated, less than \
      99 % of what was due was answered in time, or requests waited for a free connection as a rule: latency then is \
      that of the queue.";
