@@ -12,6 +12,7 @@ use rustix::net::sockopt::set_socket_recv_buffer_size;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -25,12 +26,21 @@ use crate::process::Serve;
 /// the tick with which it is looked for.
 const CUT_OFF: Duration = Duration::from_secs(25);
 
-/// As many as the machine lets us have, and how many that is.
-fn raise_open_files() -> Option<u64> {
+/// Open files are the whole process's: those that hold hundreds of connections or more take turns.
+static MANY: Mutex<()> = Mutex::const_new(());
+
+/// As many open files as the machine lets us have, until what is given is dropped.
+async fn many_files() -> MutexGuard<'static, ()> {
+    let turn = MANY.lock().await;
     let limit = getrlimit(Resource::Nofile);
     let current = limit.maximum;
     setrlimit(Resource::Nofile, Rlimit { current, ..limit }).unwrap();
-    current
+    // The ten thousand, and those that other tests have meanwhile.
+    assert!(
+        current.is_none_or(|files| files >= 11_000),
+        "this test needs 11,000 open files"
+    );
+    turn
 }
 
 fn connect(address: SocketAddr) -> TcpStream {
@@ -265,12 +275,7 @@ fn client_hello_1_1() -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_silent_peers_displace_each_other_and_not_the_real_ones() {
-    let files = raise_open_files();
-    assert!(
-        files.is_none_or(|files| files >= 11_000),
-        "this test needs 11,000 open files"
-    );
-
+    let _turn = many_files().await;
     let serve = Serve::start(&[]);
     let mut kept = Client::connect(&serve).await;
     assert_eq!(kept.swap("nginx").await, "my-registry.example.com/nginx");
@@ -316,7 +321,7 @@ async fn nor_does_a_crowd_of_which_half_begins_a_request() {
 
 /// Of eight connections so many begin a request.
 async fn crowded(speaking: usize) {
-    raise_open_files();
+    let _turn = many_files().await;
     let serve = Serve::start(&[]);
     let address = serve.admin;
     let opened = Arc::new(AtomicUsize::new(0));
@@ -387,7 +392,7 @@ async fn who_keeps_few_waiting_does_not_starve_who_has_many() {
     // The places of the admin port, and a few more.
     const HELD: usize = 128 + 30;
     const BURST: usize = 60;
-    raise_open_files();
+    let _turn = many_files().await;
     let serve = Serve::start(&[]);
     let address = serve.admin;
     let opened = Arc::new(AtomicUsize::new(0));
@@ -424,7 +429,7 @@ async fn a_burst_is_not_cut_off_for_silent_peers_of_many_addresses() {
     /// Of each. Together they are more than the admin port's places and those that wait.
     const HELD: usize = 8;
     const BURST: usize = 60;
-    raise_open_files();
+    let _turn = many_files().await;
     let serve = Serve::start(&[]);
     let address = serve.admin;
     let opened = Arc::new(AtomicUsize::new(0));
