@@ -10,6 +10,9 @@ use crate::load::{Call, Outcome, Report};
 /// How long after a server's end a call may be begun that is sent to it: whoever sends it has not heard yet.
 const CROSSED: Duration = Duration::from_millis(150);
 
+/// How many calls more than one fault may cost on the whole it may cost now and then: clients call at the same moment.
+const CHANCE: usize = 1;
+
 /// What a scenario may cost.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Budget {
@@ -175,9 +178,9 @@ pub fn judge(
             .iter()
             .filter(|call| is_lost(call) && is_allowed(may, call));
         let own = lost.clone().filter(|call| !is_of_another(call)).count();
-        if own > may.most && diary.may_lose.len() > 1 {
+        if own > may.most + CHANCE && diary.may_lose.len() > 1 {
             verdict.fail(format!(
-                "{own} lost by what may cost {} at a time",
+                "{own} lost by what may cost {} at a time, and {CHANCE} more by chance",
                 may.most
             ));
         }
@@ -473,32 +476,16 @@ mod tests {
             words: &["EOF"],
             is_at_once: false,
         };
+        let apart = || [kill(11, 14), kill(16, 18), kill(19, 20)];
+        let overlapping = || [kill(11, 15), kill(13, 18), kill(19, 20)];
         for (what, kills, lost, passes) in [
-            ("one each", [kill(11, 13), kill(16, 18)], vec![12, 17], true),
-            (
-                "both to one",
-                [kill(11, 13), kill(16, 18)],
-                vec![12, 13],
-                false,
-            ),
-            (
-                "to either",
-                [kill(11, 15), kill(14, 18)],
-                vec![14, 15],
-                true,
-            ),
-            (
-                "one to either",
-                [kill(11, 15), kill(14, 18)],
-                vec![12, 14],
-                true,
-            ),
-            (
-                "two of the first",
-                [kill(11, 15), kill(14, 18)],
-                vec![11, 12],
-                false,
-            ),
+            ("one each", apart(), vec![12, 17], true),
+            ("two to one, by chance", apart(), vec![12, 13], true),
+            ("all to one", apart(), vec![11, 12, 13], false),
+            ("more than all", apart(), vec![11, 12, 16, 17], false),
+            ("to either", overlapping(), vec![13, 14, 15], true),
+            ("one to either", overlapping(), vec![11, 12, 14], true),
+            ("all to the second", overlapping(), vec![16, 17, 18], false),
         ] {
             let diary = Diary {
                 fault: Some(span(10, 20)),
