@@ -146,7 +146,7 @@ pub struct Settings {
     pub strict_maps: bool,
     /// Whether no map file is read.
     pub is_legacy: bool,
-    /// Whether that is so, and there is no prefix.
+    /// Whether that is so, and no prefix is seen.
     pub has_no_prefix: bool,
     /// The map file that is read in place of the usual one.
     pub other_maps: Option<String>,
@@ -360,11 +360,18 @@ pub fn report(facts: &Facts, read: impl Fn(&Variables) -> Settings) -> Report {
     {
         maps_found(maps.as_ref(), settings.strict_maps, all);
     }
-    if settings.has_no_prefix {
+    // Ours that names more sources may have it from there.
+    if settings.has_no_prefix && !ours.is_some_and(|found| found.has_more) {
+        let unless = match ours {
+            Some(_) => "",
+            None => ", unless the Deployment carries it",
+        };
         finding(
             all,
             ("maps-empty", Warning),
-            "IMAGESWAP_MODE is legacy, and IMAGE_PREFIX is not set: nothing is swapped",
+            format!(
+                "IMAGESWAP_MODE is legacy, and IMAGE_PREFIX is not set: nothing is swapped{unless}"
+            ),
             "set it, or better write a map file (docs/maps.md) and leave the mode out",
         );
     }

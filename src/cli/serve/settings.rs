@@ -78,7 +78,7 @@ pub(in crate::cli) fn settings(variables: &Variables, names: &Names) -> Settings
     let is_legacy = |args: &Args| args.rules.mode == Mode::Legacy;
     let has_no_prefix = |args: &Args| {
         // One that the Deployment takes from elsewhere is not seen.
-        let is_unseen = variables.has_more || variables.env.get("IMAGE_PREFIX") == Some(&None);
+        let is_unseen = variables.env.get("IMAGE_PREFIX") == Some(&None);
         is_legacy(args) && args.rules.image_prefix.is_empty() && !is_unseen
     };
     Settings {
@@ -443,8 +443,12 @@ mod tests {
             if is_unseen {
                 variables.env.insert("IMAGE_PREFIX".to_owned(), None);
             }
-            let found = settings(&variables, &names());
-            assert_eq!(found.has_no_prefix, expected, "{variables:?}");
+            // Whether there may be more is not for these to say.
+            for has_more in [false, true] {
+                variables.has_more = has_more;
+                let found = settings(&variables, &names());
+                assert_eq!(found.has_no_prefix, expected, "{variables:?}");
+            }
         }
     }
 

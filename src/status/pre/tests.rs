@@ -411,6 +411,42 @@ fn an_empty_cluster_is_right_and_each_fault_is_one_finding() {
     }
 }
 
+/// Before a Deployment of ours is there, nobody can tell what it will carry.
+#[test]
+fn a_prefix_that_is_missing_is_told_unless_the_deployment_may_have_it_from_elsewhere() {
+    let told = |found: Seen<Option<Deployment>>| {
+        let mut facts = empty();
+        let mode = ("legacy".to_owned(), String::new());
+        facts.settings = Ok(Some(Entries::from([mode])));
+        facts.deployment = found;
+        let findings = report(&facts).findings.into_iter();
+        let mut found = findings.filter(|finding| finding.id == "maps-empty");
+        found.next().map(|finding| finding.text)
+    };
+    let ours = |has_more| Deployment {
+        has_more,
+        ..deployment()
+    };
+    let older = Deployment {
+        command: None,
+        ..ours(true)
+    };
+    for (found, says) in [
+        (Ok(None), Some("unless the Deployment carries it")),
+        (Ok(Some(older)), Some("unless the Deployment carries it")),
+        (
+            Err("forbidden".to_owned()),
+            Some("unless the Deployment carries it"),
+        ),
+        (Ok(Some(ours(false))), Some("nothing is swapped")),
+        (Ok(Some(ours(true))), None),
+    ] {
+        let told = told(found);
+        let ends = |text: &String| says.is_some_and(|says| text.ends_with(says));
+        assert_eq!(told.as_ref().map(ends), says.map(|_| true), "{told:?}");
+    }
+}
+
 #[test]
 fn every_finding_is_documented_with_its_severity() {
     const CODE: &str = include_str!("../pre.rs");
