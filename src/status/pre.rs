@@ -49,7 +49,16 @@ const NAMED: usize = 3;
 const NAMED_RIGHTS: usize = 8;
 
 /// What was seen, or why it could not be.
-pub type Seen<T> = Result<T, String>;
+pub type Seen<T> = Result<T, Unseen>;
+
+/// Why something could not be seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unseen {
+    /// As it was said.
+    pub why: String,
+    /// Whether whoever asks may not read it; else it may be seen another time.
+    pub is_forbidden: bool,
+}
 
 /// What was seen of a cluster.
 #[derive(Debug)]
@@ -394,13 +403,22 @@ pub fn report(facts: &Facts, read: impl Fn(&Variables) -> Settings) -> Report {
 
 /// What was seen; else a finding says why not.
 fn seen<'a, T>(findings: &mut Vec<Finding>, what: &str, seen: &'a Seen<T>) -> Option<&'a T> {
-    let mut unseen = |why: &String| {
-        finding(
-            findings,
-            ("not-seen", Note),
-            format!("can't look at {what}: {why}"),
-            "ask again as somebody who may read it; nothing is said of it here",
-        );
+    let mut unseen = |Unseen { why, is_forbidden }: &Unseen| {
+        let text = format!("can't look at {what}: {why}");
+        match is_forbidden {
+            true => finding(
+                findings,
+                ("not-seen", Note),
+                text,
+                "ask again as somebody who may read it; nothing is said of it here",
+            ),
+            false => finding(
+                findings,
+                ("not-seen", Warning),
+                text,
+                "try again: nothing is said of it here, and what is in the way may be there",
+            ),
+        }
     };
     seen.as_ref().inspect_err(|why| unseen(why)).ok()
 }

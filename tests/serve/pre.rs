@@ -269,6 +269,17 @@ async fn what_can_not_be_seen_is_said_and_an_api_that_refuses_all_is_an_error() 
         "{found:?}"
     );
     assert_eq!(code, 0, "{found:?}");
+    // What may be there all the same is no right that is missing.
+    for (code, expected) in [(401, 0), (403, 0), (429, 1), (500, 1), (503, 1), (504, 1)] {
+        api.set_mood(Mood::Failing(code));
+        let (exit, found) = findings(&api).await;
+        assert_eq!(exit, expected, "{code}: {found:?}");
+        assert!(found.iter().all(|id| id == "not-seen"), "{found:?}");
+        assert!(found.len() > 10, "{found:?}");
+        let text = String::from_utf8(pre(&api, &[]).await.stdout).unwrap();
+        let severity = ["note[", "warning["][usize::from(expected == 1)];
+        assert_eq!(text.matches(severity).count(), found.len(), "{text}");
+    }
     api.set_mood(Mood::Forbidding);
     let output = pre(&api, &[]).await;
     assert_eq!(output.status.code(), Some(2), "{output:?}");

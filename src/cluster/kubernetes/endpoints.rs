@@ -11,7 +11,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{Kubernetes, handshake};
+use super::{Kubernetes, Refused, handshake};
 use crate::rotation::state::Endpoint;
 use crate::rotation::write::Failure;
 
@@ -26,7 +26,7 @@ pub(super) const PORT: &str = "https";
 
 impl Kubernetes {
     /// Where Kubernetes says that the Service's endpoints are.
-    pub(super) async fn endpoint_slices(&self) -> Result<Vec<EndpointSlice>, Failure> {
+    pub(super) async fn endpoint_slices(&self) -> Result<Vec<EndpointSlice>, Refused> {
         let label = format!("kubernetes.io/service-name={}", self.names.service);
         let params = ListParams::default().labels(&label);
         let call = self.slices.list(&params);

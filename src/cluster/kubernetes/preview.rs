@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::{Kubernetes, LABEL, Refused};
 use crate::rotation::write::Failure;
-use crate::status::pre::{self, Facts, Hook, Limit, Quota, Seen};
+use crate::status::pre::{self, Facts, Hook, Limit, Quota, Seen, Unseen};
 
 /// Where the kinds without a group are.
 const CORE: &str = "/api/v1";
@@ -169,7 +169,7 @@ impl Kubernetes {
             limits,
             maps,
             settings,
-            secret: secret.map_err(|why| why.to_string()),
+            secret: secret.map_err(unseen),
         })
     }
 
@@ -362,8 +362,7 @@ impl Kubernetes {
     }
 
     async fn ready(&self) -> Seen<usize> {
-        let found = self.listed_endpoints().await;
-        let found = found.map_err(|why| why.to_string())?;
+        let found = self.listed_endpoints().await.map_err(unseen)?;
         Ok(found.iter().filter(|endpoint| endpoint.is_ready).count())
     }
 
@@ -419,8 +418,11 @@ fn verbs_for<'a>(
     verbs.map(move |verb| (verb, (group, resource, name_for(verb), is_ours)))
 }
 
-fn unseen(refused: Refused) -> String {
-    refused.text
+fn unseen(refused: Refused) -> Unseen {
+    Unseen {
+        is_forbidden: matches!(refused.code, 401 | 403),
+        why: refused.text,
+    }
 }
 
 // === what is in an object ===

@@ -27,7 +27,7 @@ const KIND: &str = "kubernetes.io/tls";
 static CREATED: AtomicU64 = AtomicU64::new(0);
 
 impl Kubernetes {
-    pub(super) async fn secret(&self) -> Result<Option<state::Secret>, Failure> {
+    pub(super) async fn secret(&self) -> Result<Option<state::Secret>, Refused> {
         let call = self.secrets.get_opt(&self.names.secret);
         let Some(found) = self.call("secret", call).await? else {
             return Ok(None);

@@ -16,7 +16,7 @@ use time::OffsetDateTime;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{Kubernetes, chain, endpoints, handshake};
+use super::{Kubernetes, Refused, chain, endpoints, handshake};
 use crate::pki::Served;
 use crate::rotation::driver::Store;
 use crate::rotation::write::Failure;
@@ -88,11 +88,12 @@ impl Kubernetes {
     /// The Deployment has the Service's name. Not all who may read the rest may read it.
     async fn scale(&self) -> Result<Option<Scale>, String> {
         let kind = format!("deployments/{}", self.names.service);
-        let found = self.read_ours("deployment", "/apis/apps/v1", &kind).await?;
+        let found = self.read_ours("deployment", "/apis/apps/v1", &kind).await;
+        let found = found.map_err(|unseen| unseen.why)?;
         Ok(found.as_ref().map(scale_of))
     }
 
-    pub(super) async fn listed_endpoints(&self) -> Result<Vec<Found>, Failure> {
+    pub(super) async fn listed_endpoints(&self) -> Result<Vec<Found>, Refused> {
         let slices = self.endpoint_slices().await?;
         let mut found: Vec<_> = slices.into_iter().flat_map(found_in).collect();
         found.sort_by(|one, other| one.name().cmp(other.name()));

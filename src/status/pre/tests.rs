@@ -123,6 +123,11 @@ fn of_pods(resource: &str, change: impl Fn(&mut Limit)) -> Seen<Vec<Limit>> {
     })
 }
 
+fn unseen<T>(is_forbidden: bool) -> Seen<T> {
+    let why = "refused".to_owned();
+    Err(Unseen { why, is_forbidden })
+}
+
 fn some(text: &str) -> Option<String> {
     Some(text.to_owned())
 }
@@ -335,18 +340,16 @@ fn an_empty_cluster_is_right_and_each_fault_is_one_finding() {
             facts.settings = variables("maps");
             facts.maps = Ok(Some(Some(b"rubbish".to_vec())));
         }),
-        ("not-seen", Note, &|facts| {
-            facts.settings = Err("forbidden".to_owned())
-        }),
+        ("not-seen", Note, &|facts| facts.settings = unseen(true)),
         ("secret-replaced", Note, &|facts| {
             facts.secret = Ok(Some(secret(Source::Minted, &other)))
         }),
         ("secret-unusable", Error, &|facts| {
             facts.secret = Ok(Some(secret(Source::Annotated, &other)));
         }),
-        ("not-seen", Note, &|facts| {
-            facts.nodes = Err("forbidden".to_owned())
-        }),
+        ("not-seen", Note, &|facts| facts.nodes = unseen(true)),
+        // It says nothing of what there is.
+        ("not-seen", Warning, &|facts| facts.nodes = unseen(false)),
     ];
     for (id, severity, change) in rows {
         let mut facts = empty();
@@ -434,10 +437,7 @@ fn a_prefix_that_is_missing_is_told_unless_the_deployment_may_have_it_from_elsew
     for (found, says) in [
         (Ok(None), Some("unless the Deployment carries it")),
         (Ok(Some(older)), Some("unless the Deployment carries it")),
-        (
-            Err("forbidden".to_owned()),
-            Some("unless the Deployment carries it"),
-        ),
+        (unseen(true), Some("unless the Deployment carries it")),
         (Ok(Some(ours(false))), Some("nothing is swapped")),
         (Ok(Some(ours(true))), None),
     ] {
@@ -574,7 +574,7 @@ fn what_our_deployment_sets_counts_more_than_the_config_map() {
             ..deployment()
         }));
         if !is_ours {
-            facts.nodes = Err(String::new());
+            facts.nodes = unseen(true);
         }
         assert_eq!(ids(&facts), expected);
     }

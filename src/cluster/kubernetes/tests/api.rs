@@ -48,6 +48,8 @@ pub enum Mood {
     Hanging,
     /// 403 for all.
     Forbidding,
+    /// This code for all but its version, also as an answer to whether something may be done.
+    Failing(u16),
     /// 403 for watches alone, as from a kube-apiserver that has not read all roles yet.
     ForbiddingWatches,
     /// 403 for Events alone: the Role is of an older version.
@@ -189,6 +191,11 @@ async fn answer(State(world): State<World>, request: Request<Body>) -> Response 
     let person = world.person.lock().unwrap().clone();
     match head.method {
         _ if mood == Mood::Forbidding => refuse(403, &call),
+        _ if let Mood::Failing(code) = mood
+            && path != "/version" =>
+        {
+            refuse(code, &call)
+        }
         Method::POST if path.ends_with("/selfsubjectaccessreviews") && person.is_some() => {
             let body = body.collect().await.unwrap().to_bytes();
             let mut review: Value = serde_json::from_slice(&body).unwrap();
