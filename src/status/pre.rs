@@ -345,7 +345,7 @@ pub fn report(facts: &Facts, read: impl Fn(&Variables) -> Settings) -> Report {
         limits_found(limits, all);
     }
     if let Some(quotas) = seen(all, "the ResourceQuotas", &facts.quotas) {
-        let is_new = matches!(deployment, Some(None));
+        let is_new = installed == Installed::Nothing;
         quotas_found(quotas, limits.unwrap_or(&Vec::new()), is_new, all);
     }
     let settings = seen(all, "the ConfigMap imageswap-env", &facts.settings);
@@ -753,16 +753,23 @@ fn quotas_found(quotas: &[Quota], limits: &[Limit], is_new: bool, findings: &mut
     for Quota { name, hard } in quotas {
         for (resource, hard, used) in hard {
             let needs = NEEDS.iter().find(|(names, _)| names.contains(&&**resource));
-            let left = milli(hard).zip(milli(used)).map(|(hard, used)| hard - used);
+            // What is used may be the Deployment's own.
+            let left = match is_new {
+                true => milli(hard).zip(milli(used)).map(|(hard, used)| hard - used),
+                false => milli(hard),
+            };
             if let Some((_, needs)) = needs
-                && is_new
                 && left.is_some_and(|left| Some(left) < milli(needs))
             {
+                let why = match is_new {
+                    true => format!("{used} of {hard} are used"),
+                    false => format!("{hard} are allowed in all"),
+                };
                 finding(
                     findings,
                     ("quota", Error),
                     format!(
-                        "the ResourceQuota {name} leaves less than {needs} of {resource}: {used} of {hard} are used"
+                        "the ResourceQuota {name} leaves less than {needs} of {resource}: {why}"
                     ),
                     "raise it: replicas that can't start leave Pods refused, and a rollout needs one more",
                 );

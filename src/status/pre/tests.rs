@@ -482,9 +482,29 @@ fn every_finding_is_documented_with_its_severity() {
 #[test]
 fn what_is_installed_takes_its_share_of_a_quota_already() {
     let mut facts = empty();
+    let older = Deployment {
+        command: None,
+        ..deployment()
+    };
+    for (found, said) in [
+        (Ok(Some(deployment())), ("installed", Note)),
+        (Ok(Some(older)), ("installed-older", Note)),
+        (unseen(true), ("not-seen", Note)),
+    ] {
+        facts.deployment = found;
+        for (resource, enough, too_few) in [
+            ("pods", "3", "2"),
+            ("limits.memory", "960Mi", "512Mi"),
+            ("count/services", "1", "0"),
+        ] {
+            facts.quotas = quota(resource, enough, enough);
+            assert_eq!(ids(&facts), [said], "{resource}");
+            // A rollout could not end, whatever is used.
+            facts.quotas = quota(resource, too_few, "0");
+            assert_eq!(ids(&facts), [("quota", Error), said], "{resource}");
+        }
+    }
     facts.deployment = Ok(Some(deployment()));
-    facts.quotas = quota("pods", "2", "2");
-    assert_eq!(ids(&facts), [("installed", Note)]);
     // A quota that wants a limit is content with a LimitRange that gives one.
     facts.quotas = quota("limits.cpu", "10", "0");
     facts.limits = limit("cpu", |limit| limit.default = some("1"));
