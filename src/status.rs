@@ -386,10 +386,11 @@ fn webhooks_found(facts: &Facts, leaf: Option<&Served>, findings: &mut Vec<Findi
             );
         }
         if bundle.is_empty() {
+            let fate = fate(hook.fails_open);
             finding(
                 findings,
                 ("ca-bundle-empty", Error),
-                format!("the caBundle of {name} is empty: Pods are refused"),
+                format!("the caBundle of {name} is empty: {fate}"),
                 facts.help_if_not_trusted(),
             );
         } else if let Some(Err(why)) = leaf.map(|leaf| leaf.verify(&bundle, &facts.host, facts.now))
@@ -404,6 +405,14 @@ fn webhooks_found(facts: &Facts, leaf: Option<&Served>, findings: &mut Vec<Findi
                 facts.help_if_not_trusted(),
             );
         }
+    }
+}
+
+/// What becomes of Pods while calls of a webhook fail.
+fn fate(fails_open: bool) -> &'static str {
+    match fails_open {
+        true => "Pods run as they are, by its failurePolicy",
+        false => "Pods are refused",
     }
 }
 
@@ -442,12 +451,22 @@ fn scale_found(facts: &Facts, findings: &mut Vec<Finding>) {
 
 fn replicas_found(facts: &Facts, leaf: Option<&Served>, findings: &mut Vec<Finding>) {
     if !facts.replicas.iter().any(|replica| replica.is_ready) {
-        finding(
-            findings,
-            ("replicas-none", Error),
-            "no replica is ready: Pods are refused",
-            "`kubectl -n NAMESPACE describe pods -l app=imageswap` says what keeps them",
-        );
+        let help = "`kubectl -n NAMESPACE describe pods -l app=imageswap` says what keeps them";
+        let hooks = facts.observed.hooks();
+        match hooks.iter().all(|hook| hook.fails_open) {
+            _ if hooks.is_empty() => finding(
+                findings,
+                ("replicas-none", Warning),
+                "no replica is ready, and no webhook calls one",
+                help,
+            ),
+            fails_open => finding(
+                findings,
+                ("replicas-none", Error),
+                format!("no replica is ready: {}", fate(fails_open)),
+                help,
+            ),
+        }
     }
     for replica in &facts.replicas {
         let pod = &replica.pod;

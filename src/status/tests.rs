@@ -381,6 +381,48 @@ fn each_thing_that_is_wrong_is_named() {
     }
 }
 
+/// As in break-glass, where nobody is to be told that Pods are refused.
+#[test]
+fn whether_pods_are_refused_is_for_the_webhook_to_say() {
+    let bare = |change: &dyn Fn(&mut Facts)| {
+        let mut facts = healthy(&pair(365));
+        facts.replicas.clear();
+        let configuration = facts.observed.configuration.as_mut().unwrap();
+        configuration.hooks[0].bundle.clear();
+        change(&mut facts);
+        let findings = report(&facts).findings.into_iter();
+        let told = findings.filter(|it| ["ca-bundle-empty", "replicas-none"].contains(&it.id));
+        let told = told.map(|it| (it.id, it.severity, it.text.contains("Pods are refused")));
+        told.collect::<Vec<_>>()
+    };
+    let hooks = |facts: &mut Facts, change: &dyn Fn(&mut Vec<Hook>)| {
+        change(&mut facts.observed.configuration.as_mut().unwrap().hooks);
+    };
+    let all = |is_refused| {
+        let ids = ["ca-bundle-empty", "replicas-none"];
+        ids.map(|id| (id, Error, is_refused)).to_vec()
+    };
+    let unasked = vec![("replicas-none", Warning, false)];
+    assert_eq!(bare(&|_| {}), all(true));
+    let open = |facts: &mut Facts| hooks(facts, &|hooks| hooks[0].fails_open = true);
+    assert_eq!(bare(&open), all(false));
+    let deleted = |facts: &mut Facts| facts.observed.configuration = None;
+    assert_eq!(bare(&deleted), unasked);
+    let elsewhere = |facts: &mut Facts| hooks(facts, &Vec::clear);
+    assert_eq!(bare(&elsewhere), unasked);
+    // One of two is enough to refuse them.
+    let both = |facts: &mut Facts| {
+        hooks(facts, &|hooks| {
+            hooks.push(Hook {
+                fails_open: true,
+                ..Hook::default()
+            });
+        });
+    };
+    let told = bare(&both);
+    assert_eq!(told.last(), Some(&("replicas-none", Error, true)));
+}
+
 /// One of ours begins two days before it is made, and an hour.
 pub(super) fn pair_that_begins(at: OffsetDateTime) -> Pem {
     pair_of(365, at + Duration::hours(49))
