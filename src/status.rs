@@ -33,19 +33,22 @@ pub struct Facts {
     pub observed: Observed,
     /// The leader's Lease.
     pub lease: Option<Lease>,
-    /// What the Deployment counts, or why it can't be read; `None` if there is none of our name.
+    /// What the Deployment says, or why it can't be read; `None` if there is none of our name.
     pub scale: Result<Option<Scale>, String>,
     /// Every endpoint of the Service, ready or not.
     pub replicas: Vec<Replica>,
 }
 
-/// How many replicas there are. One without an address is no endpoint, so that only the Deployment tells of it.
+/// How many replicas there are, and of which certificate. One without an address is no endpoint, so that only the
+/// Deployment tells of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scale {
     /// So many are wanted.
     pub wanted: usize,
     /// So many are ready, and have been for as long as is asked for.
     pub available: usize,
+    /// Whether its container is told of a certificate in files. A ConfigMap may do so as well, which is not seen here.
+    pub names_files: bool,
 }
 
 /// The leader's Lease.
@@ -261,7 +264,10 @@ fn secret(facts: &Facts, findings: &mut Vec<Finding>) -> Option<Served> {
         finding(
             findings,
             ("secret-missing", Error),
-            "there is no Secret with a certificate",
+            format!(
+                "there is no Secret with a certificate{}",
+                facts.unless_files()
+            ),
             "the leader makes one within seconds; if it does not, its log says why",
         );
         return None;
@@ -273,7 +279,11 @@ fn secret(facts: &Facts, findings: &mut Vec<Finding>) -> Option<Served> {
             finding(
                 findings,
                 ("secret-unusable", Error),
-                format!("{} can't be served: {flaw}", source.name()),
+                format!(
+                    "{} can't be served: {flaw}{}",
+                    source.name(),
+                    facts.unless_files()
+                ),
                 source.help_if_bad(),
             );
             None
@@ -282,7 +292,7 @@ fn secret(facts: &Facts, findings: &mut Vec<Finding>) -> Option<Served> {
             finding(
                 findings,
                 ("secret-unusable", Error),
-                format!("the Secret can't be served: {flaw}"),
+                format!("the Secret can't be served: {flaw}{}", facts.unless_files()),
                 facts.help_if_minted_is_bad(secret, &flaw),
             );
             None
@@ -399,8 +409,9 @@ fn webhooks_found(facts: &Facts, leaf: Option<&Served>, findings: &mut Vec<Findi
                 findings,
                 ("ca-bundle-distrusts", Error),
                 format!(
-                    "the caBundle of {name} does not believe {}: {why}",
-                    facts.whose()
+                    "the caBundle of {name} does not believe {}: {why}{}",
+                    facts.whose(),
+                    facts.unless_files()
                 ),
                 facts.help_if_not_trusted(),
             );
@@ -429,7 +440,9 @@ fn leader_found(facts: &Facts, findings: &mut Vec<Finding>) {
 
 fn scale_found(facts: &Facts, findings: &mut Vec<Finding>) {
     match &facts.scale {
-        Ok(Some(Scale { wanted, available })) if available < wanted => finding(
+        Ok(Some(Scale {
+            wanted, available, ..
+        })) if available < wanted => finding(
             findings,
             ("replicas-missing", Warning),
             format!(
@@ -518,7 +531,11 @@ fn replicas_found(facts: &Facts, leaf: Option<&Served>, findings: &mut Vec<Findi
 /// One that stays with a leaf that ends soon, while no rotation is under way, does not hear of the Secret: when the
 /// leaf has ended, it alone is refused.
 fn other_leaf_found(facts: &Facts, pod: &str, served: &Served, findings: &mut Vec<Finding>) {
-    let text = format!("{pod} serves another leaf than {}", facts.whose());
+    let whose = facts.whose();
+    let text = format!(
+        "{pod} serves another leaf than {whose}{}",
+        facts.unless_files()
+    );
     match served.not_after() {
         Some(not_after) if !facts.is_staged() && is_overdue(served, not_after, facts.now) => {
             finding(
@@ -686,10 +703,28 @@ impl Facts {
         self.replicas.iter().find(leads)
     }
 
-    /// Whether files are served, and the Secret means nothing. Replicas alone know.
+    /// Whether files are served, and the Secret means nothing.
     pub fn is_from_files(&self) -> bool {
-        let mut pages = self.replicas.iter().filter_map(|it| it.page.as_ref().ok());
-        pages.any(|page| page.is_from_files)
+        self.has_files() == Some(true)
+    }
+
+    /// The same, by the replicas' word; while they can't be asked, by the Deployment's, which does not know all that
+    /// its container is told.
+    fn has_files(&self) -> Option<bool> {
+        let pages = self.replicas.iter().filter_map(|it| it.page.as_ref().ok());
+        let are_named = || matches!(self.scale, Ok(Some(scale)) if scale.names_files);
+        let told = pages.map(|page| page.is_from_files).max();
+        told.or_else(|| are_named().then_some(true))
+    }
+
+    /// What is to be said besides where it would mean nothing then.
+    fn unless_files(&self) -> &'static str {
+        match self.has_files() {
+            Some(_) => "",
+            None => {
+                " (which means nothing if files are served: that is not known while no replica's metrics can be read)"
+            }
+        }
     }
 
     /// The replicas that are not being deleted.

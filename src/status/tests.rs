@@ -78,6 +78,7 @@ fn healthy_at(pem: &Pem, now: OffsetDateTime) -> Facts {
         scale: Ok(Some(Scale {
             wanted: 2,
             available: 2,
+            names_files: false,
         })),
         replicas: vec![replica("one"), replica("two")],
     }
@@ -132,7 +133,14 @@ fn a_healthy_installation_has_no_findings_and_is_shown_whole() {
 fn each_thing_that_is_wrong_is_named() {
     let (pem, other, short, day) = (pair(365), pair(365), pair(20), pair(1));
     let ends = pair_of(365, NOW - Duration::days(340));
-    let scale = |wanted, available| Ok(Some(Scale { wanted, available }));
+    let scale = |wanted, available| {
+        let names_files = false;
+        Ok(Some(Scale {
+            wanted,
+            available,
+            names_files,
+        }))
+    };
     type Break<'a> = Box<dyn Fn(&mut Facts) + 'a>;
     let bundle = |facts: &mut Facts, text: &str| {
         let configuration = facts.observed.configuration.as_mut().unwrap();
@@ -518,6 +526,58 @@ fn where_files_are_served_the_secret_means_nothing() {
     let mut ours = healthy(&pem);
     ours.replicas[1].page.as_mut().unwrap().is_refused = true;
     assert_eq!(found(&ours), [""; 0]);
+}
+
+#[test]
+fn while_no_replica_can_be_asked_the_deployment_tells_of_files() {
+    let (pem, old) = (pair(365), pair(365));
+    let silent = |names_files, is_up: bool| {
+        let mut facts = healthy(&pem);
+        facts.observed.secret = None;
+        facts.scale.as_mut().unwrap().as_mut().unwrap().names_files = names_files;
+        for replica in &mut facts.replicas {
+            replica.page = Err("refused".to_owned());
+        }
+        if !is_up {
+            facts.replicas.clear();
+        }
+        facts
+    };
+    // In CrashLoop for what is in them, and with a NetworkPolicy in the way of metrics.
+    assert_eq!(found(&silent(true, false)), ["replicas-none"]);
+    let seen = silent(true, true);
+    assert_eq!(found(&seen), ["replica-silent", "replica-silent"]);
+    let report_of = |facts: &Facts| {
+        let report = report(facts);
+        (report.rotation.step, report.certificate.is_some())
+    };
+    assert_eq!(report_of(&silent(true, false)), ("wait", false));
+    assert_eq!(report_of(&seen), ("wait", true));
+    // What a Secret of before has to do with it is nothing.
+    let mut seen = seen;
+    seen.observed.secret = Some(Secret::minted("1", &old));
+    assert_eq!(found(&seen), ["replica-silent", "replica-silent"]);
+
+    let is_unsure = |facts: &Facts, id: &str| {
+        let findings = report(facts).findings;
+        let told = findings.iter().find(|one| one.id == id).unwrap();
+        told.text.contains("that is not known")
+    };
+    assert!(is_unsure(&silent(false, false), "secret-missing"));
+    let mut unseen = silent(false, true);
+    unseen.scale = Err("forbidden".to_owned());
+    assert!(is_unsure(&unseen, "secret-missing"));
+    unseen.observed.secret = Some(Secret::minted("1", &old));
+    assert!(is_unsure(&unseen, "ca-bundle-distrusts"));
+    assert!(is_unsure(&unseen, "replica-other-leaf"));
+    unseen.observed.secret.as_mut().unwrap().key = None;
+    assert!(is_unsure(&unseen, "secret-unusable"));
+    // One that can be asked knows.
+    unseen.replicas[0].page = Ok(Page::default());
+    assert!(!is_unsure(&unseen, "secret-unusable"));
+    let mut rolls = silent(true, true);
+    rolls.replicas[0].page = Ok(Page::default());
+    assert!(found(&rolls).contains(&"secret-missing"));
 }
 
 #[test]

@@ -510,7 +510,7 @@ fn bundle_applier(configuration: &Value) -> Option<String> {
     })
 }
 
-fn deployment_of(found: &Value) -> pre::Deployment {
+pub(super) fn deployment_of(found: &Value) -> pre::Deployment {
     let pod = found.pointer("/spec/template/spec").unwrap_or(&Value::Null);
     let labels = pairs(found.pointer("/spec/selector/matchLabels"));
     let first = pod.pointer("/containers/0");

@@ -16,7 +16,7 @@ use time::OffsetDateTime;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{Kubernetes, Refused, chain, endpoints, handshake};
+use super::{Kubernetes, Refused, chain, endpoints, handshake, preview};
 use crate::pki::Served;
 use crate::rotation::driver::Store;
 use crate::rotation::write::Failure;
@@ -181,14 +181,22 @@ fn lease_of(spec: k8s_openapi::api::coordination::v1::LeaseSpec) -> Lease {
     }
 }
 
-/// Of a Deployment, as JSON: for two numbers its type is not worth its size.
+/// What tells a container of a certificate in files; others go with it.
+const FILES: &str = "IMAGESWAP_TLS_CERT";
+
+/// Of a Deployment, as JSON: for so little its type is not worth its size.
 fn scale_of(deployment: &Value) -> Scale {
+    let env = preview::deployment_of(deployment).env;
     let number = |path: &str| deployment.pointer(path).and_then(Value::as_u64);
     let count = |path: &str| number(path).and_then(|number| usize::try_from(number).ok());
     Scale {
         // The API's own default. What is none is left out of a status.
         wanted: count("/spec/replicas").unwrap_or(1),
         available: count("/status/availableReplicas").unwrap_or_default(),
+        // One that is set to nothing is not set.
+        names_files: env
+            .get(FILES)
+            .is_some_and(|path| path.as_deref() != Some("")),
     }
 }
 

@@ -482,7 +482,14 @@ async fn a_survey_tells_how_many_replicas_are_wanted_and_whether_the_webhook_fai
         let hooks = facts.observed.hooks().iter();
         hooks.map(|hook| hook.fails_open).collect::<Vec<_>>()
     };
-    let scale = |wanted, available| Ok(Some(Scale { wanted, available }));
+    let scale = |wanted, available| {
+        let names_files = false;
+        Ok(Some(Scale {
+            wanted,
+            available,
+            names_files,
+        }))
+    };
     api.put(CONFIGURATION, configuration());
     let facts = survey().await;
     assert_eq!(
@@ -512,6 +519,27 @@ async fn a_survey_tells_how_many_replicas_are_wanted_and_whether_the_webhook_fai
             (facts.scale.clone(), fails_open(&facts)),
             (expected, vec![false])
         );
+    }
+}
+
+#[tokio::test]
+async fn a_survey_tells_whether_the_deployment_names_files() {
+    let api = Api::start().await;
+    api.put(CONFIGURATION, configuration());
+    let variable = |value: Value| json!({"name": "IMAGESWAP_TLS_CERT", "value": value});
+    let elsewhere = json!({"name": "IMAGESWAP_TLS_CERT", "valueFrom": {}});
+    for (env, expected) in [
+        (json!([]), false),
+        (json!([variable(json!("/certificate/tls.crt"))]), true),
+        (json!([variable(json!(""))]), false),
+        (json!([elsewhere]), true),
+    ] {
+        let containers = json!([{"name": "sidecar"}, {"name": "imageswap", "env": env}]);
+        let pod = json!({"spec": {"containers": containers}});
+        api.put(DEPLOYMENT, json!({"spec": {"template": pod}}));
+        let facts = cluster(&api, 1).survey(Reach::Forwarded).await.unwrap();
+        let scale = facts.scale.unwrap().unwrap();
+        assert_eq!(scale.names_files, expected, "{env}");
     }
 }
 
