@@ -31,12 +31,16 @@ async fn findings(api: &Api) -> (i32, Vec<String>) {
 }
 
 fn add_nodes(api: &Api, count: usize, taint: Value) {
+    add_nodes_named(api, "node", count, taint);
+}
+
+fn add_nodes_named(api: &Api, name: &str, count: usize, taint: Value) {
     for n in 0..count {
         let node = json!({
             "metadata": {"labels": {"kubernetes.io/os": "linux"}}, "spec": {"taints": taint},
             "status": {"conditions": [{"type": "Ready", "status": "True"}]},
         });
-        api.put(&format!("{NODES}/node-{n}"), node);
+        api.put(&format!("{NODES}/{name}-{n}"), node);
     }
 }
 
@@ -151,6 +155,32 @@ async fn what_is_in_the_way_is_found_in_the_objects() {
     // Those are there already.
     for part in ["create deployments", "create namespaces"] {
         assert!(!text.contains(part), "{part}: {text}");
+    }
+}
+
+/// kube-apiserver tells of them by name, and of so many at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_are_free_are_found_behind_many_that_are_not() {
+    let api = Api::start().await;
+    api.set_person(Person::default());
+    let looks = || {
+        let calls = api.calls();
+        let looks = calls.iter().filter(|call| **call == format!("GET {NODES}"));
+        looks.count()
+    };
+    add_nodes(&api, 1001, json!([{"key": "k", "effect": "NoSchedule"}]));
+    for (name, count, expected, more_looks) in [
+        ("z", 0, "nodes-none maps-missing", 3),
+        ("z", 1, "nodes-one maps-missing", 3),
+        ("z", 2, "maps-missing", 3),
+        // These are the first, and two are enough.
+        ("a", 2, "maps-missing", 1),
+    ] {
+        add_nodes_named(&api, name, count, json!([]));
+        let before = looks();
+        let (_, found) = findings(&api).await;
+        assert_eq!(found.join(" "), expected, "{name} {count}");
+        assert_eq!(looks() - before, more_looks, "{name} {count}");
     }
 }
 

@@ -38,8 +38,11 @@ const OS: (&str, &str) = ("kubernetes.io/os", "linux");
 /// The pod-security level of a namespace.
 const ENFORCE: &str = "pod-security.kubernetes.io/enforce";
 
-/// So many nodes are looked at: two that are free will be among them.
+/// So many nodes are looked at together.
 const NODES: u32 = 500;
+
+/// So many times, until two are free: together more than any cluster has.
+const PAGES: usize = 200;
 
 /// Group, resource, name, and whether it is in the namespace. All of these groups have a `v1`.
 type Object<'a> = (&'a str, &'a str, &'a str, bool);
@@ -367,13 +370,30 @@ impl Kubernetes {
     }
 
     async fn nodes(&self) -> Seen<Vec<pre::Node>> {
-        let path = format!("{CORE}/nodes?limit={NODES}");
-        let found = self.read("nodes", &path).await?.unwrap_or_default();
-        let nodes = list(found.get("items"));
-        let node = |node| pre::Node {
+        let node = |node: &Value| pre::Node {
             is_free: is_free(node),
         };
-        Ok(nodes.map(node).collect())
+        let (mut nodes, mut next) = (Vec::new(), String::new());
+        for _ in 0..PAGES {
+            let path = format!("{CORE}/nodes?limit={NODES}{next}");
+            let found = self.read("nodes", &path).await?.unwrap_or_default();
+            nodes.extend(list(found.get("items")).map(node));
+            let token = found.pointer("/metadata/continue").and_then(text);
+            // No more would change what is said.
+            let is_enough = nodes.iter().filter(|node| node.is_free).count() > 1;
+            match token.filter(|token| !token.is_empty() && !is_enough) {
+                // kube-apiserver makes it of what a URL may hold.
+                Some(token) => next = format!("&continue={token}"),
+                None => return Ok(nodes),
+            }
+        }
+        Err(Unseen {
+            why: format!(
+                "of {} less than two take Pods, and there are more",
+                nodes.len()
+            ),
+            is_forbidden: false,
+        })
     }
 
     async fn quotas(&self) -> Seen<Vec<Quota>> {

@@ -219,7 +219,15 @@ async fn answer(State(world): State<World>, request: Request<Body>) -> Response 
                     .iter()
                     .filter(|(one, _)| parent(one).as_ref() == Some(&path));
                 let items: Vec<_> = items.map(|(_, object)| object).collect();
-                reply(&json!({"metadata": {}, "items": items}))
+                let number = |name: &str| {
+                    let mut pairs = query.split('&');
+                    pairs.find_map(|pair| pair.strip_prefix(name)?.parse().ok())
+                };
+                let from = number("continue=").unwrap_or(0);
+                let end = from + number("limit=").unwrap_or(items.len());
+                let next = (end < items.len()).then(|| end.to_string());
+                let items = items.get(from..end.min(items.len()));
+                reply(&json!({"metadata": {"continue": next}, "items": items}))
             }
             None => refuse(404, &call),
         },
