@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 const VARIABLE: &str = "IMAGESWAP_CHAOS_TESTS";
 
 /// What others export: Prometheus itself, kube-apiserver, kube-state-metrics, the kubelet.
-const FOREIGN: [&str; 10] = [
+const FOREIGN: [&str; 11] = [
     "up",
     "apiserver_admission_webhook_admission_duration_seconds_bucket",
     "apiserver_admission_webhook_fail_open_count",
@@ -30,6 +30,7 @@ const FOREIGN: [&str; 10] = [
     "kube_deployment_status_condition",
     "kube_deployment_status_replicas_available",
     "kube_pod_container_status_restarts_total",
+    "process_start_time_seconds",
     "container_cpu_usage_seconds_total",
     "container_memory_working_set_bytes",
 ];
