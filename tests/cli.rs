@@ -999,6 +999,54 @@ fn rewrite_in_place_leaves_all_else_alone() {
     }
 }
 
+/// Who is not root can't give a file away, and may be in its group or not.
+#[test]
+fn rewrite_in_place_keeps_the_group_of_another_users_file() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+    use std::os::unix::process::CommandExt;
+    let dir = tempfile::tempdir().unwrap();
+    if chown(dir.path(), Some(1_002), Some(1_003)).is_err() {
+        return;
+    }
+    // New files have this directory's group.
+    let mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode(dir.path(), 0o2_777);
+    let program = dir.path().join("imageswap");
+    // By another process: none that a test forks meanwhile may hold it open for writing when it is run.
+    let copied = Command::new("cp")
+        .arg(env!("CARGO_BIN_EXE_imageswap"))
+        .arg(&program)
+        .status();
+    assert!(copied.unwrap().success());
+    let maps = file(dir.path(), "maps", MAPS);
+    for (owner, group, before, expected) in [
+        (1_002, 1_001, 0o664, (1_001, 0o664)),
+        (1_002, 1_002, 0o674, (1_003, 0o644)),
+        (1_001, 1_002, 0o640, (1_003, 0o600)),
+        (1_001, 1_002, 0o604, (1_003, 0o604)),
+    ] {
+        let pod = file(dir.path(), "pod.yaml", POD);
+        let pod = Path::new(&pod);
+        chown(pod, Some(owner), Some(group)).unwrap();
+        mode(pod, before);
+        let output = Command::new(&program)
+            .args(["rewrite", "-i", "--maps", &maps])
+            .arg(pod)
+            .uid(1_001)
+            .gid(1_001)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let after = fs::metadata(pod).unwrap();
+        assert_eq!((after.gid(), after.mode() & 0o7_777), expected);
+        let is_told = stderr(&output).contains("its group can't be kept");
+        assert_eq!(is_told, group != after.gid(), "{output:?}");
+        fs::remove_file(pod).unwrap();
+    }
+}
+
 /// In the middle of a stream it is no mark but a part of a key.
 #[test]
 fn rewrite_prints_a_byte_order_mark_only_at_the_start() {

@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, File, Metadata, Permissions};
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, fchown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
@@ -381,7 +381,7 @@ fn unwritten(path: &Path, changed: &[String]) -> String {
     }
 }
 
-/// What a file is to hold, beside it, with its owner and its permissions.
+/// What a file is to hold, beside it, with its owner and its permissions as far as they can be kept.
 struct Beside {
     written: TempPath,
     target: PathBuf,
@@ -395,11 +395,13 @@ impl Beside {
         let mut file = NamedTempFile::new_in(dir)?;
         file.write_all(text.as_bytes())?;
         let known = fs::metadata(&target)?;
-        let new = file.as_file();
-        // Only root may give a file away, and only root has to.
-        let _ = fchown(new, Some(known.uid()), Some(known.gid()));
-        new.set_permissions(known.permissions())?;
-        new.sync_all()?;
+        if !hand_over(file.as_file(), &known)? {
+            terminal::hint(&format!(
+                "{}: its group can't be kept; the group that it has now may do no more with it than everybody may",
+                path.display()
+            ));
+        }
+        file.as_file().sync_all()?;
         // Closed, for there may be more files than may be open.
         let written = file.into_temp_path();
         Ok(Self { written, target })
@@ -409,4 +411,21 @@ impl Beside {
         self.written.persist(&self.target)?;
         Ok(())
     }
+}
+
+/// Gives a new file the owner, the group and the permissions of the old one; says whether its group is the same. Only
+/// root may give a file to another user. Whoever else may write here may still be in its group; if not, what that
+/// group may do is not for another group.
+fn hand_over(new: &File, known: &Metadata) -> io::Result<bool> {
+    let (uid, gid) = (Some(known.uid()), Some(known.gid()));
+    let has_group = fchown(new, uid, gid)
+        .or_else(|_| fchown(new, None, gid))
+        .is_ok();
+    let mode = known.mode();
+    let mode = match has_group {
+        true => mode,
+        false => mode & (!0o070 | ((mode & 0o007) << 3)),
+    };
+    new.set_permissions(Permissions::from_mode(mode))?;
+    Ok(has_group)
 }
