@@ -895,6 +895,7 @@ fn rewrite_separates_what_would_run_into_each_other() {
         .map(|(n, text)| file(dir.path(), &n.to_string(), text))
         .collect();
     let empty = file(dir.path(), "empty", "");
+    let mark = file(dir.path(), "mark", "\u{feff}");
     for (one, two, separator) in [
         (0, 0, ""),
         (0, 1, "---\n"),
@@ -909,11 +910,15 @@ fn rewrite_separates_what_would_run_into_each_other() {
         // There is no document yet that could end.
         (5, 3, ""),
         (5, 2, "---\n"),
+        (2, 5, "...\n"),
         (2, 6, "---\n"),
         (7, 3, "...\n"),
     ] {
-        // One with nothing in it changes nothing.
-        let args = ["rewrite", "--maps", &maps, &paths[one], &empty, &paths[two]];
+        // Those with nothing in them change nothing.
+        let (one_path, two_path) = (&paths[one], &paths[two]);
+        let args = [
+            "rewrite", "--maps", &maps, &mark, one_path, &empty, &mark, two_path,
+        ];
         let text = stdout(&imageswap(&args, b""));
         // What begins as JSON is taken for that to its end.
         let start = if one < 2 && (one, two) != (0, 0) {
@@ -926,6 +931,16 @@ fn rewrite_separates_what_would_run_into_each_other() {
         let again = imageswap(&["rewrite", "--maps", &maps], text.as_bytes());
         assert_eq!(stdout(&again), text, "{again:?}");
     }
+    // Comments alone are no document, and a directive must not stand in one.
+    let args = [
+        "rewrite", "--maps", &maps, &paths[5], &paths[5], &paths[3], &paths[5], &paths[5],
+        &paths[3],
+    ];
+    let text = stdout(&imageswap(&args, b""));
+    let behind = format!("{0}{0}{1}", files[5], files[3]);
+    assert_eq!(text, format!("{behind}...\n{behind}"));
+    let again = imageswap(&["rewrite", "--maps", &maps], text.as_bytes());
+    assert_eq!(stdout(&again), text, "{again:?}");
 }
 
 /// As `serve`: on a machine there is an example to try, in a Pod nothing is swapped until the map file comes.

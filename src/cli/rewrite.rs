@@ -181,7 +181,8 @@ fn read(path: &Path) -> anyhow::Result<String> {
 /// As they are, with what separates two documents where one file would run into the next. Who reads the stream
 /// tells by its beginning whether it is JSON or YAML, and then takes it all for that.
 fn print_manifests(done: &[Done]) -> anyhow::Result<()> {
-    let is_shown = |one: &&Done| done.len() == 1 || !one.after.text.trim().is_empty();
+    let is_blank = |text: &str| text.trim_start_matches('\u{feff}').trim().is_empty();
+    let is_shown = |one: &&Done| done.len() == 1 || !is_blank(&one.after.text);
     let all: Vec<_> = done.iter().filter(is_shown).collect();
     let is_json = all.iter().all(|done| done.after.json_values.is_some());
     let is_many = |done: &&&Done| done.after.json_values.is_some_and(|values| values > 1);
@@ -195,10 +196,10 @@ fn print_manifests(done: &[Done]) -> anyhow::Result<()> {
     let is_stream = all.len() > 1;
     let mut out = io::BufWriter::new(terminal::plain_stdout());
     let (mut before, mut has_document) = ("", false);
-    for Done { after, .. } in all {
+    for (number, Done { after, .. }) in all.into_iter().enumerate() {
         // Without a separator this would begin a stream of JSON.
         let looks_like_json = !is_json && is_stream && manifests::begins_as_json(&after.text);
-        let is_first = before.is_empty();
+        let is_first = number == 0;
         // A mark is one only where a stream begins.
         let text = match after.text.strip_prefix('\u{feff}') {
             Some(text) if !is_first || looks_like_json => text,
@@ -213,8 +214,9 @@ fn print_manifests(done: &[Done]) -> anyhow::Result<()> {
             _ if is_json => "",
             _ if is_first && looks_like_json => "---\n",
             _ if is_first || begins_a_document(text) => "",
-            // Directives need the end of the document before them, if there is one.
-            _ if first.is_some_and(|line| line.starts_with('%')) => match has_document {
+            // Directives need the end of the document before them, if there is one. So do comments alone, which
+            // might run into its last text, and would make an empty document of a separator.
+            _ if first.is_none_or(|line| line.starts_with('%')) => match has_document {
                 true => "...\n",
                 false => "",
             },
@@ -223,7 +225,7 @@ fn print_manifests(done: &[Done]) -> anyhow::Result<()> {
         out.write_all(separator.as_bytes())?;
         out.write_all(text.as_bytes())?;
         before = text;
-        has_document |= first.is_some();
+        has_document = first.is_some();
     }
     out.flush()?;
     Ok(())
