@@ -1200,15 +1200,45 @@ fn rewrite_in_place_changes_all_files_or_none() {
     let pod = file(dir.path(), "pod.yaml", POD);
     let before = names(dir.path());
     // It can be read, and its place is nowhere.
-    let args = ["rewrite", "-i", "--maps", &maps, &pod, "/dev/stdin"];
-    let output = imageswap(&args, POD.as_bytes());
+    let removed = file(dir.path(), "removed.yaml", POD);
+    let stdin = fs::File::open(&removed).unwrap();
+    fs::remove_file(&removed).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_imageswap"))
+        .args(["rewrite", "-i", "--maps", &maps, &pod, "/dev/stdin"])
+        .stdin(stdin)
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     assert!(
-        stderr(&output).contains("can't write /dev/stdin; no file is changed"),
+        stderr(&output).contains("can't write /dev/stdin; no file is changed: No such file"),
         "{output:?}"
     );
     assert_eq!(fs::read_to_string(&pod).unwrap(), POD);
     assert_eq!(names(dir.path()), before);
+}
+
+/// A pipe, a device or a directory is found out before anything is read, for what is read from a pipe is gone.
+#[test]
+fn rewrite_in_place_takes_regular_files_alone() {
+    use std::io::Read;
+    let dir = tempfile::tempdir().unwrap();
+    let maps = file(dir.path(), "maps", MAPS);
+    let pod = file(dir.path(), "pod.yaml", POD);
+    let (mut pipe, mut input) = std::io::pipe().unwrap();
+    input.write_all(POD.as_bytes()).unwrap();
+    drop(input);
+    let output = Command::new(env!("CARGO_BIN_EXE_imageswap"))
+        .args(["rewrite", "-i", "--maps", &maps, &pod, "/dev/stdin"])
+        .stdin(pipe.try_clone().unwrap())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let said = "can't write /dev/stdin; no file is changed: it is no regular file";
+    assert!(stderr(&output).contains(said), "{output:?}");
+    let mut left = String::new();
+    pipe.read_to_string(&mut left).unwrap();
+    assert_eq!(left, POD);
+    assert_eq!(fs::read_to_string(&pod).unwrap(), POD);
 }
 
 fn names(dir: &Path) -> Vec<std::ffi::OsString> {

@@ -70,6 +70,14 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.in_place && reads_stdin {
         anyhow::bail!("--in-place wants files: standard input can't be written back");
     }
+    // Before anything is read: what a pipe holds would be gone.
+    let is_special = |file: &&PathBuf| fs::metadata(file).is_ok_and(|known| !known.is_file());
+    if args.in_place
+        && let Some(file) = args.files.iter().find(is_special)
+    {
+        let no_file = anyhow::anyhow!("it is no regular file, and would become one");
+        return Err(no_file.context(unwritten(file, &[])));
+    }
     // What the example says is nobody's wish.
     if args.rules.is_example() {
         anyhow::bail!("no map file is named, so it is not known what to swap: say --maps FILE");
