@@ -1014,9 +1014,9 @@ fn rewrite_in_place_leaves_all_else_alone() {
     }
 }
 
-/// Who is not root can't give a file away, and may be in its group or not.
+/// Who is not root can't give a file away, may be in its group or not, and may not always replace it.
 #[test]
-fn rewrite_in_place_keeps_the_group_of_another_users_file() {
+fn rewrite_in_place_of_another_users_files() {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
     use std::os::unix::process::CommandExt;
     let dir = tempfile::tempdir().unwrap();
@@ -1036,6 +1036,15 @@ fn rewrite_in_place_keeps_the_group_of_another_users_file() {
         .status();
     assert!(copied.unwrap().success());
     let maps = file(dir.path(), "maps", MAPS);
+    let rewrite = |files: &[&Path]| {
+        Command::new(&program)
+            .args(["rewrite", "-i", "--maps", &maps])
+            .args(files)
+            .uid(1_001)
+            .gid(1_001)
+            .output()
+            .unwrap()
+    };
     for (owner, group, before, expected) in [
         (1_002, 1_001, 0o664, (1_001, 0o664)),
         (1_002, 1_002, 0o674, (1_003, 0o644)),
@@ -1046,13 +1055,7 @@ fn rewrite_in_place_keeps_the_group_of_another_users_file() {
         let pod = Path::new(&pod);
         chown(pod, Some(owner), Some(group)).unwrap();
         mode(pod, before);
-        let output = Command::new(&program)
-            .args(["rewrite", "-i", "--maps", &maps])
-            .arg(pod)
-            .uid(1_001)
-            .gid(1_001)
-            .output()
-            .unwrap();
+        let output = rewrite(&[pod]);
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         let after = fs::metadata(pod).unwrap();
         assert_eq!((after.gid(), after.mode() & 0o7_777), expected);
@@ -1060,6 +1063,19 @@ fn rewrite_in_place_keeps_the_group_of_another_users_file() {
         assert_eq!(is_told, group != after.gid(), "{output:?}");
         fs::remove_file(pod).unwrap();
     }
+    // As in /tmp, each may rename to a name of their own files alone.
+    mode(dir.path(), 0o1_777);
+    let [own, other] = ["own.yaml", "other.yaml"].map(|name| file(dir.path(), name, POD));
+    chown(&own, Some(1_001), Some(1_001)).unwrap();
+    chown(&other, Some(1_002), Some(1_002)).unwrap();
+    let before = names(dir.path());
+    let output = rewrite(&[Path::new(&own), Path::new(&other)]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let said = format!("can't write {other}; only {own} is changed: Operation not permitted");
+    assert!(stderr(&output).contains(&said), "{output:?}");
+    assert_ne!(fs::read_to_string(&own).unwrap(), POD);
+    assert_eq!(fs::read_to_string(&other).unwrap(), POD);
+    assert_eq!(names(dir.path()), before);
 }
 
 /// In the middle of a stream it is no mark but a part of a key.
