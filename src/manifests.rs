@@ -11,6 +11,7 @@
 //! - objects whose skip label, or whose pod template's, is `disabled`, and mirror pods;
 //! - objects with a map that repeats a key, in any map that is passed on the way to an image or to
 //!   a label: parsers do not agree on which one counts;
+//! - the items of an object whose kind does not end in `List`, though kubectl takes it for a list;
 //! - images that are missing, null, no string, or tagged with a tag of one's own.
 //!
 //! YAML's anchors, aliases and merge keys are followed to the scalar that holds the image, and that

@@ -626,6 +626,7 @@ items:
 - 1
 - []
 - {{kind: ConfigMap, data: {{image: a}}}}
+- {{kind: Bundle, items: [{{kind: Pod, spec: {{containers: [{{image: a}}]}}}}]}}
 - spec: {{containers: [{{image: a}}]}}
 - kind: List
   items:
