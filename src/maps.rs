@@ -17,8 +17,6 @@ mod sample;
 mod targets;
 pub mod verdict;
 
-use std::sync::OnceLock;
-
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use hashbrown::HashSet;
 
@@ -65,8 +63,7 @@ pub struct Maps {
     noswap_rule: Option<RuleId>,
     noswap: Option<Noswap>,
     default: Option<RuleId>,
-    /// Made when first asked for: [`Maps::lint`] does.
-    targets: OnceLock<Targets>,
+    targets: Targets,
     skipped: usize,
     /// Many patterns may be tried on one image.
     is_slow: bool,
@@ -208,6 +205,8 @@ impl Maps {
         if let Some(rule) = self.noswap_rule {
             self.compile_noswap(rule, findings);
         }
+        // Of the rules that are left.
+        self.targets = Targets::of(&self.book);
     }
 
     fn compile_patterns(&mut self, findings: &mut Findings) {
@@ -407,7 +406,7 @@ impl Maps {
         };
         // A default without a value puts nothing anywhere.
         if !self.book.value(id).is_empty()
-            && let Some(target) = self.targets().holding(&reference, &self.book)
+            && let Some(target) = self.targets.holding(&reference, &self.book)
         {
             let why = Why::AtTarget(self.rule(target));
             return Verdict::kept(why, Some(self.rule(id)));
@@ -490,10 +489,6 @@ impl Maps {
             Ok(_) => Verdict::swapped(result, rule),
             Err(error) => Verdict::kept(Why::BadResult { result, error }, rule),
         }
-    }
-
-    fn targets(&self) -> &Targets {
-        self.targets.get_or_init(|| Targets::of(&self.book))
     }
 
     fn rule(&self, id: RuleId) -> RuleRef<'_> {

@@ -83,7 +83,7 @@ impl Feeds<'_> {
             let Ok(image) = Reference::parse(key) else {
                 continue;
             };
-            let mut producers = maps.targets().all_holding(&image, &maps.book);
+            let mut producers = maps.targets.all_holding(&image, &maps.book);
             if let Some(producer) = producers.next() {
                 self.report(producer, consumer);
             }
