@@ -7,7 +7,7 @@ use clap::ValueEnum;
 /// Where a Pod finds what its ServiceAccount gives it.
 const MOUNTED: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-/// What the user wishes.
+/// What the user wishes. Its values' texts are those of `--cluster`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Wish {
     /// In a cluster if it is one's Pod, unless a directory for the certificate is named

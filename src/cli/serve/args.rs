@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use clap::ValueEnum;
 use clap::builder::{BoolishValueParser, OsStringValueParser};
 use tracing::warn;
 
@@ -159,7 +160,7 @@ pub(in crate::cli) struct Args {
         default_value = "auto",
         env = "IMAGESWAP_KEEPER"
     )]
-    keeper: Wish,
+    keeper: KeeperWish,
 
     #[command(flatten)]
     pub(super) names: NameArgs,
@@ -233,6 +234,17 @@ pub(in crate::cli) struct Args {
     pub(super) log_format: logs::Format,
 }
 
+/// Whether a keeper is wished for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum KeeperWish {
+    /// In a cluster's Pod
+    Auto,
+    /// Always
+    On,
+    /// Never
+    Off,
+}
+
 impl Args {
     /// Whether there is a cluster to work with.
     pub(super) fn place(&self) -> Result<Place, place::Error> {
@@ -247,9 +259,9 @@ impl Args {
     /// Whether a keeper shall start the server.
     pub(super) fn has_keeper(&self) -> bool {
         match self.keeper {
-            Wish::Auto => Surroundings::look().is_pod,
-            Wish::On => true,
-            Wish::Off => false,
+            KeeperWish::Auto => Surroundings::look().is_pod,
+            KeeperWish::On => true,
+            KeeperWish::Off => false,
         }
     }
 
@@ -481,6 +493,8 @@ fn lease_time(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::builder::PossibleValue;
+
     use super::*;
 
     #[test]
@@ -502,6 +516,33 @@ mod tests {
             ("PATH", false),
         ] {
             assert_eq!(is_unknown(&command, name), expected, "{name}");
+        }
+    }
+
+    /// Completions show it.
+    #[test]
+    fn what_a_value_of_keeper_does_is_not_what_the_same_one_of_cluster_does() {
+        let command = crate::cli::command();
+        let serve = command.find_subcommand("serve").unwrap();
+        let values = |id: &str| {
+            let flag = serve.get_arguments().find(|flag| flag.get_id() == id);
+            let values = flag.unwrap().get_possible_values();
+            let said = |value: &PossibleValue| {
+                let help = value.get_help().unwrap().to_string();
+                (value.get_name().to_owned(), help)
+            };
+            values.iter().map(said).collect::<Vec<_>>()
+        };
+        let said = [
+            ("auto", "In a cluster's Pod"),
+            ("on", "Always"),
+            ("off", "Never"),
+        ];
+        let said = said.map(|(value, help)| (value.to_owned(), help.to_owned()));
+        assert_eq!(values("keeper"), said);
+        for (keeper, cluster) in values("keeper").iter().zip(&values("cluster")) {
+            assert_eq!(keeper.0, cluster.0);
+            assert_ne!(keeper.1, cluster.1);
         }
     }
 
