@@ -13,6 +13,7 @@ mod index;
 pub mod legacy;
 mod lint;
 mod parse;
+mod patterns;
 mod sample;
 mod targets;
 pub mod verdict;
@@ -23,9 +24,10 @@ use hashbrown::HashSet;
 use self::book::Book;
 pub use self::book::Kind;
 pub use self::diagnostic::{Diagnostic, Findings, Severity};
-use self::glob::{Pattern, Patterns};
+use self::glob::Pattern;
 use self::index::{Index, RuleId};
 pub use self::legacy::Legacy;
+use self::patterns::Patterns;
 use self::targets::Targets;
 pub use self::verdict::{RuleRef, Tried, Verdict, Why};
 use crate::image::{self, Reference, Registry};
@@ -236,7 +238,7 @@ impl Maps {
             });
         }
         let patterns = Patterns::of(rules.iter().map(|(_, pattern)| pattern));
-        self.is_slow = !patterns.are_quick();
+        self.is_slow = !patterns.have_few_candidates();
         self.replace.patterns = patterns;
         self.replace.rules = rules;
     }

@@ -1,21 +1,12 @@
-//! The patterns of `[REPLACE]`: Python's fnmatch, read into our own form; and which of many are to be tried on an image.
+//! A pattern of `[REPLACE]`: Python's fnmatch, read into our own form.
 //!
 //! Source: `fnmatch.translate` of CPython 3.11, which 1.5.3 runs on. `*` matches any text, `/`
 //! included; `?` one character; `[seq]` and `[!seq]` one of a set; nothing else is special, and a
 //! `[` that nothing closes is itself. Patterns meet valid references only, whose characters are
 //! ASCII, so a set is a mask over ASCII and a pattern that asks for more can never match.
 
-use hashbrown::HashMap;
-use smallvec::SmallVec;
-
 /// The most that a pattern can ask for: no reference is longer.
 const MAX_TOKENS: usize = 4096;
-
-/// By how many characters that a pattern asks for in a row it is found.
-const WIDTHS: [usize; 4] = [8, 4, 2, 1];
-
-/// Up to so many candidates for one image take microseconds.
-const FEW: usize = 64;
 
 /// One pattern, compiled to what it asks of each character.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,29 +27,6 @@ enum Token {
     /// Any text, also none.
     Star,
 }
-
-/// Many patterns, and which of them an image can match: those that ask for characters that are in it. What is kept does
-/// not grow with the images.
-#[derive(Debug, Default)]
-pub(super) struct Patterns {
-    /// For each width, by the characters: the patterns that are found by them, in order.
-    asking: [HashMap<u64, Candidates>; WIDTHS.len()],
-    /// What of an image may be asked for at all.
-    filter: Filter,
-    /// Those that ask for no character, but for wildcards: tried on each image.
-    open: Candidates,
-    len: usize,
-}
-
-/// A bit for all characters that have one hash: most of what an image says nobody asks for.
-#[derive(Debug, Default)]
-struct Filter {
-    words: Vec<u64>,
-    shift: u32,
-}
-
-/// Patterns by their numbers, in order.
-type Candidates = SmallVec<[usize; 2]>;
 
 // === impl Pattern ===
 
@@ -145,26 +113,29 @@ impl Pattern {
         }
     }
 
-    /// All places where it asks for as many characters in a row as it does at most, of [`WIDTHS`]: the number of that
-    /// width, and each of those places' characters. Nothing of a pattern of wildcards.
-    fn asks(&self) -> (usize, impl Iterator<Item = u64>) {
-        let is_literal = |token: &Token| matches!(token, Token::Literal(_));
-        let runs = self
-            .tokens
-            .chunk_by(move |a, b| is_literal(a) && is_literal(b));
-        let runs = runs.filter(move |run| run.first().is_some_and(is_literal));
-        let longest = runs.clone().map(<[Token]>::len).max().unwrap_or_default();
-        let number = WIDTHS.iter().position(|width| *width <= longest);
-        let number = number.unwrap_or(WIDTHS.len());
-        let width = WIDTHS.get(number).copied().unwrap_or(usize::MAX);
-        let places = runs.flat_map(move |run| run.windows(width));
-        let characters = places.map(|place| {
+    /// How many characters in a row it names at most; 0 if it is made of wildcards.
+    pub(super) fn longest_literal(&self) -> usize {
+        let runs = self.literal_runs().map(<[Token]>::len);
+        runs.max().unwrap_or_default()
+    }
+
+    /// All that it names of so many characters in a row, eight at most, each as one number: what matches has them all.
+    pub(super) fn literals(&self, width: usize) -> impl Iterator<Item = u64> {
+        let places = self.literal_runs().flat_map(move |run| run.windows(width));
+        places.map(|place| {
             place.iter().fold(0, |characters, token| match token {
                 Token::Literal(b) => characters << 8 | u64::from(*b),
                 _ => characters,
             })
-        });
-        (number, characters)
+        })
+    }
+
+    fn literal_runs(&self) -> impl Iterator<Item = &[Token]> {
+        let is_literal = |token: &Token| matches!(token, Token::Literal(_));
+        let runs = self
+            .tokens
+            .chunk_by(move |a, b| is_literal(a) && is_literal(b));
+        runs.filter(move |run| run.first().is_some_and(is_literal))
     }
 
     /// What the pattern says before its first wildcard.
@@ -353,165 +324,13 @@ const REFERENCE_CHARACTERS: u128 = {
     mask
 };
 
-// === impl Patterns ===
-
-impl Patterns {
-    /// Finds each by what the fewest of the others ask for, too.
-    pub(super) fn of<'p>(patterns: impl Iterator<Item = &'p Pattern> + Clone) -> Self {
-        // Roughly: some share a counter by chance.
-        let mut asked = vec![0_u32; 1 << 16];
-        for characters in patterns.clone().flat_map(|pattern| pattern.asks().1) {
-            if let Some(count) = asked.get_mut(counter(characters)) {
-                *count = count.saturating_add(1);
-            }
-        }
-        let mut all = Self {
-            filter: Filter::of(patterns.clone().count()),
-            ..Self::default()
-        };
-        for (index, pattern) in patterns.enumerate() {
-            let (number, places) = pattern.asks();
-            let rarest = places.min_by_key(|characters| asked.get(counter(*characters)));
-            let candidates = match (rarest, all.asking.get_mut(number)) {
-                (Some(characters), Some(asking)) => {
-                    all.filter.add(characters);
-                    asking.entry(characters).or_default()
-                }
-                _ => &mut all.open,
-            };
-            candidates.push(index);
-            all.len += 1;
-        }
-        all
-    }
-
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether few are tried on any image that is not made to match many.
-    pub(super) fn are_quick(&self) -> bool {
-        let longest = self.asking.iter().flat_map(HashMap::values);
-        let longest = longest.map(|candidates| candidates.len()).max();
-        self.open.len() + longest.unwrap_or_default() <= FEW
-    }
-
-    /// The first pattern, in the order they were given, that matches. `pattern` hands out each by its number.
-    pub(super) fn first_match<'p>(
-        &self,
-        image: &str,
-        pattern: impl Fn(usize) -> Option<&'p Pattern>,
-    ) -> Option<usize> {
-        if self.len == 0 {
-            return None;
-        }
-        let mut first = None;
-        for candidates in self.candidates(image) {
-            for index in candidates.iter().copied() {
-                if first.is_some_and(|first| first < index) {
-                    break;
-                }
-                if pattern(index).is_some_and(|pattern| pattern.matches(image.as_bytes())) {
-                    first = Some(index);
-                    break;
-                }
-            }
-        }
-        first
-    }
-
-    /// How many are tried on an image at most.
-    pub(super) fn tried_on(&self, image: &str) -> usize {
-        let candidates = self.candidates(image);
-        candidates.into_iter().map(|all| all.len()).sum()
-    }
-
-    /// Those that can match, each pattern once.
-    fn candidates(&self, image: &str) -> SmallVec<[&Candidates; 8]> {
-        let mut found: SmallVec<[&Candidates; 8]> = SmallVec::new();
-        if !self.open.is_empty() {
-            found.push(&self.open);
-        }
-        for (width, asking) in WIDTHS.iter().zip(&self.asking) {
-            if asking.is_empty() {
-                continue;
-            }
-            let mask = u64::MAX >> (64 - 8 * width);
-            let mut characters = 0;
-            // Fewer than the width have a zero in front, which no reference has.
-            for b in image.bytes() {
-                characters = characters << 8 | u64::from(b);
-                let last = characters & mask;
-                if self.filter.may_have(last) {
-                    found.extend(asking.get(&last));
-                }
-            }
-        }
-        // What an image says twice finds the same.
-        found.sort_unstable_by_key(|candidates| candidates.first());
-        found.dedup_by_key(|candidates| candidates.first());
-        found
-    }
-}
-
-impl Filter {
-    /// For so many, of which eight bits for each keep most others away.
-    fn of(len: usize) -> Self {
-        let bits = (8 * len).next_power_of_two().clamp(1 << 10, 1 << 20);
-        Self {
-            words: vec![0; bits / 64],
-            shift: u64::BITS - bits.ilog2(),
-        }
-    }
-
-    fn add(&mut self, characters: u64) {
-        let at = spread(characters, self.shift);
-        if let Some(word) = self.words.get_mut(at / 64) {
-            *word |= 1 << (at % 64);
-        }
-    }
-
-    fn may_have(&self, characters: u64) -> bool {
-        let at = spread(characters, self.shift);
-        let word = self.words.get(at / 64);
-        word.is_some_and(|word| word >> (at % 64) & 1 == 1)
-    }
-}
-
-/// Where these characters are counted.
-fn counter(characters: u64) -> usize {
-    spread(characters, 48)
-}
-
-/// The highest bits of a hash, less `shift`: Fibonacci hashing, whose highest bits depend on all characters.
-fn spread(characters: u64, shift: u32) -> usize {
-    let hash = characters.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> shift;
-    usize::try_from(hash).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    struct Built<'p>(&'p [Pattern], Patterns);
-
-    impl Built<'_> {
-        fn first_match(&self, image: &str) -> Option<usize> {
-            self.1.first_match(image, |index| self.0.get(index))
-        }
-    }
-
-    fn build(patterns: &[Pattern]) -> Built<'_> {
-        Built(patterns, Patterns::of(patterns.iter()))
-    }
-
     fn matches(pattern: &str, image: &str) -> bool {
-        match Pattern::parse(pattern) {
-            Some(pattern) => build(&[pattern]).first_match(image).is_some(),
-            None => false,
-        }
+        Pattern::parse(pattern).is_some_and(|pattern| pattern.matches(image.as_bytes()))
     }
 
     /// `fnmatch.fnmatchcase` of CPython 3.11 gave the answers.
@@ -566,45 +385,6 @@ mod tests {
         ] {
             assert_eq!(matches(pattern, image), expected, "{pattern} on {image}");
         }
-    }
-
-    #[test]
-    fn the_first_of_many_wins() {
-        let patterns: Vec<_> = ["z*", "a*b", "a*", "*"]
-            .iter()
-            .map(|p| Pattern::parse(p).unwrap())
-            .collect();
-        let patterns = build(&patterns);
-        assert_eq!(patterns.first_match("ab"), Some(1));
-        assert_eq!(patterns.first_match("ac"), Some(2));
-        assert_eq!(patterns.first_match("x"), Some(3));
-    }
-
-    #[test]
-    fn of_a_thousand_the_first_match_wins_and_few_are_tried() {
-        let patterns: Vec<_> = (0..1000)
-            .map(|n| Pattern::parse(&format!("*/app{n}:*")).unwrap())
-            .chain(Pattern::parse("*"))
-            .collect();
-        let patterns = build(&patterns);
-        for n in [0, 63, 64, 500, 999] {
-            assert_eq!(patterns.first_match(&format!("a.io/app{n}:1")), Some(n));
-        }
-        assert_eq!(patterns.first_match("a.io/other:1"), Some(1000));
-        // The last, and those with 1, 12 and 123.
-        assert!(patterns.1.tried_on("a.io/app123:1") <= 4);
-        assert!(patterns.1.are_quick());
-    }
-
-    /// Where all ask for the same, all are tried, but each once.
-    #[test]
-    fn a_pattern_is_tried_once_however_often_an_image_says_what_it_asks_for() {
-        let patterns: Vec<_> = (1..=100)
-            .map(|n| Pattern::parse(&format!("*ab{}:x", "?".repeat(n))).unwrap())
-            .collect();
-        let patterns = build(&patterns);
-        assert_eq!(patterns.1.tried_on(&"ab".repeat(1_000)), 100);
-        assert!(!patterns.1.are_quick());
     }
 
     #[test]
@@ -675,46 +455,16 @@ mod tests {
     }
 
     proptest! {
-        /// Only those are tried that can match.
-        #[test]
-        fn of_many_patterns_the_first_that_matches_is_found(
-            patterns in proptest::collection::vec("[ab]{0,3}[ab*?]{0,3}", 1..400),
-            long in "[ab]{30,34}",
-            image in "[ab]{1,6}",
-        ) {
-            let shorter = |cut| long.chars().take(long.len() - cut).collect::<String>();
-            let longer = [0, 1, 3].map(|cut| shorter(cut) + "*");
-            let parsed: Vec<_> = patterns
-                .iter()
-                .chain(&longer)
-                .filter_map(|p| Some((p, Pattern::parse(p)?)))
-                .collect();
-            let only: Vec<_> = parsed.iter().map(|(_, p)| p.clone()).collect();
-            let together = build(&only);
-            for image in [image.clone(), long.clone(), format!("{long}{image}")] {
-                let text: Vec<char> = image.chars().collect();
-                let expected = parsed
-                    .iter()
-                    .position(|(p, _)| oracle(&p.chars().collect::<Vec<_>>(), &text));
-                prop_assert_eq!(together.first_match(&image), expected);
-            }
-        }
-
         #[test]
         fn what_matches_is_what_the_oracle_says(
             patterns in proptest::collection::vec("[ab./:*?\\[\\]!^{},-]{0,7}", 1..5),
             image in "[ab./:-]{0,7}",
         ) {
             let text: Vec<char> = image.chars().collect();
-            let parsed: Vec<_> = patterns
-                .iter()
-                .filter_map(|p| Some((p, Pattern::parse(p)?)))
-                .collect();
-            let only: Vec<_> = parsed.iter().map(|(_, p)| p.clone()).collect();
-            let expected = parsed
-                .iter()
-                .position(|(p, _)| oracle(&p.chars().collect::<Vec<_>>(), &text));
-            prop_assert_eq!(build(&only).first_match(&image), expected);
+            for pattern in patterns.iter().filter(|text| Pattern::parse(text).is_some()) {
+                let asked: Vec<char> = pattern.chars().collect();
+                prop_assert_eq!(matches(pattern, &image), oracle(&asked, &text), "{}", pattern);
+            }
         }
 
         #[test]
