@@ -10,6 +10,7 @@ mod base64;
 mod brief;
 pub mod object;
 mod reply;
+mod shapes;
 pub mod skim;
 pub mod slots;
 mod string_ends;

@@ -7,7 +7,8 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use super::object::{Text, Workload};
+use super::object::Workload;
+use super::shapes::Text;
 use super::skim::{Marked, NotHere, Skimmer};
 use super::wire::{Object, Operation, RawKind, RawRequest, RawReview, keeps_images, path_to_pod};
 

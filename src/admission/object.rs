@@ -6,9 +6,11 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::shapes::{
+    ReadList, ReadMap, Shape, Text, if_list, if_map, if_true, pass_over_list, pass_over_map,
+};
 use super::slots::{DISABLED, List, MIRROR};
 use crate::text::shortened;
 
@@ -19,37 +21,6 @@ pub const MAX_ENTRIES: usize = 20_000;
 /// So many entries a list has room for at first, and for how many more at once where it gets longer.
 const FEW: usize = 4;
 const MANY: usize = 28;
-
-/// A string, borrowed unless it holds escapes.
-#[derive(Debug)]
-pub(super) struct Text<'a>(pub(super) Cow<'a, str>);
-
-/// Derived it would go through two more calls, for each key that is read.
-impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
-    #[inline]
-    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        json.deserialize_str(TextVisitor)
-    }
-}
-
-struct TextVisitor;
-
-impl<'de> Visitor<'de> for TextVisitor {
-    type Value = Text<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string")
-    }
-
-    #[inline]
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Text(Cow::Borrowed(text)))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Text(Cow::Owned(text.to_owned())))
-    }
-}
 
 /// What is read of an object that holds a pod.
 #[derive(Debug, Default)]
@@ -105,7 +76,7 @@ impl<'a> Workload<'a> {
     ) -> Result<Self, serde_json::Error> {
         let mut workload = Self::default();
         let node = Node::root(path, disable_label, &mut workload);
-        IfMap(node).deserialize(&mut serde_json::Deserializer::from_str(json))?;
+        if_map(node).deserialize(&mut serde_json::Deserializer::from_str(json))?;
         Ok(workload)
     }
 
@@ -117,7 +88,7 @@ impl<'a> Workload<'a> {
     ) -> Result<Self, D::Error> {
         let mut workload = Self::default();
         let node = Node::root(path, disable_label, &mut workload);
-        json.deserialize_map(IfMap(node))?;
+        json.deserialize_map(if_map(node).0)?;
         Ok(workload)
     }
 
@@ -170,7 +141,7 @@ impl<'de> ReadMap<'de> for Node<'_, 'de> {
         while let Some(Text(key)) = map.next_key()? {
             if key == "metadata" && (self.is_root || rest.is_none()) {
                 self.workload.see(&mut meta, &key);
-                map.next_value_seed(IfMap(Meta {
+                map.next_value_seed(if_map(Meta {
                     disable_label: self.disable_label,
                     reads_owners: rest.is_some(),
                     workload: self.workload,
@@ -178,13 +149,13 @@ impl<'de> ReadMap<'de> for Node<'_, 'de> {
             } else if key == step {
                 self.workload.see(&mut next, &key);
                 match rest {
-                    Some(path) => map.next_value_seed(IfMap(Node {
+                    Some(path) => map.next_value_seed(if_map(Node {
                         path,
                         is_root: false,
                         disable_label: self.disable_label,
                         workload: self.workload,
                     }))?,
-                    None => map.next_value_seed(IfMap(Spec(self.workload)))?,
+                    None => map.next_value_seed(if_map(Spec(self.workload)))?,
                 }
             } else {
                 map.next_value::<IgnoredAny>()?;
@@ -208,18 +179,18 @@ impl<'de> ReadMap<'de> for Meta<'_, 'de> {
             match key.as_ref() {
                 "labels" => {
                     self.workload.see(&mut labels, &key);
-                    map.next_value_seed(IfMap(Labels {
+                    map.next_value_seed(if_map(Labels {
                         wanted: self.disable_label,
                         workload: self.workload,
                     }))?;
                 }
                 "annotations" => {
                     self.workload.see(&mut annotations, &key);
-                    map.next_value_seed(IfMap(Annotations(self.workload)))?;
+                    map.next_value_seed(if_map(Annotations(self.workload)))?;
                 }
                 "ownerReferences" if self.reads_owners => {
                     self.workload.see(&mut owners, &key);
-                    map.next_value_seed(IfList(Owners(self.workload)))?;
+                    map.next_value_seed(if_list(Owners(self.workload)))?;
                 }
                 _ => {
                     map.next_value::<IgnoredAny>()?;
@@ -242,7 +213,7 @@ impl<'de> ReadMap<'de> for Labels<'_, 'de> {
             if key == self.wanted {
                 self.workload.see(&mut wanted, &key);
                 let mut value = Image::Missing;
-                map.next_value_seed(Value(&mut value))?;
+                map.next_value_seed(text_of(&mut value))?;
                 self.workload.is_disabled |= value == Image::Text(Cow::Borrowed(DISABLED));
             } else {
                 map.next_value::<IgnoredAny>()?;
@@ -268,7 +239,7 @@ struct Owners<'w, 'de>(&'w mut Workload<'de>);
 
 impl<'de> ReadList<'de> for Owners<'_, 'de> {
     fn read<A: SeqAccess<'de>>(self, mut owners: A) -> Result<(), A::Error> {
-        while owners.next_element_seed(IfMap(Owner(self.0)))?.is_some() {}
+        while owners.next_element_seed(if_map(Owner(self.0)))?.is_some() {}
         Ok(())
     }
 }
@@ -281,7 +252,7 @@ impl<'de> ReadMap<'de> for Owner<'_, 'de> {
         while let Some(Text(key)) = map.next_key()? {
             if key == "controller" {
                 self.0.see(&mut controller, &key);
-                map.next_value_seed(IfTrue(&mut self.0.is_controlled))?;
+                map.next_value_seed(if_true(&mut self.0.is_controlled))?;
             } else {
                 map.next_value::<IgnoredAny>()?;
             }
@@ -304,7 +275,7 @@ impl<'de> ReadMap<'de> for Spec<'_, 'de> {
                         self.0.see(seen, &key);
                     }
                     let workload = &mut *self.0;
-                    map.next_value_seed(IfList(Entries { list, workload }))?;
+                    map.next_value_seed(if_list(Entries { list, workload }))?;
                 }
                 None => {
                     map.next_value::<IgnoredAny>()?;
@@ -328,7 +299,7 @@ impl<'de> ReadList<'de> for Entries<'_, 'de> {
                 index,
                 workload: self.workload,
             };
-            if entries.next_element_seed(IfMap(entry))?.is_none() {
+            if entries.next_element_seed(if_map(entry))?.is_none() {
                 break;
             }
         }
@@ -352,16 +323,16 @@ impl<'de> ReadMap<'de> for OneEntry<'_, 'de> {
             match key.as_ref() {
                 "name" => {
                     self.workload.see(&mut names, &key);
-                    map.next_value_seed(Value(&mut name))?;
+                    map.next_value_seed(text_of(&mut name))?;
                 }
                 "image" => {
                     self.workload.see(&mut images, &key);
                     match self.list {
-                        List::Volumes => map.next_value_seed(IfMap(VolumeImage {
+                        List::Volumes => map.next_value_seed(if_map(VolumeImage {
                             image: &mut image,
                             workload: self.workload,
                         }))?,
-                        _ => map.next_value_seed(Value(image.get_or_insert_default()))?,
+                        _ => map.next_value_seed(text_of(image.get_or_insert_default()))?,
                     }
                 }
                 _ => {
@@ -405,7 +376,7 @@ impl<'de> ReadMap<'de> for VolumeImage<'_, 'de> {
         while let Some(Text(key)) = map.next_key()? {
             if key == "reference" {
                 self.workload.see(&mut references, &key);
-                map.next_value_seed(Value(image))?;
+                map.next_value_seed(text_of(image))?;
             } else {
                 map.next_value::<IgnoredAny>()?;
             }
@@ -414,16 +385,12 @@ impl<'de> ReadMap<'de> for VolumeImage<'_, 'de> {
     }
 }
 
-/// A text, or something else, put where it is wanted.
-struct Value<'w, 'de>(&'w mut Image<'de>);
-
-impl<'de> DeserializeSeed<'de> for Value<'_, 'de> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
-        json.deserialize_any(self)
-    }
+/// Puts a text, or that it is none, where it is wanted.
+fn text_of<'w, 'de>(image: &'w mut Image<'de>) -> Shape<Value<'w, 'de>> {
+    Shape(Value(image))
 }
+
+struct Value<'w, 'de>(&'w mut Image<'de>);
 
 impl<'de> Visitor<'de> for Value<'_, 'de> {
     type Value = ();
@@ -476,138 +443,4 @@ impl<'de> Visitor<'de> for Value<'_, 'de> {
         *self.0 = Image::NotText;
         pass_over_map(map)
     }
-}
-
-// === reading one shape and passing over all others ===
-
-/// Reads a map.
-trait ReadMap<'de>: Sized {
-    fn read<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error>;
-}
-
-/// Reads a list.
-trait ReadList<'de>: Sized {
-    fn read<A: SeqAccess<'de>>(self, list: A) -> Result<(), A::Error>;
-}
-
-/// Lets a reader read if what comes is a map.
-struct IfMap<R>(R);
-
-/// Lets a reader read if what comes is a list.
-struct IfList<R>(R);
-
-/// Notes that something is true.
-struct IfTrue<'w>(&'w mut bool);
-
-/// All that is neither a map nor a list.
-macro_rules! pass_over_scalars {
-    () => {
-        pass_over_numbers_and_texts!();
-        fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-            Ok(())
-        }
-    };
-}
-
-/// And no truth value.
-macro_rules! pass_over_numbers_and_texts {
-    () => {
-        type Value = ();
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("any JSON")
-        }
-        fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-            Ok(())
-        }
-        fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-            Ok(())
-        }
-        fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-            Ok(())
-        }
-        fn visit_str<E>(self, _: &str) -> Result<(), E> {
-            Ok(())
-        }
-        fn visit_unit<E>(self) -> Result<(), E> {
-            Ok(())
-        }
-    };
-}
-
-impl<'de, R: ReadMap<'de>> Visitor<'de> for IfMap<R> {
-    pass_over_scalars!();
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
-        self.0.read(map)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<(), A::Error> {
-        pass_over_list(list)
-    }
-}
-
-impl<'de, R: ReadList<'de>> Visitor<'de> for IfList<R> {
-    pass_over_scalars!();
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
-        pass_over_map(map)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<(), A::Error> {
-        self.0.read(list)
-    }
-}
-
-impl<'de> Visitor<'de> for IfTrue<'_> {
-    pass_over_numbers_and_texts!();
-
-    fn visit_bool<E>(self, is_true: bool) -> Result<(), E> {
-        *self.0 |= is_true;
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
-        pass_over_map(map)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<(), A::Error> {
-        pass_over_list(list)
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for IfTrue<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
-        json.deserialize_any(self)
-    }
-}
-
-impl<'de, R: ReadMap<'de>> DeserializeSeed<'de> for IfMap<R> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
-        json.deserialize_any(self)
-    }
-}
-
-impl<'de, R: ReadList<'de>> DeserializeSeed<'de> for IfList<R> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
-        json.deserialize_any(self)
-    }
-}
-
-fn pass_over_map<'de, A: MapAccess<'de>>(mut map: A) -> Result<(), A::Error> {
-    // Not by `IgnoredAny`: serde_json looks at the escapes of keys, and not at those of what is ignored.
-    while map.next_key::<Text<'_>>()?.is_some() {
-        map.next_value::<IgnoredAny>()?;
-    }
-    Ok(())
-}
-
-fn pass_over_list<'de, A: SeqAccess<'de>>(mut list: A) -> Result<(), A::Error> {
-    while list.next_element::<IgnoredAny>()?.is_some() {}
-    Ok(())
 }

@@ -14,7 +14,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
-use super::object::{Text, Workload};
+use super::object::Workload;
+use super::shapes::Text;
 use super::slots::{is_compared_by_its_owner, pod_path};
 use crate::text::shortened;
 
