@@ -20,7 +20,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Display;
 
-use self::object::{Entry, Image, MAX_ENTRIES};
+use self::object::{Entry, Image, MAX_ENTRIES, Workload};
 use self::reply::Swaps;
 use self::slots::List;
 pub use self::wire::BadReview;
@@ -136,7 +136,7 @@ fn text(body: &[u8]) -> Result<&str, BadReview> {
 
 fn answer<'a>(mut review: Review<'a>, rules: &'a Rules, disable_label: &str) -> Reply {
     let mut decision = Decision::default();
-    let outcome = decision.take(&mut review.request, rules, disable_label);
+    let outcome = decision.decide(&mut review.request, rules, disable_label);
     Reply {
         body: reply::write(&review, &decision.swaps, &decision.all_warnings()),
         outcome,
@@ -157,7 +157,8 @@ struct Decision<'a> {
 }
 
 impl<'a> Decision<'a> {
-    fn take(
+    /// About all images of an object.
+    fn decide(
         &mut self,
         request: &mut Request<'a>,
         rules: &'a Rules,
@@ -189,20 +190,8 @@ impl<'a> Decision<'a> {
             return Outcome::Skipped(Skip::TooLong);
         }
         let scope = Scope::of(request, path, disable_label);
-        // Of an update of a Pod's ephemeral containers kube-apiserver drops all else, after this: a label or an
-        // annotation in it is no Pod's.
-        let is_disabled = match &scope {
-            Scope::NewEphemeral(old) => old.is_disabled,
-            _ => workload.is_disabled,
-        };
-        if is_disabled {
-            return Outcome::Skipped(Skip::Label);
-        }
-        if workload.is_mirror && path.is_empty() && !request.is_ephemeral() {
-            return Outcome::Skipped(Skip::Mirror);
-        }
-        if workload.is_controlled && request.is_compared_by_its_owner() {
-            return Outcome::Skipped(Skip::Owned);
+        if let Some(why) = why_left_alone(&workload, &scope, request, path) {
+            return Outcome::Skipped(why);
         }
         self.swaps.reserve(workload.entries.len());
         let mut any = false;
@@ -210,7 +199,7 @@ impl<'a> Decision<'a> {
             for entry in workload.entries.iter().filter(|entry| entry.list == list) {
                 if scope.covers(entry) {
                     any = true;
-                    self.decide(entry, path, rules);
+                    self.decide_entry(entry, path, rules);
                 }
             }
         }
@@ -228,7 +217,7 @@ impl<'a> Decision<'a> {
         Outcome::Skipped(Skip::DuplicateKey)
     }
 
-    fn decide(&mut self, entry: &Entry<'a>, path: &'static [&'static str], rules: &'a Rules) {
+    fn decide_entry(&mut self, entry: &Entry<'a>, path: &'static [&'static str], rules: &'a Rules) {
         let image = match &entry.image {
             Image::Text(image) => image,
             Image::Missing | Image::NotText => {
@@ -278,6 +267,29 @@ impl<'a> Decision<'a> {
             .then(|| Cow::Owned(format!("imageswap: {} more warnings", self.more_warnings)));
         kept.chain(more).collect()
     }
+}
+
+/// Why an object that is understood is not to be touched, if it is so.
+fn why_left_alone(
+    workload: &Workload<'_>,
+    scope: &Scope<'_>,
+    request: &Request<'_>,
+    path: &[&str],
+) -> Option<Skip> {
+    // Of an update of a Pod's ephemeral containers kube-apiserver drops all else, after this: a label or an
+    // annotation in it is no Pod's.
+    let is_disabled = match scope {
+        Scope::NewEphemeral(old) => old.is_disabled,
+        _ => workload.is_disabled,
+    };
+    if is_disabled {
+        return Some(Skip::Label);
+    }
+    if workload.is_mirror && path.is_empty() && !request.is_ephemeral() {
+        return Some(Skip::Mirror);
+    }
+    let is_owned = workload.is_controlled && request.is_compared_by_its_owner();
+    is_owned.then_some(Skip::Owned)
 }
 
 /// Which images of an object are ours to decide in this request.
