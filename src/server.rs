@@ -9,6 +9,7 @@ mod activity;
 mod body;
 mod budget;
 pub mod client_certs;
+mod closed;
 mod connection;
 mod keep_alive;
 pub mod lifecycle;
@@ -32,6 +33,7 @@ use rustix::net::sockopt;
 use tokio::time::Instant;
 
 pub use self::accept::MOST_WAITING;
+pub use self::closed::Closed;
 pub use self::connection::LINGER;
 use self::lifecycle::Lifecycle;
 pub use self::places::{MOST_FAREWELLS, Places};

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use imageswap::rotation::plan::Kind;
+use imageswap::server::Closed;
 use imageswap::telemetry::metrics::{Exported, Metrics};
 
 const DOCS: &str = include_str!("../docs/metrics.md");
@@ -68,6 +69,17 @@ fn every_step_of_the_rotation_is_documented() {
         let words = row.unwrap().split(|c: char| !c.is_alphanumeric());
         assert!(words.clone().any(|word| word == step), "{step}");
     }
+}
+
+#[test]
+fn the_documented_reasons_why_connections_end_are_those_that_are_counted() {
+    let row = DOCS
+        .lines()
+        .find(|line| line.contains("_connections_closed_total`"));
+    let labels = row.unwrap().split('|').nth(3).unwrap();
+    let documented = labels.trim().strip_prefix("`reason`: ").unwrap();
+    let counted = Closed::ALL.map(Closed::as_str);
+    assert_eq!(documented.split(", ").collect::<Vec<_>>(), counted);
 }
 
 fn as_row(exported: &Exported) -> Row<'_> {

@@ -17,6 +17,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::activity::State;
 use super::client_certs;
+use super::closed::Closed;
 use super::connection::{self, Terms};
 use super::lifecycle::Phase;
 use super::places::{MOMENT, Newcomers, Place};
@@ -106,7 +107,7 @@ impl<S: Answers> Endpoint<S> {
         set_receive_buffer(&stream, WAITING_BUFFER);
         let waiting = Waiting::new(stream, peer, Instant::now());
         if room.enter(waiting, self.newcomers()).is_some() {
-            self.metrics.closed.with_label_values(&["evicted"]).inc();
+            count_closed(&self.metrics, Closed::Evicted);
         }
         self.count(room);
     }
@@ -158,7 +159,7 @@ impl<S: Answers> Endpoint<S> {
                 }
                 // Who has no place goes first, and its file and memory with it.
                 if room.put_one_out(self.newcomers()).is_some() {
-                    self.metrics.closed.with_label_values(&["evicted"]).inc();
+                    count_closed(&self.metrics, Closed::Evicted);
                     self.seat(room);
                     tokio::time::sleep(LOOK_AGAIN).await;
                     return;
@@ -198,19 +199,23 @@ impl<S: Answers> Endpoint<S> {
                 }
                 None => connection::serve(stream, place.activity.clone(), terms).await,
             };
-            metrics.closed.with_label_values(&[reason]).inc();
+            count_closed(&metrics, reason);
         });
     }
 }
 
-/// The stream to serve, or why there is none, as a label.
+fn count_closed(metrics: &Metrics, why: Closed) {
+    metrics.closed.with_label_values(&[why.as_str()]).inc();
+}
+
+/// The stream to serve, or why there is none.
 async fn shake_hands<S>(
     stream: TcpStream,
     place: &Place,
     cert: &ServingCert,
     terms: &Terms<S>,
     metrics: &Metrics,
-) -> Result<Box<TlsStream<TcpStream>>, &'static str> {
+) -> Result<Box<TlsStream<TcpStream>>, Closed> {
     let peer = stream.peer_addr().ok();
     let handshake = async {
         // A new stream is taken for readable until it was read.
@@ -226,13 +231,13 @@ async fn shake_hands<S>(
             Ok(Ok(stream)) => ("ok", Ok(Box::new(stream))),
             Ok(Err(error)) => {
                 tracing::debug!(%error, "TLS handshake failed");
-                ("failed", Err("no_tls"))
+                ("failed", Err(Closed::NoTls))
             }
-            Err(_) => ("late", Err("no_tls")),
+            Err(_) => ("late", Err(Closed::NoTls)),
         },
-        () = place.activity.evicted() => ("evicted", Err("evicted")),
+        () = place.activity.evicted() => ("evicted", Err(Closed::Evicted)),
         // Those that were young had two seconds, see `any_busy`.
-        () = terms.lifecycle.reached(Phase::Stopping) => ("late", Err("no_tls")),
+        () = terms.lifecycle.reached(Phase::Stopping) => ("late", Err(Closed::NoTls)),
     };
     metrics.handshakes.with_label_values(&[result]).inc();
     stream

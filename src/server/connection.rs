@@ -24,6 +24,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
 use super::activity::{Activity, State};
+use super::closed::Closed;
 use super::keep_alive::KeepAlive;
 use super::lifecycle::{Lifecycle, Phase};
 use super::long_answer;
@@ -58,8 +59,8 @@ pub(super) struct Terms<S> {
     pub(super) places: Places,
 }
 
-/// Serves a stream to its end and says, as a label, why it ended.
-pub(super) async fn serve<T, S>(stream: T, activity: Arc<Activity>, terms: Terms<S>) -> &'static str
+/// Serves a stream to its end and says why it ended.
+pub(super) async fn serve<T, S>(stream: T, activity: Arc<Activity>, terms: Terms<S>) -> Closed
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Answers,
@@ -90,21 +91,21 @@ where
                 let was_served = activity.state() == State::Idle && !activity.is_newcomer();
                 evicted = was_served.then(|| terms.places.farewell()).flatten();
                 match evicted {
-                    Some(_) => break "evicted",
-                    None => return "evicted",
+                    Some(_) => break Closed::Evicted,
+                    None => return Closed::Evicted,
                 }
             },
             () = &mut stopping, if !is_stopping => {
                 is_stopping = true;
                 if activity.awaits_request() {
-                    break "done";
+                    break Closed::Done;
                 }
                 // What is under way is answered, and that answer closes.
             }
             () = tokio::time::sleep(wait) => {
                 let late = |deadline| deadline <= Instant::now();
                 if activity.deadline(&terms.patience).is_some_and(late) {
-                    break "late";
+                    break Closed::Late;
                 }
             }
         }
@@ -293,7 +294,7 @@ mod tests {
     struct Talk {
         peer: DuplexStream,
         asked: Arc<Mutex<Vec<String>>>,
-        served: JoinHandle<&'static str>,
+        served: JoinHandle<Closed>,
         activity: Arc<Activity>,
         connections: Places,
         lifecycle: Lifecycle,
@@ -433,7 +434,7 @@ mod tests {
         let answer = String::from_utf8(answer).unwrap();
         assert!(answer.contains("content-length: 50018\r\n"), "{answer}");
         assert!(answer.ends_with("xxxx"), "{answer}");
-        assert_eq!(talk.served.await.unwrap(), "late");
+        assert_eq!(talk.served.await.unwrap(), Closed::Late);
     }
 
     #[tokio::test(start_paused = true)]
@@ -450,7 +451,11 @@ mod tests {
                 }
                 assert_eq!(*talk.asked.lock().unwrap(), ["/a", "/b", "/c", "/d"]);
                 drop(talk.peer);
-                assert_eq!(talk.served.await.unwrap(), "done", "in pieces of {piece}");
+                assert_eq!(
+                    talk.served.await.unwrap(),
+                    Closed::Done,
+                    "in pieces of {piece}"
+                );
             }
         }
     }
@@ -489,7 +494,7 @@ mod tests {
             }
             let answer = talk.read_to("/slow is answered\n").await;
             assert!(answer.contains("connection: close\r\n"), "{answer}");
-            assert_eq!(talk.served.await.unwrap(), "done");
+            assert_eq!(talk.served.await.unwrap(), Closed::Done);
         }
     }
 
@@ -526,7 +531,7 @@ mod tests {
             assert_eq!(heard, expected.0, "{path}, {is_crowded}");
             let lasted = started.elapsed();
             assert!(lasted >= expected.1 && lasted < expected.1 + Duration::from_millis(10));
-            assert_eq!(talk.served.await.unwrap(), "evicted");
+            assert_eq!(talk.served.await.unwrap(), Closed::Evicted);
             assert_eq!(*talk.asked.lock().unwrap(), [path]);
         }
     }
@@ -541,7 +546,7 @@ mod tests {
                 talk.read_to("/a is answered\n").await;
             }
             assert_eq!(talk.peer.read(&mut [0]).await.unwrap(), 0);
-            assert_eq!(talk.served.await.unwrap(), "done");
+            assert_eq!(talk.served.await.unwrap(), Closed::Done);
         }
     }
 
@@ -558,7 +563,7 @@ mod tests {
                 talk.peer.shutdown().await.unwrap();
                 talk.read_to(&format!("{path} is answered\n")).await;
                 assert_eq!(talk.peer.read(&mut [0]).await.unwrap(), 0);
-                assert_eq!(talk.served.await.unwrap(), "done");
+                assert_eq!(talk.served.await.unwrap(), Closed::Done);
             }
         }
     }
@@ -573,7 +578,7 @@ mod tests {
                 talk.peer.write_all(request.as_bytes()).await.unwrap();
                 drop(talk.peer);
                 let started = Instant::now();
-                assert_eq!(talk.served.await.unwrap(), "broken", "{path}");
+                assert_eq!(talk.served.await.unwrap(), Closed::Broken, "{path}");
                 assert!(started.elapsed() < Duration::from_millis(20), "{path}");
                 assert_eq!(*talk.asked.lock().unwrap(), [path]);
             }

@@ -19,6 +19,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::activity::Activity;
+use super::closed::Closed;
 use super::places::Places;
 use super::tracked::Tracked;
 
@@ -73,21 +74,21 @@ where
     }
 
     /// Serves to the end of the stream, and says why that came.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
         loop {
             if let Some(stream) = &mut self.waiting {
                 if ready!(stream.poll_something(cx)).is_err() {
-                    return Poll::Ready("broken");
+                    return Poll::Ready(Closed::Broken);
                 }
                 self.talk();
             }
             let Some(connection) = &mut self.talking else {
-                return Poll::Ready("done");
+                return Poll::Ready(Closed::Done);
             };
             match Pin::new(&mut **connection).poll(cx) {
-                Poll::Ready(Ok(())) => return Poll::Ready("done"),
-                Poll::Ready(Err(error)) if error.is_parse() => return Poll::Ready("not_http"),
-                Poll::Ready(Err(_)) => return Poll::Ready("broken"),
+                Poll::Ready(Ok(())) => return Poll::Ready(Closed::Done),
+                Poll::Ready(Err(error)) if error.is_parse() => return Poll::Ready(Closed::NotHttp),
+                Poll::Ready(Err(_)) => return Poll::Ready(Closed::Broken),
                 // Where there are few again, it is begun anew once.
                 Poll::Pending
                     if self.activity.rests() && (self.is_cramped || self.places.len() > FEW) =>
@@ -170,7 +171,7 @@ mod tests {
             waits.push(requests.waiting.is_some() && requests.talking.is_none());
         }
         drop(peer);
-        assert_eq!(poll_fn(|cx| requests.poll(cx)).await, "done");
+        assert_eq!(poll_fn(|cx| requests.poll(cx)).await, Closed::Done);
         waits
     }
 
