@@ -29,8 +29,22 @@ pub(super) enum State {
     Answering,
     /// An answer is going out.
     Writing,
-    /// Nothing has come since the last answer.
+    /// Nothing has come since the last answer. The last one, by which `ALL` is as long as there are states.
     Idle,
+}
+
+impl State {
+    /// By their numbers.
+    const ALL: [Self; Self::Idle as usize + 1] = [
+        Self::Silent,
+        Self::Handshake,
+        Self::Fresh,
+        Self::Head,
+        Self::Body,
+        Self::Answering,
+        Self::Writing,
+        Self::Idle,
+    ];
 }
 
 /// A peer that has kept us waiting this long in the middle of something is late, if its place is
@@ -48,7 +62,7 @@ pub(super) struct Activity {
     state: AtomicU8,
     /// Milliseconds from birth to the last change of state.
     since: AtomicU64,
-    has_served: AtomicBool,
+    is_welcome: AtomicBool,
     /// Of the request that was begun last: it may be answered before.
     has_whole_body: AtomicBool,
     /// Whether all of the last answer has been handed to who writes it.
@@ -59,7 +73,7 @@ pub(super) struct Activity {
     listens: AtomicBool,
     is_evicted: AtomicBool,
     /// There is something for who watches over it.
-    called: Notify,
+    wake: Notify,
 }
 
 // === impl Activity ===
@@ -72,13 +86,13 @@ impl Activity {
             born: Instant::now(),
             state: AtomicU8::new(State::Silent as u8),
             since: AtomicU64::new(0),
-            has_served: AtomicBool::new(false),
+            is_welcome: AtomicBool::new(false),
             has_whole_body: AtomicBool::new(true),
             has_whole_answer: AtomicBool::new(true),
             share: Mutex::default(),
             listens: AtomicBool::new(false),
             is_evicted: AtomicBool::new(false),
-            called: Notify::new(),
+            wake: Notify::new(),
         }
     }
 
@@ -94,16 +108,8 @@ impl Activity {
 
     /// What it is doing.
     pub(super) fn state(&self) -> State {
-        match self.state.load(Ordering::Relaxed) {
-            0 => State::Silent,
-            1 => State::Handshake,
-            2 => State::Fresh,
-            3 => State::Head,
-            4 => State::Body,
-            5 => State::Answering,
-            6 => State::Writing,
-            _ => State::Idle,
-        }
+        let number = usize::from(self.state.load(Ordering::Relaxed));
+        State::ALL.get(number).copied().unwrap_or(State::Silent)
     }
 
     /// Called by the connection's own task, or before that runs.
@@ -160,7 +166,7 @@ impl Activity {
     /// A long answer has begun, and holds a share of the budget until it has gone out.
     pub(super) fn hold(&self, share: Watch) {
         *self.share.lock().unwrap_or_else(PoisonError::into_inner) = share;
-        self.called.notify_one();
+        self.wake.notify_one();
     }
 
     fn share(&self) -> Option<Share> {
@@ -186,14 +192,14 @@ impl Activity {
         }
     }
 
-    /// It was answered what it asked.
-    pub(super) fn served(&self) {
-        self.has_served.store(true, Ordering::Relaxed);
+    /// It was answered what it asked, or asked to come again: no newcomer any more.
+    pub(super) fn welcome(&self) {
+        self.is_welcome.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it was never answered what it asked, and is not being answered.
+    /// Whether it was never answered so, and is not being answered.
     pub(super) fn is_newcomer(&self) -> bool {
-        !self.has_served.load(Ordering::Relaxed) && self.state() != State::Answering
+        !self.is_welcome.load(Ordering::Relaxed) && self.state() != State::Answering
     }
 
     /// For how long it has been there.
@@ -218,20 +224,22 @@ impl Activity {
 
     /// Returns when the place is needed for another.
     pub(super) async fn evicted(&self) {
-        while !self.called().await {}
+        self.woken().await;
+        while !self.is_evicted() {
+            self.woken().await;
+        }
     }
 
-    /// Returns when there is something for who watches over it: the place is needed for another (true), or a long
-    /// answer has begun.
-    pub(super) async fn called(&self) -> bool {
-        self.called.notified().await;
-        self.is_evicted()
+    /// Returns when there is something for who watches over it: the place is needed for another, or a long answer has
+    /// begun.
+    pub(super) async fn woken(&self) {
+        self.wake.notified().await;
     }
 
     /// Gives its place to another.
     pub(super) fn evict(&self) {
         self.is_evicted.store(true, Ordering::Relaxed);
-        self.called.notify_one();
+        self.wake.notify_one();
     }
 
     /// Whether its place was given to another.
@@ -252,6 +260,16 @@ pub(super) const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_state_that_is_entered_is_the_one_that_is_seen() {
+        let activity = Activity::new(HERE);
+        for (number, state) in State::ALL.into_iter().enumerate() {
+            assert_eq!(state as usize, number);
+            activity.enter(state);
+            assert_eq!(activity.state(), state);
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn each_state_has_its_patience() {

@@ -73,7 +73,7 @@ where
     let stopping = terms.lifecycle.reached(Phase::Stopping);
     tokio::pin!(stopping);
     let mut is_stopping = false;
-    let mut evicted = None;
+    let mut farewell = None;
     let reason = loop {
         let tick = activity.look_again();
         let wait = match activity.deadline(&terms.patience) {
@@ -84,13 +84,13 @@ where
             biased;
             reason = poll_fn(|cx| requests.poll(cx)) => return reason,
             // A request may have come since it was chosen: it is answered, and that answer closes.
-            is_evicted = activity.called() => if is_evicted
+            () = activity.woken() => if activity.is_evicted()
                 && activity.state() != State::Answering
             {
                 // Whoever was served may be asking again in this very moment.
                 let was_served = activity.state() == State::Idle && !activity.is_newcomer();
-                evicted = was_served.then(|| terms.places.farewell()).flatten();
-                match evicted {
+                farewell = was_served.then(|| terms.places.farewell()).flatten();
+                match farewell {
                     Some(_) => break Closed::Evicted,
                     None => return Closed::Evicted,
                 }
@@ -117,7 +117,7 @@ where
     {
         // In a box, for the task would have room for it as long as the connection lives.
         let dismissed = Box::pin(dismiss(stream));
-        let linger = if evicted.is_some() {
+        let linger = if farewell.is_some() {
             BRIEF_LINGER
         } else {
             LINGER
@@ -125,7 +125,7 @@ where
         tokio::select! {
             // A peer that does not hear it out is gone.
             _ = tokio::time::timeout(linger, dismissed) => {}
-            () = activity.evicted(), if evicted.is_none() => {}
+            () = activity.evicted(), if farewell.is_none() => {}
         }
     }
     reason
@@ -171,7 +171,7 @@ async fn answer<S: Answers>(
     // Who is asked to come again soon, comes on this connection.
     let status = response.status();
     if status.is_success() || status == StatusCode::TOO_MANY_REQUESTS {
-        activity.served();
+        activity.welcome();
     }
     let now = Instant::now();
     let age = now.saturating_duration_since(activity.born());

@@ -97,13 +97,13 @@ impl Places {
         let mut open = self.open();
         if open.by_number.len() >= self.0.max
             && open.staying().count() >= self.0.max
-            && open.evict(self.0.max).is_none()
+            && open.make_room(self.0.max).is_none()
         {
             if waited < MOMENT {
                 return None;
             }
             let oldest = open.oldest_of_newcomers_crowd(peer)?;
-            open.call_off(oldest)?;
+            open.evict(oldest)?;
         }
         let number = open.next;
         open.next += 1;
@@ -156,7 +156,7 @@ impl Places {
 
     /// Closes the most dispensable connection, for what it takes from the machine.
     pub(super) fn evict_one(&self) {
-        let _ = self.open().evict(self.0.max);
+        let _ = self.open().make_room(self.0.max);
     }
 
     /// Leave to hear a farewell without a place; `None` if too many do.
@@ -175,18 +175,18 @@ impl Places {
 }
 
 impl Open {
-    /// Makes room; `None` if all are being answered.
-    fn evict(&self, max: usize) -> Option<()> {
-        self.call_off(self.most_dispensable(max)?)
+    /// Evicts the most dispensable; `None` if all are being answered.
+    fn make_room(&self, max: usize) -> Option<()> {
+        self.evict(self.most_dispensable(max)?)
     }
 
     /// It stays in the table until it is closed: a request that crossed this is answered first.
-    fn call_off(&self, number: u64) -> Option<()> {
+    fn evict(&self, number: u64) -> Option<()> {
         self.by_number.get(&number)?.evict();
         Some(())
     }
 
-    /// Those that have not been called off.
+    /// Those that have not been evicted.
     fn staying(&self) -> impl Iterator<Item = (u64, &Activity)> {
         let all = self.by_number.iter();
         let all = all.map(|(number, activity)| (*number, &**activity));
@@ -353,7 +353,7 @@ mod tests {
         let place = connections.enter(peer).await;
         place.activity.enter(state);
         if served {
-            place.activity.served();
+            place.activity.welcome();
         }
         tokio::time::advance(Duration::from_secs(1)).await;
         place
@@ -411,7 +411,7 @@ mod tests {
         }
         for expected in [vec![4], vec![2, 4]] {
             places.push(connections.enter(HERE).await);
-            places.last().unwrap().activity.served();
+            places.last().unwrap().activity.welcome();
             assert_eq!(evicted(&connections, &places), expected);
         }
 
@@ -421,7 +421,7 @@ mod tests {
             let place = connections.enter(HERE).await;
             place.activity.enter(State::Head);
             if served {
-                place.activity.served();
+                place.activity.welcome();
             }
             places.push(place);
         }
@@ -429,7 +429,7 @@ mod tests {
         let newest = connections.enter(HERE).await;
         assert_eq!(evicted(&connections, &places), [0]);
         newest.activity.enter(State::Head);
-        newest.activity.served();
+        newest.activity.welcome();
         tokio::time::advance(LONGER_MOMENT).await;
         drop(connections.enter(HERE).await);
         assert_eq!(evicted(&connections, &places), [0, 2]);
@@ -502,7 +502,7 @@ mod tests {
         ] {
             places.push(connections.enter([10, 0, 1, n].into()).await);
             places.last().unwrap().activity.enter(State::Answering);
-            places.last().unwrap().activity.served();
+            places.last().unwrap().activity.welcome();
             assert_eq!(evicted(&connections, &places), expected);
         }
     }
