@@ -25,7 +25,12 @@ pub(super) fn length(answer: &Response) -> Option<usize> {
         .filter(|length| *length > SMALL)
 }
 
-/// Has a long answer written piece by piece.
+/// Gives a long answer its share of the budget, for [`in_pieces`].
+pub(super) fn attach(answer: &mut Response, share: Share) {
+    answer.extensions_mut().insert(share);
+}
+
+/// Has a long answer written piece by piece, which hold the share that was attached to it.
 pub(super) async fn in_pieces(answer: Response, activity: &Arc<Activity>) -> Response {
     let (mut head, body) = answer.into_parts();
     let share = head.extensions.remove::<Share>();

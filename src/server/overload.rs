@@ -128,7 +128,7 @@ impl<S: Bounded> Stack<S> {
             let budget = self.reader.budget();
             let until = shed(Instant::now());
             let share = budget.share_of_answer(length, share, peer, until);
-            answer.extensions_mut().insert(share.await?);
+            long_answer::attach(&mut answer, share.await?);
         }
         Ok(answer)
     }
