@@ -25,7 +25,7 @@ use self::reply::Swaps;
 use self::slots::List;
 pub use self::wire::BadReview;
 use self::wire::{Object, Request, Review};
-use crate::maps::Rules;
+use crate::maps::{Effort, Rules};
 use crate::text::shortened;
 
 /// kube-apiserver cuts each warning to 256 characters once all together pass 4,096.
@@ -103,7 +103,22 @@ impl Outcome {
 /// The body is no AdmissionReview that can be answered.
 pub fn review(body: &[u8], rules: &Rules, disable_label: &str) -> Result<Reply, BadReview> {
     let review = parse(text(body)?, disable_label)?;
-    Ok(answer(review, rules, disable_label))
+    Ok(answer(review, rules, disable_label, &Effort::unbounded()))
+}
+
+/// As [`review`]; `None` if that takes more than there is of an effort.
+///
+/// # Errors
+/// As those of [`review`].
+pub fn review_within(
+    body: &[u8],
+    rules: &Rules,
+    disable_label: &str,
+    effort: &Effort<'_>,
+) -> Result<Option<Reply>, BadReview> {
+    let review = parse(text(body)?, disable_label)?;
+    let reply = answer(review, rules, disable_label, effort);
+    Ok((!effort.is_spent()).then_some(reply))
 }
 
 /// Reads a review, in one pass if it is written as kube-apiserver would.
@@ -127,16 +142,22 @@ pub fn review_by_serde(
     disable_label: &str,
 ) -> Result<Reply, BadReview> {
     let review = Review::parse_by_serde(text(body)?)?;
-    Ok(answer(review, rules, disable_label))
+    Ok(answer(review, rules, disable_label, &Effort::unbounded()))
 }
 
 fn text(body: &[u8]) -> Result<&str, BadReview> {
     simdutf8::compat::from_utf8(body).map_err(|error| BadReview::NotUtf8(error.valid_up_to()))
 }
 
-fn answer<'a>(mut review: Review<'a>, rules: &'a Rules, disable_label: &str) -> Reply {
+/// Means nothing if the effort is spent.
+fn answer<'a>(
+    mut review: Review<'a>,
+    rules: &'a Rules,
+    disable_label: &str,
+    effort: &Effort<'_>,
+) -> Reply {
     let mut decision = Decision::default();
-    let outcome = decision.decide(&mut review.request, rules, disable_label);
+    let outcome = decision.decide(&mut review.request, rules, disable_label, effort);
     Reply {
         body: reply::write(&review, &decision.swaps, &decision.all_warnings()),
         outcome,
@@ -163,6 +184,7 @@ impl<'a> Decision<'a> {
         request: &mut Request<'a>,
         rules: &'a Rules,
         disable_label: &str,
+        effort: &Effort<'_>,
     ) -> Outcome {
         if let Some(key) = request.duplicate {
             return self.skip_duplicate(key);
@@ -199,7 +221,7 @@ impl<'a> Decision<'a> {
             for entry in workload.entries.iter().filter(|entry| entry.list == list) {
                 if scope.covers(entry) {
                     any = true;
-                    self.decide_entry(entry, path, rules);
+                    self.decide_entry(entry, path, rules, effort);
                 }
             }
         }
@@ -217,7 +239,13 @@ impl<'a> Decision<'a> {
         Outcome::Skipped(Skip::DuplicateKey)
     }
 
-    fn decide_entry(&mut self, entry: &Entry<'a>, path: &'static [&'static str], rules: &'a Rules) {
+    fn decide_entry(
+        &mut self,
+        entry: &Entry<'a>,
+        path: &'static [&'static str],
+        rules: &'a Rules,
+        effort: &Effort<'_>,
+    ) {
         let image = match &entry.image {
             Image::Text(image) => image,
             Image::Missing | Image::NotText => {
@@ -231,7 +259,9 @@ impl<'a> Decision<'a> {
                 return;
             }
         };
-        let verdict = rules.swap(image);
+        let Some(verdict) = rules.swap_within(image, effort) else {
+            return;
+        };
         self.count(verdict.kind());
         if let Some(why) = verdict.why_invalid() {
             let image = shortened(image, 100);

@@ -7,6 +7,7 @@
 
 mod book;
 pub mod diagnostic;
+mod effort;
 mod feed;
 mod glob;
 mod index;
@@ -24,6 +25,7 @@ use hashbrown::HashSet;
 use self::book::Book;
 pub use self::book::Kind;
 pub use self::diagnostic::{Diagnostic, Findings, Severity};
+pub use self::effort::Effort;
 use self::glob::Pattern;
 use self::index::{Index, RuleId};
 pub use self::legacy::Legacy;
@@ -67,8 +69,6 @@ pub struct Maps {
     default: Option<RuleId>,
     targets: Targets,
     skipped: usize,
-    /// Many patterns may be tried on one image.
-    is_slow: bool,
 }
 
 #[derive(Debug, Default)]
@@ -105,12 +105,13 @@ impl Rules {
         self.swap_observed(image, &mut |_| {})
     }
 
-    /// Whether an image is swapped within microseconds, as by all but files with many patterns that ask for the same.
-    pub fn are_quick(&self) -> bool {
-        match self {
-            Self::Maps(maps) => !maps.is_slow,
-            Self::Legacy(_) => true,
-        }
+    /// As [`Rules::swap`], if that takes no more than there is of an effort.
+    pub fn swap_within(&self, image: &str, effort: &Effort<'_>) -> Option<Verdict<'_>> {
+        let verdict = match self {
+            Self::Maps(maps) => maps.decide(image, effort, &mut |_| {}),
+            Self::Legacy(legacy) => legacy.swap(image),
+        };
+        (!effort.is_spent()).then_some(verdict)
     }
 
     /// As [`Rules::swap`], and tells which rules were tried in vain.
@@ -237,9 +238,7 @@ impl Maps {
                 .help("shorten or join patterns; a registry as a key (REGISTRY::VALUE) needs none")
             });
         }
-        let patterns = Patterns::of(rules.iter().map(|(_, pattern)| pattern));
-        self.is_slow = !patterns.have_few_candidates();
-        self.replace.patterns = patterns;
+        self.replace.patterns = Patterns::of(rules.iter().map(|(_, pattern)| pattern));
         self.replace.rules = rules;
     }
 
@@ -374,6 +373,16 @@ impl Maps {
 
     /// As [`Maps::swap`], and tells which rules were tried in vain, in order.
     pub fn swap_observed(&self, image: &str, tried: &mut impl FnMut(Tried<'_>)) -> Verdict<'_> {
+        self.decide(image, &Effort::unbounded(), tried)
+    }
+
+    /// The verdict, which means nothing if the effort is spent.
+    fn decide(
+        &self,
+        image: &str,
+        effort: &Effort<'_>,
+        tried: &mut impl FnMut(Tried<'_>),
+    ) -> Verdict<'_> {
         let reference = match Reference::parse(image) {
             Ok(reference) => reference,
             Err(error) => return Verdict::kept(Why::NotAReference(error), None),
@@ -384,7 +393,7 @@ impl Maps {
         tried(Tried::Exact);
         let rules = &self.replace.rules;
         let pattern = |index: usize| rules.get(index).map(|(_, pattern)| pattern);
-        if let Some(index) = self.replace.patterns.first_match(image, pattern)
+        if let Some(index) = self.replace.patterns.first_match(image, pattern, effort)
             && let Some((id, _)) = rules.get(index)
         {
             return self.settle_prefixed(

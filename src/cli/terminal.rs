@@ -6,6 +6,8 @@ use std::io::{self, Write};
 use anstyle::{AnsiColor, Style};
 use clap::ValueEnum;
 
+use crate::text::visible;
+
 /// When to use colour.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Color {
@@ -116,7 +118,9 @@ pub(super) fn hint(text: &str) {
     say(WARNING, "note", text);
 }
 
+/// Whatever it quotes does nothing to the terminal, and makes no lines of its own.
 fn say(style: Style, what: &str, text: &str) {
+    let text = visible(text);
     // There is nobody left to tell.
     let _ = writeln!(anstream::stderr(), "{style}{what}{style:#}: {text}");
 }

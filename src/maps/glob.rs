@@ -5,6 +5,8 @@
 //! `[` that nothing closes is itself. Patterns meet valid references only, whose characters are
 //! ASCII, so a set is a mask over ASCII and a pattern that asks for more can never match.
 
+use super::effort::Effort;
+
 /// The most that a pattern can ask for: no reference is longer.
 const MAX_TOKENS: usize = 4096;
 
@@ -77,22 +79,29 @@ impl Pattern {
             .unwrap_or_default()
     }
 
-    /// Whether it matches all of a text: each star the shortest that leads on, for a longer one leads nowhere else.
-    pub(super) fn matches(&self, text: &[u8]) -> bool {
+    /// Whether it matches all of a text: each star the shortest that leads on, for a longer one leads nowhere else. Not
+    /// if the effort is spent.
+    pub(super) fn matches(&self, text: &[u8], effort: &Effort<'_>) -> bool {
         let (mut tokens, mut rest) = (self.tokens.as_slice(), text);
+        let mut steps = 1;
         // What stands behind the last star, and what of the text that began with.
         let mut last_star: Option<(&[Token], &[u8])> = None;
         loop {
             match (tokens.split_first(), rest.split_first()) {
-                (Some((Token::Star, [])), _) | (None, None) => return true,
+                (Some((Token::Star, [])), _) | (None, None) => return effort.spend(steps),
                 (Some((Token::Star, behind)), _) => {
                     last_star = Some((behind, rest));
                     tokens = behind;
                 }
                 (Some((token, behind)), Some((b, after))) if self.takes(*token, *b) => {
                     (tokens, rest) = (behind, after);
+                    steps += 1;
                 }
                 _ => {
+                    // From here on it may be as many again, as often as the text is long.
+                    if !effort.spend(std::mem::replace(&mut steps, 1)) {
+                        return false;
+                    }
                     let Some((behind, [_, shorter @ ..])) = last_star else {
                         return false;
                     };
@@ -330,7 +339,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn matches(pattern: &str, image: &str) -> bool {
-        Pattern::parse(pattern).is_some_and(|pattern| pattern.matches(image.as_bytes()))
+        let text = image.as_bytes();
+        Pattern::parse(pattern).is_some_and(|it| it.matches(text, &Effort::unbounded()))
     }
 
     /// `fnmatch.fnmatchcase` of CPython 3.11 gave the answers.

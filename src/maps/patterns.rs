@@ -9,13 +9,11 @@
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
+use super::effort::Effort;
 use super::glob::Pattern;
 
 /// How many characters a needle may have, the most first.
 const WIDTHS: [usize; 4] = [8, 4, 2, 1];
-
-/// Up to so many candidates for one image take microseconds.
-const FEW: usize = 64;
 
 /// Many patterns, and which of them an image can match. What is kept does not grow with the images.
 #[derive(Debug, Default)]
@@ -76,20 +74,17 @@ impl Patterns {
         self.len
     }
 
-    /// Whether few are tried on any image that is not made to match many.
-    pub(super) fn have_few_candidates(&self) -> bool {
-        let longest = self.by_needle.iter().flat_map(HashMap::values);
-        let longest = longest.map(|candidates| candidates.len()).max();
-        self.open.len() + longest.unwrap_or_default() <= FEW
-    }
-
-    /// The first pattern, in the order they were given, that matches. `pattern` hands out each by its number.
+    /// The first pattern, in the order they were given, that matches. `pattern` hands out each by its number. What is
+    /// found means nothing if the effort is spent.
     pub(super) fn first_match<'p>(
         &self,
         image: &str,
         pattern: impl Fn(usize) -> Option<&'p Pattern>,
+        effort: &Effort<'_>,
     ) -> Option<usize> {
-        if self.len == 0 {
+        // To find the candidates is work, too.
+        let looks = (image.len() * WIDTHS.len()) as u64;
+        if self.len == 0 || !effort.spend(looks) {
             return None;
         }
         let mut first = None;
@@ -98,9 +93,13 @@ impl Patterns {
                 if first.is_some_and(|first| first < index) {
                     break;
                 }
-                if pattern(index).is_some_and(|pattern| pattern.matches(image.as_bytes())) {
+                let matches = |pattern: &Pattern| pattern.matches(image.as_bytes(), effort);
+                if pattern(index).is_some_and(matches) {
                     first = Some(index);
                     break;
+                }
+                if effort.is_spent() {
+                    return None;
                 }
             }
         }
@@ -196,7 +195,11 @@ mod tests {
 
     impl Built<'_> {
         fn first_match(&self, image: &str) -> Option<usize> {
-            self.1.first_match(image, |index| self.0.get(index))
+            self.first_match_within(image, &Effort::unbounded())
+        }
+
+        fn first_match_within(&self, image: &str, effort: &Effort<'_>) -> Option<usize> {
+            self.1.first_match(image, |index| self.0.get(index), effort)
         }
     }
 
@@ -211,7 +214,7 @@ mod tests {
 
     fn one_by_one(patterns: &[Pattern], image: &str) -> Option<usize> {
         let mut patterns = patterns.iter();
-        patterns.position(|pattern| pattern.matches(image.as_bytes()))
+        patterns.position(|pattern| pattern.matches(image.as_bytes(), &Effort::unbounded()))
     }
 
     #[test]
@@ -239,7 +242,6 @@ mod tests {
         assert_eq!(patterns.first_match("a.io/other:1"), Some(1000));
         // The last, and those with 1, 12 and 123.
         assert!(patterns.1.tried_on("a.io/app123:1") <= 4);
-        assert!(patterns.1.have_few_candidates());
     }
 
     /// Where all have the same, all are tried, but each once.
@@ -250,7 +252,26 @@ mod tests {
             .collect();
         let patterns = build(&patterns);
         assert_eq!(patterns.1.tried_on(&"ab".repeat(1_000)), 100);
-        assert!(!patterns.1.have_few_candidates());
+    }
+
+    /// Whoever may create Pods writes the images.
+    #[test]
+    fn an_image_that_is_made_to_be_tried_often_spends_an_effort_and_usual_ones_hardly_any() {
+        let of_team = |team| (0..50).map(move |app| format!("*/team-{team}/*-app{app}:*"));
+        let patterns: Vec<_> = (100..110).flat_map(of_team).collect();
+        let patterns = parsed(&patterns);
+        let patterns = build(&patterns);
+        let teams: String = (100..110).map(|team| format!("/team-{team}")).collect();
+        let hostile = format!("a.io{teams}{}/x", "/-app".repeat(700));
+        let effort = Effort::of(100_000);
+        assert_eq!(patterns.first_match_within(&hostile, &effort), None);
+        assert!(effort.is_spent());
+        let effort = Effort::of(100_000);
+        for _ in 0..25 {
+            let found = patterns.first_match_within("a.io/team-107/web-app7:1.25", &effort);
+            assert_eq!(found, Some(7 * 50 + 7));
+        }
+        assert!(!effort.is_spent());
     }
 
     proptest! {
@@ -260,13 +281,18 @@ mod tests {
             patterns in proptest::collection::vec("[ab]{0,3}[ab*?]{0,3}", 1..400),
             long in "[ab]{30,34}",
             image in "[ab]{1,6}",
+            steps in 0_u64..3_000,
         ) {
             let shorter = |cut| long.chars().take(long.len() - cut).collect::<String>();
             let longer = [0, 1, 3].map(|cut| shorter(cut) + "*");
             let patterns = parsed(patterns.iter().chain(&longer));
             let together = build(&patterns);
             for image in [image.clone(), long.clone(), format!("{long}{image}")] {
-                prop_assert_eq!(together.first_match(&image), one_by_one(&patterns, &image));
+                let expected = one_by_one(&patterns, &image);
+                prop_assert_eq!(together.first_match(&image), expected);
+                let effort = Effort::of(steps);
+                let found = together.first_match_within(&image, &effort);
+                prop_assert!(effort.is_spent() || found == expected);
             }
         }
 

@@ -18,6 +18,7 @@ use http::{Method, StatusCode};
 use serde_json::json;
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tower::ServiceExt;
 
 use super::body::discard;
@@ -26,13 +27,14 @@ use super::overload::{self, Bounded, Read, Stack};
 use super::{Answers, Arrival, Limits};
 use crate::admission::about::about;
 use crate::admission::{self, Outcome, Reply};
-use crate::maps::Rules;
+use crate::maps::{Effort, Rules};
 use crate::telemetry::logs::Sparingly;
 use crate::telemetry::metrics::Metrics;
 
-/// Reviews up to this many bytes are decided where they are read, in microseconds. Larger ones are
-/// decided aside, so that they hold up nothing else, and so are all where many patterns may be tried on an image.
+/// Reviews up to this many bytes are decided where they are read, in microseconds, if that takes no more than this
+/// effort. All others are decided aside, so that they hold up nothing else.
 const QUICK: usize = 64 << 10;
+const QUICK_EFFORT: u64 = 100_000;
 
 /// What is wrong with a stranger's requests is logged this often at most; metrics count all of it.
 static SPARINGLY: Sparingly = Sparingly::new(Duration::from_millis(100));
@@ -161,8 +163,8 @@ enum Decided {
     Review(Vec<u8>),
     /// What is wrong with the body.
     Bad(String),
-    /// The process ends: another replica will know.
-    Ending,
+    /// It is past its deadline, so hardly anybody hears it; or the process ends, and another replica will know.
+    Late,
 }
 
 impl IntoResponse for Decided {
@@ -170,7 +172,7 @@ impl IntoResponse for Decided {
         match self {
             Self::Review(review) => json(review),
             Self::Bad(text) => (StatusCode::BAD_REQUEST, text).into_response(),
-            Self::Ending => {
+            Self::Late => {
                 let again = [(RETRY_AFTER, "0"), (CONNECTION, "close")];
                 (StatusCode::SERVICE_UNAVAILABLE, again).into_response()
             }
@@ -181,8 +183,9 @@ impl IntoResponse for Decided {
 async fn answer(decider: Arc<Decider>, read: Read) -> Decided {
     if read.body.len() <= QUICK {
         let rules = decider.webhook.rules.load();
-        if rules.are_quick() {
-            return decide(&decider.webhook, &rules, &read.body);
+        let effort = Effort::of(QUICK_EFFORT);
+        if let Some(decided) = decide(&decider.webhook, &rules, &read.body, &effort) {
+            return decided;
         }
     }
     // In a box: this future is moved through each layer, for every review.
@@ -197,21 +200,27 @@ async fn decide_aside(decider: Arc<Decider>, read: Read) -> Decided {
         // Also when nobody awaits it any more.
         let _turn = turn;
         let rules = decider.webhook.rules.load();
-        decide(&decider.webhook, &rules, &read.body)
+        let is_awaited = || Instant::now() < read.deadline;
+        let effort = Effort::as_long_as(&is_awaited);
+        // Else it is the next one's turn.
+        decide(&decider.webhook, &rules, &read.body, &effort).unwrap_or(Decided::Late)
     });
     match decided.await {
         Ok(decided) => decided,
         // Whoever catches panics around this shall see it.
         Err(error) => match error.try_into_panic() {
             Ok(panic) => resume_unwind(panic),
-            Err(_) => Decided::Ending,
+            Err(_) => Decided::Late,
         },
     }
 }
 
-fn decide(webhook: &Webhook, rules: &Rules, body: &[u8]) -> Decided {
-    match admission::review(body, rules, &webhook.disable_label) {
-        Ok(reply) => {
+/// `None` if it takes more than there is of the effort.
+fn decide(webhook: &Webhook, rules: &Rules, body: &[u8], effort: &Effort<'_>) -> Option<Decided> {
+    let decided = admission::review_within(body, rules, &webhook.disable_label, effort);
+    Some(match decided {
+        Ok(None) => return None,
+        Ok(Some(reply)) => {
             note(&webhook.metrics, &reply, body);
             Decided::Review(reply.body)
         }
@@ -227,7 +236,7 @@ fn decide(webhook: &Webhook, rules: &Rules, body: &[u8]) -> Decided {
             }
             Decided::Bad(format!("{bad}\n"))
         }
-    }
+    })
 }
 
 fn note(metrics: &Metrics, reply: &Reply, body: &[u8]) {
@@ -324,7 +333,7 @@ mod tests {
     use std::future::Future;
     use std::pin::pin;
 
-    use tokio::time::Instant;
+    use crate::maps::Maps;
 
     use super::super::activity::HERE;
     use super::super::body::{BodyReader, Coming};
@@ -332,9 +341,20 @@ mod tests {
 
     /// To nothing that is a review.
     fn answer_to(size: usize, aside: &Arc<Semaphore>) -> impl Future<Output = Response> + use<> {
+        let time = Duration::from_secs(60);
+        answer_by(Maps::default(), vec![b'x'; size], aside, time)
+    }
+
+    /// By these rules, to a review that is given up after this time.
+    fn answer_by(
+        rules: Maps,
+        body: Vec<u8>,
+        aside: &Arc<Semaphore>,
+        time: Duration,
+    ) -> impl Future<Output = Response> + use<> {
         let decider = Arc::new(Decider {
             webhook: Webhook {
-                rules: Arc::new(ArcSwap::from_pointee(Rules::Maps(Box::default()))),
+                rules: Arc::new(ArcSwap::from_pointee(Rules::Maps(Box::new(rules)))),
                 disable_label: Arc::from("label"),
                 pod_name: None,
                 metrics: Metrics::new().unwrap(),
@@ -343,9 +363,9 @@ mod tests {
         });
         async move {
             let at = Instant::now();
-            let deadline = at + Duration::from_secs(60);
+            let deadline = at + time;
             let coming = Coming::of(Arrival {
-                request: Request::new(Body::from(vec![b'x'; size])),
+                request: Request::new(Body::from(body)),
                 peer: HERE,
                 at,
             });
@@ -369,6 +389,43 @@ mod tests {
         drop(turn);
         assert_eq!(large.await.status(), StatusCode::BAD_REQUEST);
         // The turn is given back.
+        let _turn = aside.acquire().await.unwrap();
+    }
+
+    /// However small it is.
+    #[tokio::test]
+    async fn a_review_that_takes_long_to_decide_waits_for_its_turn_and_has_it_until_its_deadline() {
+        let patterns: String = (0..2_000)
+            .map(|n| format!("[REPLACE]*a{n}b*c*d::m.io\n"))
+            .collect();
+        let (maps, _) = Maps::parse(patterns.as_bytes()).unwrap();
+        let (again, _) = Maps::parse(patterns.as_bytes()).unwrap();
+        let names: String = (0..600).map(|n| format!("a{n}b")).collect();
+        let image = format!("{names}{}", "c".repeat(500));
+        let body = |images: &[&str]| {
+            let containers: Vec<_> = images.iter().map(|image| json!({"image": image})).collect();
+            let kind = json!({"group": "", "version": "v1", "kind": "Pod"});
+            let object = json!({"spec": {"containers": containers}});
+            let request =
+                json!({"uid": "u", "kind": kind, "operation": "CREATE", "object": object});
+            let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request});
+            review.to_string().into_bytes()
+        };
+        let aside = Arc::new(Semaphore::new(1));
+        let turn = aside.clone().acquire_owned().await.unwrap();
+        let time = Duration::from_secs(60);
+        let usual = answer_by(again, body(&["a.io/a7b/cd"]), &aside, time).await;
+        assert_eq!(usual.status(), StatusCode::OK);
+        let mut hostile = pin!(answer_by(
+            maps,
+            body(&[image.as_str(); 15]),
+            &aside,
+            Duration::ZERO
+        ));
+        let soon = Duration::from_millis(100);
+        assert!(tokio::time::timeout(soon, hostile.as_mut()).await.is_err());
+        drop(turn);
+        assert_eq!(hostile.await.status(), StatusCode::SERVICE_UNAVAILABLE);
         let _turn = aside.acquire().await.unwrap();
     }
 }
