@@ -12,6 +12,7 @@ mod judge;
 pub(crate) mod memo;
 mod mint;
 mod names;
+mod readable;
 mod served;
 
 use std::fmt;
@@ -342,6 +343,47 @@ mod tests {
             assert!(refused.contains("serial number is below zero"), "{refused}");
         }
         judge(&sent(good.chain.clone() + &good.ca), &names(), NOW).unwrap();
+    }
+
+    /// The text of a certificate with its second line of base64 left out.
+    fn with_a_line_lost(pem: &str) -> String {
+        let lines = pem.lines().enumerate().filter(|(at, _)| *at != 2);
+        lines.map(|(_, line)| format!("{line}\n")).collect()
+    }
+
+    /// Go ends the handshake there, whether it needs it or not.
+    #[test]
+    fn a_certificate_that_can_not_be_read_is_named_wherever_it_is_sent() {
+        let (good, other) = (minted(), minted());
+        let broken = with_a_line_lost(&other.ca);
+        let behind = good.chain.clone() + &broken;
+        let between = good.chain.clone() + &broken + &good.ca;
+        for (chain, key, ca, place) in [
+            (&behind, &good.key, &good.ca, 2),
+            (&between, &good.key, &good.ca, 2),
+        ] {
+            let pem = Pem {
+                chain: chain.clone(),
+                key: key.clone(),
+                ca: ca.clone(),
+            };
+            let named = format!("certificate {place} in tls.crt is damaged");
+            let together = judge(&pem, &names(), NOW).unwrap_err();
+            let alone = judge_alone(chain, key, &names(), NOW).unwrap_err();
+            for refused in [together, alone] {
+                assert!(refused.to_string().contains(&named), "{refused}");
+            }
+            let sent = certificates(chain);
+            let served = Served::read(sent).unwrap();
+            let ca = Bundle::read(ca.as_bytes());
+            let refused = served.verify(&ca, "localhost", NOW).unwrap_err();
+            assert!(refused.contains("is damaged"), "{refused}");
+        }
+    }
+
+    fn certificates(chain: &str) -> Vec<CertificateDer<'static>> {
+        let sent: Result<_, _> = CertificateDer::pem_slice_iter(chain.as_bytes()).collect();
+        sent.unwrap()
     }
 
     /// As Go has it, which refuses what it does not know where that is critical, and negative serial numbers.

@@ -3,7 +3,7 @@
 use time::OffsetDateTime;
 
 use super::certificate::certificates;
-use super::judge::{read, verify};
+use super::judge::{Refusal, read, verify};
 use super::{Bundle, Flaw, Pair};
 
 /// Reads a pair and judges what can be said of it without a CA: the chain leads from the leaf to
@@ -20,8 +20,10 @@ pub fn judge_alone(
 ) -> Result<Pair, Flaw> {
     let unreadable = || Flaw::NoCertificate("tls.crt");
     // What rustls serves, be it as Go reads a bundle or not.
-    let last = certificates(chain).and_then(|mut whole| whole.pop());
-    let last = last.and_then(Bundle::of).ok_or_else(unreadable)?;
+    let mut whole = certificates(chain).ok_or_else(unreadable)?;
+    let len = whole.len();
+    let last = whole.pop().ok_or_else(unreadable)?;
+    let last = Bundle::of(last).ok_or(Flaw::Malformed(len))?;
     let pair = read(chain, key, &last)?;
     let (leaf, others) = pair.certified.cert.split_first().ok_or_else(unreadable)?;
     // A leaf is no issuer of its own.
@@ -33,8 +35,8 @@ pub fn judge_alone(
     pair.not_ended(begun)?;
     match (verify(leaf, others, &last, begun), others) {
         // What is judged before the issuer is looked for was right.
-        (Err(webpki::Error::UnknownIssuer), []) | (Ok(()), _) => {}
-        (Err(error), _) => return Err(Flaw::OwnChain(error)),
+        (Err(Refusal::Path(webpki::Error::UnknownIssuer)), []) | (Ok(()), _) => {}
+        (Err(error), _) => return Err(error.flaw(Flaw::OwnChain)),
     }
     pair.finish(names, now)
 }

@@ -6,6 +6,7 @@ use x509_parser::oid_registry::Oid;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
 use super::certificate::{Dates, dates, is_serial_negative};
+use super::readable::is_readable;
 
 /// What may be marked critical in a CA, below 2.5.29 (`processExtensions` in crypto/x509, Go 1.24 and later, of which
 /// every kube-apiserver is that is maintained).
@@ -24,7 +25,7 @@ impl Ca {
     pub(super) fn read(der: CertificateDer<'static>) -> Option<Self> {
         Some(Self {
             dates: dates(&der)?,
-            reach: reach(&der),
+            reach: reach(&der).filter(|_| is_readable(&der)),
             der,
         })
     }

@@ -13,6 +13,7 @@ use super::ca::reach;
 use super::certificate::{Dates, certificates, dates, has_negative_serial, is_minted};
 #[cfg(test)]
 use super::memo;
+use super::readable::is_readable;
 use super::{Bundle, Pair, Pem};
 use crate::text::rfc3339;
 
@@ -28,6 +29,12 @@ pub enum Flaw {
     /// Somebody else's key.
     #[error("tls.key is not the key of the leaf in tls.crt")]
     KeyMismatch,
+    /// One of the certificates that are sent, counted from the leaf, which is the first.
+    #[error(
+        "certificate {0} in tls.crt is damaged, or holds what kube-apiserver can't read, which then believes none of \
+         them: take it out if it is no leaf, or have it issued anew"
+    )]
+    Malformed(usize),
     /// The chain breaks, or has ended.
     #[error("the leaf in tls.crt does not lead to a CA in ca.crt: {}", because(.0))]
     Chain(webpki::Error),
@@ -241,7 +248,30 @@ impl Pair {
         self.not_ended(now)?;
         let chain = self.certified.cert.split_first();
         let (leaf, intermediates) = chain.ok_or(Flaw::NoCertificate("tls.crt"))?;
-        verify(leaf, intermediates, bundle, now).map_err(Flaw::Chain)
+        verify(leaf, intermediates, bundle, now).map_err(|error| error.flaw(Flaw::Chain))
+    }
+}
+
+/// Why a chain is not believed. A part of a sentence.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refusal {
+    /// See [`Flaw::Malformed`].
+    #[error(
+        "certificate {0} of those that it sends is damaged, or holds what kube-apiserver can't read"
+    )]
+    Malformed(usize),
+    /// There is no way to a CA.
+    #[error(transparent)]
+    Path(#[from] webpki::Error),
+}
+
+impl Refusal {
+    /// What it says of a pair.
+    pub(super) fn flaw(self, path: impl FnOnce(webpki::Error) -> Flaw) -> Flaw {
+        match self {
+            Self::Malformed(place) => Flaw::Malformed(place),
+            Self::Path(error) => path(error),
+        }
     }
 }
 
@@ -251,10 +281,14 @@ pub(super) fn verify(
     intermediates: &[CertificateDer<'_>],
     bundle: &Bundle,
     now: OffsetDateTime,
-) -> Result<(), webpki::Error> {
-    // Go reads all that it is sent, and goes on with none of it then.
+) -> Result<(), Refusal> {
+    // Go reads all that it is sent, or goes on with none of it.
+    let mut sent = [leaf].into_iter().chain(intermediates);
+    if let Some(at) = sent.position(|one| !is_readable(one)) {
+        return Err(Refusal::Malformed(at + 1));
+    }
     if intermediates.iter().chain([leaf]).any(has_negative_serial) {
-        return Err(webpki::Error::InvalidSerialNumber);
+        return Err(webpki::Error::InvalidSerialNumber.into());
     }
     let entity = EndEntityCert::try_from(leaf)?;
     let intermediates = intermediates.iter().filter(|one| reach(one).is_some());
@@ -293,6 +327,7 @@ pub(super) fn verify(
             Some(&is_in_reach),
         )
         .map(|_| ())
+        .map_err(Refusal::Path)
 }
 
 /// Whether a client can ask for this name at all. Not so for one that ends in a label of digits, or of a number in
