@@ -34,9 +34,8 @@ impl Look {
     async fn at(store: &impl Store, clock: &Clock) -> Result<Self, Failure> {
         let (observed, read) = clock.spanned(timeout(FRESH, store.observe())).await;
         let late = |_| Failure::Failed(format!("not read within {FRESH:?}"));
-        Ok(Self {
-            observed: Arc::new(observed.map_err(late)??),
-            read,
-        })
+        let observed = Arc::new(observed.map_err(late)??);
+        clock.settled()?;
+        Ok(Self { observed, read })
     }
 }

@@ -249,7 +249,10 @@ impl Kubernetes {
 fn client(config: &Config, clock: &Clock) -> Result<Client, Unreachable> {
     let listener = Listener::new(clock.clone());
     let hear = MapResponseLayer::new(move |answer: Response<_>| {
-        listener.hear(answer.headers());
+        // Others may answer in its place, such as a load balancer with no server behind it.
+        if answer.status().is_success() {
+            listener.hear(answer.headers());
+        }
         answer
     });
     let builder = proxy::builder(config.clone());

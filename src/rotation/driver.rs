@@ -190,8 +190,9 @@ impl<S: Store> Driver<S> {
     pub async fn step(&self, memory: &mut Memory) -> Result<Option<Duration>, Failure> {
         let (observed, read) = self.clock.spanned(self.store.observe()).await;
         let observed = observed.inspect_err(|_| self.show_name(LOOK_STEP))?;
-        let now = self.clock.now();
         memory.belief.look(&observed, read);
+        self.clock.settled()?;
+        let now = self.clock.now();
         let belief = &mut memory.belief;
         let Plan { step, reason } = self.plan(&observed, belief, now).await?;
         self.show(&step);

@@ -31,8 +31,8 @@ impl Listener {
 
     /// Takes note of the date of an answer, if it has one.
     pub(super) fn hear(&self, headers: &HeaderMap) {
-        let Some(date) = date(headers) else { return };
-        let ahead = self.clock.hear(date);
+        let ahead = date(headers).and_then(|date| self.clock.hear(date));
+        let Some(ahead) = ahead else { return };
         let is_wrong = ahead.abs() > TOLERATED;
         if is_wrong && !self.has_warned.swap(is_wrong, Ordering::Relaxed) {
             let seconds = ahead.whole_seconds();
@@ -54,10 +54,17 @@ fn date(headers: &HeaderMap) -> Option<OffsetDateTime> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rotation::clock::Moment;
 
     #[test]
     fn the_date_of_an_answer_sets_the_clock_and_rubbish_does_not() {
-        let clock = Clock::system();
+        // Later that day.
+        let wall = OffsetDateTime::from_unix_timestamp(1_606_420_000).unwrap();
+        let clock = Clock::of(move || Moment {
+            wall,
+            is_told: false,
+            steady: std::time::Duration::ZERO,
+        });
         let listener = Listener::new(clock.clone());
         for rubbish in ["", "yesterday", "Thu, 99 Nov 2026 18:11:59 GMT", "\u{ff}"] {
             let mut headers = HeaderMap::new();

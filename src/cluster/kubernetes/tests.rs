@@ -16,8 +16,8 @@ use tokio::sync::{Notify, watch};
 use self::api::{Api, CONFIGURATION, DEPLOYMENT, LEASE, Mood, Person, SECRET};
 use super::lease::Election;
 use super::*;
-use crate::cluster::Seen;
 use crate::cluster::claim::Claim;
+use crate::cluster::{Look, Seen};
 use crate::pki::{self, Pem};
 use crate::rotation::belief::Belief;
 use crate::rotation::clock::{Clock, Moment};
@@ -288,6 +288,36 @@ async fn an_api_that_hangs_or_forbids_is_an_error_in_time_that_says_so() {
         .cluster_errors
         .with_label_values(&["webhook configuration"]);
     assert_eq!(errors.get(), 2);
+}
+
+#[tokio::test]
+async fn nobody_acts_by_a_date_that_is_far_off_and_none_is_heard_of_a_refusal() {
+    let api = Api::start().await;
+    api.put(CONFIGURATION, configuration());
+    // Its answers are of today.
+    let clock = Clock::of(|| Moment {
+        wall: OffsetDateTime::UNIX_EPOCH,
+        is_told: false,
+        steady: Duration::ZERO,
+    });
+    let config = Config::new(format!("http://{}", api.address).parse().unwrap());
+    let (metrics, identity) = (Metrics::new().unwrap(), identity("pod", 1));
+    let cluster = Kubernetes::with(config, names(), identity, metrics, &clock).unwrap();
+    api.set_mood(Mood::Forbidding);
+    cluster.observe().await.unwrap_err();
+    assert!(!clock.now().is_told);
+    api.set_mood(Mood::Fine);
+    let look = Look::at(&cluster, &clock).await.unwrap_err().to_string();
+    assert!(look.contains("ahead of this machine's clock"), "{look}");
+    let driver = Driver {
+        clock: clock.clone(),
+        ..driver(cluster)
+    };
+    let step = driver.step(&mut Memory::default()).await.unwrap_err();
+    assert_eq!(step.to_string(), look);
+    assert!(api.object(SECRET).is_none());
+    // A command that looks once goes by it.
+    assert!(clock.now().is_told);
 }
 
 #[tokio::test]

@@ -56,6 +56,7 @@ impl Kubernetes {
         tokio::select! {
             never = self.look(changed, seen, leader, clock) => never,
             never = self.watch_pair(changed) => never,
+            never = watch_clock(clock, changed) => never,
             never = watch_one(
                 self.configurations_metadata(),
                 &self.names.configuration,
@@ -115,6 +116,14 @@ impl Kubernetes {
 
     fn configurations_metadata(&self) -> Api<PartialObjectMeta<MutatingWebhookConfiguration>> {
         Api::all(self.configurations.clone().into_client())
+    }
+}
+
+/// What was judged by another time is judged anew.
+async fn watch_clock(clock: &Clock, changed: &Notify) -> Infallible {
+    loop {
+        clock.set().await;
+        changed.notify_one();
     }
 }
 
