@@ -15,6 +15,7 @@ use super::status::cluster;
 use super::terminal;
 use crate::rotation::driver::Store;
 use crate::rotation::source::Source;
+use crate::rotation::state::Secret;
 use crate::status::progress::Progress;
 use crate::status::{Facts, rotation};
 use crate::text::visible;
@@ -61,12 +62,10 @@ async fn rotate(args: &Args) -> anyhow::Result<()> {
             visible(&why.to_string())
         )
     })?;
-    refuse_what_is_in_vain(&facts)?;
+    let mut before = refuse_what_is_in_vain(&facts)?.clone();
     if !facts.is_led() {
         say("nobody leads now; it is begun once somebody does (`imageswap status`)")?;
     }
-    let before = facts.observed.secret.as_ref();
-    let before = before.and_then(|secret| secret.answered.clone());
     // Another text each time: the same one is the same request.
     let request = OffsetDateTime::now_utc().format(&Rfc3339)?;
     let asked = cluster.ask_for_rotation(&request).await;
@@ -99,7 +98,17 @@ async fn rotate(args: &Args) -> anyhow::Result<()> {
         tokio::time::sleep(LOOK).await;
         // A look that fails is made again.
         if let Ok(observed) = cluster.observe().await {
-            let now = Progress::of(&observed, &request, before.as_deref());
+            let now = Progress::of(&observed, &request, &before);
+            if now == Progress::Undone {
+                bail!(
+                    "the staged pair was taken away, and nothing is rotated: somebody put the Secret back as it was; \
+                     stop that (a tool that applies it, or a backup that is restored), then ask again"
+                );
+            }
+            // Another rotation may have been under way.
+            if let Some(secret) = observed.secret.filter(|_| now == Progress::Asked) {
+                before = secret;
+            }
             if now > last {
                 say(words(now))?;
                 last = now;
@@ -109,8 +118,8 @@ async fn rotate(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What nobody would carry out, or not to its end.
-fn refuse_what_is_in_vain(facts: &Facts) -> anyhow::Result<()> {
+/// What nobody would carry out, or not to its end. Returns the Secret as it is.
+fn refuse_what_is_in_vain(facts: &Facts) -> anyhow::Result<&Secret> {
     const NOT_OURS: &str =
         "the certificate is not ImageSwap's own: renew it where it comes from (docs/install.md)";
     match &facts.observed.secret {
@@ -121,7 +130,7 @@ fn refuse_what_is_in_vain(facts: &Facts) -> anyhow::Result<()> {
             "no webhook calls the Service, so a new CA could not be made known; `imageswap status` says \
              more"
         ),
-        Some(_) => Ok(()),
+        Some(secret) => Ok(secret),
     }
 }
 
@@ -130,6 +139,7 @@ fn words(progress: Progress) -> &'static str {
         Progress::Asked => "not begun",
         Progress::Staged => "staged: the new CA is being made known",
         Progress::Promoted => "promoted: the replicas take the new certificate",
+        Progress::Undone => "undone: the staged pair was taken away",
         Progress::Done => "done: every replica serves it, and the old CA is gone",
     }
 }

@@ -1,6 +1,6 @@
 //! How far a rotation is that somebody asked for, as the Secret and the caBundles tell it. Pure.
 
-use crate::rotation::state::Observed;
+use crate::rotation::state::{Observed, Secret};
 
 /// A stage of a rotation, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,12 +13,14 @@ pub enum Progress {
     Promoted,
     /// One pair, one CA.
     Done,
+    /// It was begun, and somebody took the new pair away before it was served: it will not be made again.
+    Undone,
 }
 
 impl Progress {
-    /// How far the rotation is that was asked for by this text, when `before` was the last one carried out.
-    /// If somebody asked after that, it is theirs: one is made for both.
-    pub fn of(observed: &Observed, request: &str, before: Option<&str>) -> Self {
+    /// How far the rotation is that was asked for by this text, when the Secret was as `before` when nobody had
+    /// begun. If somebody asked after that, it is theirs: one is made for both.
+    pub fn of(observed: &Observed, request: &str, before: &Secret) -> Self {
         let Some(secret) = &observed.secret else {
             return Self::Asked;
         };
@@ -26,10 +28,13 @@ impl Progress {
         let bundles = observed.hooks().iter().map(|hook| hook.bundle().len());
         let answered = secret.answered.as_deref();
         let is_newer = secret.request.is_some() && secret.open_request().is_none();
-        if answered != Some(request) && (answered == before || !is_newer) {
+        let is_before = answered == before.answered.as_deref();
+        if answered != Some(request) && (is_before || !is_newer) {
             Self::Asked
         } else if secret.has_next() {
             Self::Staged
+        } else if secret.pem().leaf() == before.pem().leaf() {
+            Self::Undone
         } else if bundles.chain([secret.bundle().len()]).all(is_one) {
             Self::Done
         } else {
@@ -45,38 +50,51 @@ mod tests {
     use super::*;
     use crate::pki::mint;
     use crate::rotation::source::Source;
-    use crate::rotation::state::{Configuration, Hook, Secret};
+    use crate::rotation::state::{Configuration, Hook};
 
     #[test]
     fn a_rotation_goes_through_its_stages() {
         let now = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000);
-        let ca = || mint(&["a".to_owned()], Duration::DAY, now).unwrap().ca;
-        let (one, both) = (ca(), ca() + &ca());
-        let seen =
-            |request: &str, answered: &str, next: bool, secret: &str, bundle: &str| Observed {
-                configuration: Some(Configuration {
-                    version: String::new(),
-                    uid: String::new(),
-                    generation: None,
-                    hooks: vec![Hook {
-                        index: 0,
-                        name: String::new(),
-                        bundle: bundle.as_bytes().to_vec(),
-                        ..Hook::default()
-                    }],
-                }),
-                secret: Some(Secret {
-                    version: String::new(),
-                    chain: None,
-                    key: None,
-                    ca: Some(secret.as_bytes().to_vec()),
-                    source: Source::Minted,
-                    next_chain: next.then(Vec::new),
-                    next_key: None,
-                    request: (!request.is_empty()).then(|| request.to_owned()),
-                    answered: Some(answered.to_owned()),
-                }),
+        let pair = || mint(&["a".to_owned()], Duration::DAY, now).unwrap();
+        let (old, new) = (pair(), pair());
+        let (one, both) = (old.ca.clone(), new.ca.clone() + &old.ca);
+        let seen_with =
+            |leaf: &str, request: &str, answered: &str, next: bool, secret: &str, bundle: &str| {
+                Observed {
+                    configuration: Some(Configuration {
+                        version: String::new(),
+                        uid: String::new(),
+                        generation: None,
+                        hooks: vec![Hook {
+                            index: 0,
+                            name: String::new(),
+                            bundle: bundle.as_bytes().to_vec(),
+                            ..Hook::default()
+                        }],
+                    }),
+                    secret: Some(Secret {
+                        version: String::new(),
+                        chain: Some(leaf.as_bytes().to_vec()),
+                        key: None,
+                        ca: Some(secret.as_bytes().to_vec()),
+                        source: Source::Minted,
+                        next_chain: next.then(Vec::new),
+                        next_key: None,
+                        request: (!request.is_empty()).then(|| request.to_owned()),
+                        answered: Some(answered.to_owned()),
+                    }),
+                }
             };
+        let seen = |request: &str, answered: &str, next: bool, secret: &str, bundle: &str| {
+            seen_with(&new.chain, request, answered, next, secret, bundle)
+        };
+        let old_again = |answered: &str, next: bool, secret: &str| {
+            seen_with(&old.chain, "now", answered, next, secret, &both)
+        };
+        let before = Secret {
+            answered: Some("before".to_owned()),
+            ..Secret::minted("1", &old)
+        };
         for (observed, expected) in [
             (Observed::default(), Progress::Asked),
             (seen("now", "before", false, &one, &one), Progress::Asked),
@@ -84,6 +102,11 @@ mod tests {
             (seen("now", "now", false, &both, &both), Progress::Promoted),
             (seen("now", "now", false, &one, &both), Progress::Promoted),
             (seen("now", "now", false, &one, &one), Progress::Done),
+            // Somebody takes away what is staged, and with it the request, or not.
+            (old_again("now", true, &both), Progress::Staged),
+            (old_again("now", false, &both), Progress::Undone),
+            (old_again("now", false, &one), Progress::Undone),
+            (old_again("before", false, &one), Progress::Asked),
             // Somebody asks later.
             (seen("later", "before", false, &one, &one), Progress::Asked),
             (seen("later", "now", true, &both, &one), Progress::Staged),
@@ -94,7 +117,7 @@ mod tests {
             (seen("", "before", false, &one, &one), Progress::Asked),
             (seen("", "now", false, &one, &one), Progress::Done),
         ] {
-            assert_eq!(Progress::of(&observed, "now", Some("before")), expected);
+            assert_eq!(Progress::of(&observed, "now", &before), expected);
         }
     }
 }
