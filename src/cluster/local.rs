@@ -284,13 +284,18 @@ impl StateDir {
         }
     }
 
-    /// A key that others may read is none.
+    /// A key that others may read is none. What a link leads to is somebody else's, and so is the key beside a leaf
+    /// that ImageSwap did not make.
     fn guard_key(&self) -> Result<(), Error> {
+        let is_theirs = pki::is_foreign(&self.read_text("tls.crt")?.unwrap_or_default());
         for name in ["tls.key", "next.key"] {
             let path = self.path.join(name);
-            let Ok(metadata) = fs::metadata(&path) else {
+            let Ok(metadata) = fs::symlink_metadata(&path) else {
                 continue;
             };
+            if !metadata.is_file() || is_theirs && name == "tls.key" {
+                continue;
+            }
             if metadata.permissions().mode() & 0o077 == 0 {
                 continue;
             }
@@ -639,6 +644,35 @@ mod tests {
             let mode = fs::metadata(key).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
         }
+    }
+
+    #[test]
+    fn the_mode_of_a_key_that_is_somebody_elses_stays() {
+        let mode = |key: &Path| fs::metadata(key).unwrap().permissions().mode() & 0o777;
+        let open_to_all = |key: &Path| fs::set_permissions(key, fs::Permissions::from_mode(0o644));
+        let [temp, elsewhere] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let dir = StateDir {
+            path: temp.path().to_owned(),
+        };
+        open(&dir, NOW).unwrap();
+        // A link to it.
+        let (key, theirs) = (dir.path.join("tls.key"), elsewhere.path().join("key"));
+        fs::rename(&key, &theirs).unwrap();
+        std::os::unix::fs::symlink(&theirs, &key).unwrap();
+        open_to_all(&theirs).unwrap();
+        open(&dir, NOW).unwrap();
+        assert_eq!(mode(&theirs), 0o644);
+        // Beside their leaf; the start is refused.
+        fs::remove_file(&key).unwrap();
+        let own = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec!["other".to_owned()]).unwrap();
+        let leaf = params.self_signed(&own).unwrap().pem();
+        fs::write(dir.path.join("tls.crt"), leaf).unwrap();
+        fs::write(&key, own.serialize_pem()).unwrap();
+        open_to_all(&key).unwrap();
+        let refused = open(&dir, NOW).unwrap_err();
+        assert!(matches!(refused, Error::Foreign(_)), "{refused}");
+        assert_eq!(mode(&key), 0o644);
     }
 
     #[test]
