@@ -29,7 +29,7 @@ use http::Response;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::PatchParams;
+use kube::api::{ObjectMeta, PatchParams};
 use kube::{Api, Client, Config};
 use tokio::sync::watch as watch_channel;
 use tower::util::MapResponseLayer;
@@ -243,6 +243,22 @@ impl Kubernetes {
             }
         })
     }
+}
+
+/// Without a version it could be overwritten whatever it is then. Something in front of the API may answer in its
+/// place.
+fn check(object: &str, metadata: &ObjectMeta, name: &str) -> Result<(), Refused> {
+    let version = metadata.resource_version.as_deref().unwrap_or_default();
+    if metadata.name.as_deref() == Some(name) && !version.is_empty() {
+        return Ok(());
+    }
+    Err(Refused {
+        code: 0,
+        text: format!(
+            "{object}: the answer is not {name} as the Kubernetes API has it, with its name and version; what else \
+             answers on the way to it?"
+        ),
+    })
 }
 
 /// A connection pool of its own.

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::{Kubernetes, Refused, brought};
+use super::{Kubernetes, Refused, brought, check};
 use crate::pki::{KeyPem, Pem};
 use crate::rotation::source::Source;
 use crate::rotation::state;
@@ -32,11 +32,15 @@ impl Kubernetes {
         let Some(found) = self.call("secret", call).await? else {
             return Ok(None);
         };
+        check("secret", &found.metadata, &self.names.secret)?;
         if !brought::is_brought(&found) {
             return Ok(Some(state_of(found)));
         }
         let name = self.names.ca_secret();
         let ca = self.call("CA secret", self.secrets.get_opt(&name)).await?;
+        if let Some(ca) = &ca {
+            check("CA secret", &ca.metadata, &name)?;
+        }
         Ok(Some(brought::state_of(found, ca)))
     }
 

@@ -290,6 +290,34 @@ async fn an_api_that_hangs_or_forbids_is_an_error_in_time_that_says_so() {
     assert_eq!(errors.get(), 2);
 }
 
+/// As of something in front of the API that answers all with `{}`.
+#[tokio::test]
+async fn what_has_no_version_or_another_name_is_not_taken_for_an_empty_object() {
+    let api = Api::start().await;
+    api.put(CONFIGURATION, configuration());
+    let cluster = cluster(&api, 1);
+    let named =
+        |name: &str, version: &str| json!({"metadata": {"name": name, "resourceVersion": version}});
+    for (path, name) in [
+        (SECRET, "imageswap-tls"),
+        (CONFIGURATION, "imageswap-webhook"),
+    ] {
+        for other in [
+            json!({}),
+            named(name, ""),
+            named("another", "7"),
+            json!({"metadata": {"name": name}}),
+        ] {
+            api.put_as_is(path, other.clone());
+            let failed = cluster.observe().await.unwrap_err();
+            assert!(matches!(failed, Failure::Failed(_)), "{other}: {failed}");
+            assert!(failed.to_string().contains(name), "{other}: {failed}");
+        }
+        api.delete(path);
+        cluster.observe().await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn nobody_acts_by_a_date_that_is_far_off_and_none_is_heard_of_a_refusal() {
     let api = Api::start().await;

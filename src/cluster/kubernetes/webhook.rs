@@ -5,14 +5,18 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::api::Patch;
 use serde_json::{Value, json};
 
-use super::{Kubernetes, Names, Refused};
+use super::{Kubernetes, Names, Refused, check};
 use crate::rotation::state::{Configuration, Hook};
 use crate::rotation::write::Failure;
 
 impl Kubernetes {
     pub(super) async fn configuration(&self) -> Result<Option<Configuration>, Failure> {
         let call = self.configurations.get_opt(&self.names.configuration);
-        let found = self.call("webhook configuration", call).await?;
+        let object = "webhook configuration";
+        let found = self.call(object, call).await?;
+        if let Some(found) = &found {
+            check(object, &found.metadata, &self.names.configuration)?;
+        }
         Ok(found.map(|found| state_of(found, &self.names)))
     }
 

@@ -100,6 +100,12 @@ impl Api {
         self.world.put(path, object, "someone");
     }
 
+    /// Without what the API adds.
+    pub fn put_as_is(&self, path: &str, object: Value) {
+        let mut objects = self.world.objects.lock().unwrap();
+        objects.insert(path.to_owned(), object);
+    }
+
     pub fn delete(&self, path: &str) {
         self.world.objects.lock().unwrap().remove(path);
         self.world.version.send_modify(|version| *version += 1);
