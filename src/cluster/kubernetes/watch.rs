@@ -96,7 +96,9 @@ impl Kubernetes {
                 }
                 Err(why) => {
                     if sparingly.may() {
-                        warn!("can't see the cluster's state; serving on: {why}");
+                        warn!(
+                            "can't see the cluster's state; what is served, if anything is, stays: {why}"
+                        );
                     }
                     pause = (pause * 2).clamp(AFTER_FAILURE, LONGEST_PAUSE);
                     pause
