@@ -323,7 +323,23 @@ impl Args {
                 None => "--cert-lifetime must be longer than four times",
             }
         );
-        if renew_before > life / 2 {
+        Ok(Policy {
+            names,
+            required,
+            life,
+            renew_before,
+            trust_delay: self.trust_delay,
+            writes_bundles: self.patch_ca_bundle,
+            settled: SETTLED,
+            shown: shown(self.drain_delay),
+            oldest: oldest(self.trust_delay),
+        })
+    }
+
+    /// Warns of what may be wished for and is doubtful.
+    pub(super) fn warn_of_doubtful(&self, policy: &Policy) {
+        let renew_before = policy.renew_before;
+        if renew_before > policy.life / 2 {
             warn!(
                 cert_renew_before = %renew_before,
                 "--cert-renew-before is more than half of --cert-lifetime: half of it is what counts"
@@ -344,17 +360,6 @@ impl Args {
                  refuses calls during a rotation"
             );
         }
-        Ok(Policy {
-            names,
-            required,
-            life,
-            renew_before,
-            trust_delay: self.trust_delay,
-            writes_bundles: self.patch_ca_bundle,
-            settled: SETTLED,
-            shown: shown(self.drain_delay),
-            oldest: oldest(self.trust_delay),
-        })
     }
 
     /// The longest that to end may take.

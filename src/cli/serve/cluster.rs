@@ -55,6 +55,7 @@ impl Cluster {
     ) -> anyhow::Result<Self> {
         let (names, identity) = (args.names.names(place), args.identity()?);
         let policy = args.policy(names.leaf(), vec![names.host()])?;
+        args.warn_of_doubtful(&policy);
         let clock = Clock::system();
         info!(namespace = names.namespace, identity, "joining the cluster");
         let cluster = Kubernetes::new(place, names, identity, metrics.clone(), &clock).await?;

@@ -53,6 +53,7 @@ pub(super) async fn start(
     // Such as a Service's in a namespace of digits.
     names.retain(|name| pki::can_be_asked_for(name));
     let policy = args.policy(names.clone(), names)?;
+    args.warn_of_doubtful(&policy);
     let (wanted, life, here) = (policy.names.clone(), policy.life, dir.clone());
     // It may wait for another process, or for a disk that hangs.
     let turn = spawn_blocking({
