@@ -8,6 +8,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -16,7 +17,7 @@ use tracing::{info, warn};
 use super::args::Args;
 use super::brought::Brought;
 use super::certificate::{BroughtPair, OTHERS, Replica, Serving, ask};
-use super::tasks::supervise;
+use super::tasks;
 use crate::cluster::Seen;
 use crate::cluster::claim::{Claim, while_held};
 use crate::cluster::kubernetes::lease::{Election, Stopped};
@@ -66,19 +67,20 @@ impl Cluster {
         };
         let patience = 2 * args.lease_time;
         let mut alone = patience;
-        let brought = brought.map(|brought| {
+        let mut brought_pair = None;
+        if let Some(brought) = brought {
             // Who leads may have no files, and does not know this CA.
             alone = LEADERLESS;
             let (pair, paths) = (brought.pair.clone(), brought.paths());
             let (files, is_unreadable) = brought.feed(metrics, &notices);
             cluster.set_files(files.clone());
-            BroughtPair {
+            brought_pair = Some(BroughtPair {
                 pair,
                 paths,
                 files,
                 is_unreadable,
-            }
-        });
+            });
+        }
         let election = Election::new(&cluster, args.lease_time)?;
         let (seen_sender, seen) = watch::channel(None);
         let (serving_sender, serving) = watch::channel(None);
@@ -91,7 +93,7 @@ impl Cluster {
         let replica = Replica {
             store: cluster.clone(),
             again: again.clone(),
-            brought,
+            brought: brought_pair,
             required: policy.required.clone(),
             trust_delay: policy.trust_delay,
             writes_bundles: policy.writes_bundles,
@@ -115,43 +117,46 @@ impl Cluster {
             notices,
         });
 
-        let (asked, asked_clock) = (cluster.clone(), clock.clone());
-        let (counted, teller) = (metrics.clone(), cluster.clone());
-        let events =
-            tokio::spawn(async move { supervise("events", &counted, || teller.tell(&told)).await });
-
-        let (counted, wake) = (metrics.clone(), changed.clone());
-        let watch = tokio::spawn(async move {
-            let look = || cluster.watch(&seen_sender, &wake, &again, &clock);
-            supervise("watch", &counted, look).await
+        let told = (cluster.clone(), told);
+        let events = tasks::start("events", metrics, told, |(cluster, told)| {
+            cluster.tell(told).boxed()
         });
-        let counted = metrics.clone();
-        tokio::spawn(async move { supervise("certificate", &counted, || replica.follow()).await });
-        let (counted, standing) = (metrics.clone(), serving.clone());
-        let election = tokio::spawn(async move {
-            let run = || async {
-                let mut stop = stopped.clone();
-                let may = may_lead(&asked, &asked_clock, standing.clone(), seen.clone());
-                tokio::select! {
-                    _ = timeout(patience, may) => {}
-                    _ = stop.wait_for(|stop| *stop) => {}
-                }
-                election.run(&claim_sender, stopped.clone()).await
-            };
-            supervise("election", &counted, run).await
+        let candidate = Candidate {
+            election,
+            claim: claim_sender,
+            stop: stopped,
+            patience,
+            store: cluster.clone(),
+            clock: clock.clone(),
+            serving: serving.clone(),
+            seen,
+        };
+        let looks = (cluster, seen_sender, changed.clone(), again, clock);
+        let watch = tasks::start(
+            "watch",
+            metrics,
+            looks,
+            |(cluster, seen, leader, again, clock)| {
+                cluster.watch(seen, leader, again, clock).boxed()
+            },
+        );
+        tasks::start("certificate", metrics, replica, |replica| {
+            replica.follow().boxed()
         });
-        let counted = metrics.clone();
-        let (helper, waiting) = (Arc::clone(&driver), serving.clone());
-        let rescue = tokio::spawn(async move {
-            let work = || rescue(&helper, waiting.clone(), alone);
-            supervise("rescue", &counted, work).await
+        let election = tasks::start("election", metrics, candidate, |one| one.stand().boxed());
+        let helps = (Arc::clone(&driver), serving.clone(), alone);
+        let rescue = tasks::start("rescue", metrics, helps, |(driver, serving, patience)| {
+            rescue(driver, serving.clone(), *patience).boxed()
         });
-        let counted = metrics.clone();
-        let rotation = tokio::spawn(async move {
-            let work = || driver.run(&changed);
-            let lead = || while_held(claims.clone(), &counted, work);
-            supervise("rotation", &counted, lead).await;
-        });
+        let leads = (driver, claims, changed, metrics.clone());
+        let rotation = tasks::start(
+            "rotation",
+            metrics,
+            leads,
+            |(driver, claims, changed, metrics)| {
+                while_held(claims.clone(), metrics, || driver.run(changed)).boxed()
+            },
+        );
         Ok(Self {
             serving,
             watch,
@@ -188,23 +193,43 @@ impl Cluster {
     }
 }
 
-/// Waits while another replica may have in memory what this one, as a leader, could only replace.
-async fn may_lead(
-    store: &Kubernetes,
-    clock: &Clock,
+/// What stands for leader.
+struct Candidate {
+    election: Election,
+    claim: watch::Sender<Claim>,
+    stop: watch::Receiver<bool>,
+    /// How long it waits for others at most.
+    patience: Duration,
+    store: Kubernetes,
+    clock: Clock,
     serving: watch::Receiver<Option<Serving>>,
-    mut seen: watch::Receiver<Seen>,
-) {
-    let mut others = None;
-    while serving.borrow().is_none() {
-        let look = seen.borrow_and_update().clone();
-        if look.is_some_and(|look| replica::may_lead(&look.observed, others.as_ref())) {
-            return;
+    seen: watch::Receiver<Seen>,
+}
+
+impl Candidate {
+    async fn stand(&self) -> Stopped {
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            _ = timeout(self.patience, self.may_lead()) => {}
+            _ = stop.wait_for(|stop| *stop) => {}
         }
-        if seen.borrow().is_some() {
-            others = Some(ask(store, clock, others.as_ref()).await);
+        self.election.run(&self.claim, self.stop.clone()).await
+    }
+
+    /// Waits while another replica may have in memory what this one, as a leader, could only replace.
+    async fn may_lead(&self) {
+        let mut seen = self.seen.clone();
+        let mut others = None;
+        while self.serving.borrow().is_none() {
+            let look = seen.borrow_and_update().clone();
+            if look.is_some_and(|look| replica::may_lead(&look.observed, others.as_ref())) {
+                return;
+            }
+            if seen.borrow().is_some() {
+                others = Some(ask(&self.store, &self.clock, others.as_ref()).await);
+            }
+            let _ = timeout(OTHERS, seen.changed()).await;
         }
-        let _ = timeout(OTHERS, seen.changed()).await;
     }
 }
 

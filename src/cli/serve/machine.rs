@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use time::OffsetDateTime;
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -15,7 +16,7 @@ use tracing::{info, warn};
 
 use super::args::Args;
 use super::certificate::{Replica, Serving, show};
-use super::tasks::supervise;
+use super::tasks;
 use crate::cluster::local::store::LocalStore;
 use crate::cluster::local::{Error, Loaded, Origin, StateDir};
 use crate::pki;
@@ -111,21 +112,25 @@ pub(super) async fn start(
         // Nobody reads Events here; the log says the same.
         notices: Notices::default(),
     };
-    let (counted, wake) = (metrics.clone(), Arc::clone(&changed));
-    tokio::spawn(async move {
-        let look = || store.watch(&seen_sender, &wake, &clock);
-        supervise("watch", &counted, look).await
+    let looks = (store, seen_sender, Arc::clone(&changed), clock);
+    tasks::start("watch", metrics, looks, |(store, seen, leader, clock)| {
+        store.watch(seen, leader, clock).boxed()
     });
-    let counted = metrics.clone();
-    tokio::spawn(async move { supervise("certificate", &counted, || replica.follow()).await });
-    let counted = metrics.clone();
-    tokio::spawn(async move {
-        let work = || async {
-            driver.run(&changed).await;
-            std::future::pending::<Infallible>().await
-        };
-        supervise("rotation", &counted, work).await
+    tasks::start("certificate", metrics, replica, |replica| {
+        replica.follow().boxed()
     });
+    tasks::start(
+        "rotation",
+        metrics,
+        (driver, changed),
+        |(driver, changed)| {
+            let forever = async move {
+                driver.run(changed).await;
+                std::future::pending::<Infallible>().await
+            };
+            forever.boxed()
+        },
+    );
     Ok(cert)
 }
 

@@ -6,12 +6,29 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::task::JoinHandle;
 use tracing::error;
 
 use crate::telemetry::metrics::Metrics;
 
 /// Before a task begins anew.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// Starts a task that is [supervised](supervise), with what it works with.
+pub(super) fn start<S, T>(
+    task: &'static str,
+    metrics: &Metrics,
+    with: S,
+    work: impl for<'s> Fn(&'s S) -> BoxFuture<'s, T> + Send + Sync + 'static,
+) -> JoinHandle<T>
+where
+    S: Send + Sync + 'static,
+    T: Send + 'static,
+{
+    let metrics = metrics.clone();
+    tokio::spawn(async move { supervise(task, &metrics, || work(&with)).await })
+}
 
 /// Runs a task until it returns, however often it panics. One that must never return has a type
 /// that says so.
