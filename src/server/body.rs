@@ -188,86 +188,110 @@ impl BodyReader {
         if size > self.max {
             // Who asked first has sent nothing yet.
             if !waits_for_us {
-                discard_by(body, deadline).await;
+                discard_by(&mut body, deadline).await;
             }
             return Err(Refusal::TooLarge(self.max));
         }
-        let mut whole = Buffer::default();
-        let mut share = None;
-        let mut started = since;
-        let mut haste = Haste::default();
+        let mut reading = Reading {
+            body,
+            whole: Buffer::default(),
+            share: None,
+            started: since,
+            haste: Haste::default(),
+        };
         loop {
-            let had = whole.bytes.len();
-            // Most is there already, and needs no clock.
-            let frame = match body.frame().now_or_never() {
-                Some(frame) => Ok(frame),
-                None => {
-                    let due = |pace| started + Duration::from_millis((had * 1000 / pace) as u64);
-                    match &share {
-                        Some(share) => {
-                            let late = deadline.min(due(PACE) + PATIENCE_IF_LARGE);
-                            let come = (started, had);
-                            haste.next(&mut body, come, late, share).await
-                        }
-                        None => next(&mut body, deadline.min(due(PACE) + PATIENCE)).await,
-                    }
-                }
-            };
-            let frame = match frame {
+            let frame = match reading.next_frame(deadline).await {
                 Ok(None) => break,
                 Ok(Some(frame)) => frame.map_err(|error| broken(&error))?,
                 Err(slow) => {
-                    // It may be in the middle of writing. Others have the memory meanwhile.
-                    drop((share, whole));
-                    discard_by(body, deadline.min(Instant::now() + PARTING)).await;
+                    // It may be in the middle of writing.
+                    reading
+                        .discard(deadline.min(Instant::now() + PARTING))
+                        .await;
                     return Err(slow);
                 }
             };
             let Ok(data) = frame.into_data() else {
                 continue;
             };
+            let had = reading.whole.bytes.len();
             if had + data.len() > self.max {
-                // Nobody needs to wait for what is thrown away.
-                drop((share, whole));
-                discard_by(body, deadline).await;
+                reading.discard(deadline).await;
                 return Err(Refusal::TooLarge(self.max));
             }
-            let is_large_now = had + data.len() > SMALL && share.is_none();
+            let is_large_now = had + data.len() > SMALL && reading.share.is_none();
             if is_large_now {
-                match timeout_at(shed, self.budget.share(size, peer)).await {
-                    Ok(got) => share = got,
-                    Err(_) => {
-                        drop((data, whole));
-                        discard_by(body, deadline).await;
-                        return Err(Refusal::NoMemory);
-                    }
-                }
+                let Ok(share) = timeout_at(shed, self.budget.share(size, peer)).await else {
+                    drop(data);
+                    reading.discard(deadline).await;
+                    return Err(Refusal::NoMemory);
+                };
+                reading.share = share;
                 // To wait for that was not the peer's time.
-                started = Instant::now();
+                reading.started = Instant::now();
             }
             // Most come in one piece, which is then where it is wanted.
-            if had == 0 && body.is_end_stream() {
+            if had == 0 && reading.body.is_end_stream() {
                 return Ok(WholeBody {
                     bytes: Content::Piece(data),
-                    share,
+                    share: reading.share,
                 });
             }
             if is_large_now {
-                whole.enlarge(size - had, &self.spares);
+                reading.whole.enlarge(size - had, &self.spares);
             } else if had == 0 {
-                whole.bytes.reserve(size.min(SMALL));
+                reading.whole.bytes.reserve(size.min(SMALL));
             }
-            whole.bytes.extend_from_slice(&data);
+            reading.whole.bytes.extend_from_slice(&data);
         }
         Ok(WholeBody {
-            bytes: Content::Gathered(whole),
-            share,
+            bytes: Content::Gathered(reading.whole),
+            share: reading.share,
         })
     }
 
     /// What holds the shares of the answers, too.
     pub(super) fn budget(&self) -> &Budget {
         &self.budget
+    }
+}
+
+/// A body of which some has come.
+struct Reading {
+    body: Body,
+    whole: Buffer,
+    share: Option<Share>,
+    /// From when on it is the peer's time.
+    started: Instant,
+    haste: Haste,
+}
+
+impl Reading {
+    /// What comes next, if it comes in time.
+    async fn next_frame(
+        &mut self,
+        deadline: Instant,
+    ) -> Result<Option<Result<Frame, axum::Error>>, Refusal> {
+        // Most is there already, and needs no clock.
+        if let Some(frame) = self.body.frame().now_or_never() {
+            return Ok(frame);
+        }
+        let (started, had) = (self.started, self.whole.bytes.len());
+        let due = started + Duration::from_millis((had * 1000 / PACE) as u64);
+        match &self.share {
+            Some(share) => {
+                let late = deadline.min(due + PATIENCE_IF_LARGE);
+                let come = (started, had);
+                self.haste.next(&mut self.body, come, late, share).await
+            }
+            None => next(&mut self.body, deadline.min(due + PATIENCE)).await,
+        }
+    }
+
+    /// Throws away what has come and what comes until then. Others have the memory meanwhile.
+    async fn discard(mut self, until: Instant) {
+        drop((self.share, self.whole));
+        discard_by(&mut self.body, until).await;
     }
 }
 
@@ -364,12 +388,12 @@ impl Haste {
 
 /// Reads and throws away, so that the peer reads our answer in place of an error of its own. Bounded
 /// in size and time.
-pub(super) async fn discard(body: Body) {
-    discard_by(body, Instant::now() + PATIENCE).await;
+pub(super) async fn discard(mut body: Body) {
+    discard_by(&mut body, Instant::now() + PATIENCE).await;
 }
 
 /// The same, where nobody hears an answer that comes after the deadline.
-async fn discard_by(mut body: Body, deadline: Instant) {
+async fn discard_by(body: &mut Body, deadline: Instant) {
     let mut left = DISCARDED;
     let until = deadline.min(Instant::now() + PATIENCE);
     while let Ok(Some(Ok(frame))) = timeout_at(until, body.frame()).await {
