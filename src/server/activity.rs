@@ -109,6 +109,7 @@ impl Activity {
     /// What it is doing.
     pub(super) fn state(&self) -> State {
         let number = usize::from(self.state.load(Ordering::Relaxed));
+        // No other is ever stored.
         State::ALL.get(number).copied().unwrap_or(State::Silent)
     }
 
@@ -197,7 +198,7 @@ impl Activity {
         self.is_welcome.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it was never answered so, and is not being answered.
+    /// Whether it was never welcome, and is not being answered.
     pub(super) fn is_newcomer(&self) -> bool {
         !self.is_welcome.load(Ordering::Relaxed) && self.state() != State::Answering
     }
@@ -224,9 +225,11 @@ impl Activity {
 
     /// Returns when the place is needed for another.
     pub(super) async fn evicted(&self) {
-        self.woken().await;
-        while !self.is_evicted() {
+        loop {
             self.woken().await;
+            if self.is_evicted() {
+                return;
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint as Listed, EndpointSlice};
 use kube::api::ListParams;
 use rustls::pki_types::CertificateDer;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::{Kubernetes, Refused, handshake};
 use crate::rotation::state::Endpoint;
@@ -17,6 +17,10 @@ use crate::rotation::write::Failure;
 
 /// The longest a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(2);
+
+/// The longest all of them together may take: who leads does nothing else meanwhile, and a slice may tell of any number of
+/// endpoints that never answer.
+const ALL_HANDSHAKES: Duration = Duration::from_secs(6);
 
 /// Handshakes at once.
 const AT_ONCE: usize = 16;
@@ -45,19 +49,34 @@ impl Kubernetes {
             // Two slices may tell of it while it moves from one to the other.
             *all.entry(address).or_insert(true) &= is_going;
         }
-        let host = self.names.host();
-        let looks = all.into_iter().map(|(address, is_going)| {
-            let host = host.clone();
-            async move {
-                let chain = chain_served_at(&address, &host).await;
-                let (ip, port) = address;
-                let is_told = chain.is_ok() || !is_going || but.is_some();
-                is_told.then(|| endpoint(format!("{ip} port {port}"), chain))
-            }
-        });
-        let seen = stream::iter(looks).buffer_unordered(AT_ONCE);
-        Ok(seen.filter_map(std::future::ready).collect().await)
+        let is_told = |chain: &Chain, is_going: bool| chain.is_ok() || !is_going || but.is_some();
+        Ok(look(all, &self.names.host(), is_told).await)
     }
+}
+
+/// What is served, or why that can't be told.
+type Chain = Result<Vec<CertificateDer<'static>>, String>;
+
+/// Looks at addresses, of each of which it is known whether it goes.
+async fn look(
+    all: BTreeMap<(String, u16), bool>,
+    host: &str,
+    is_told: impl Fn(&Chain, bool) -> bool,
+) -> Vec<Endpoint> {
+    let end = Instant::now() + ALL_HANDSHAKES;
+    let looks = all.into_iter().map(|(address, is_going)| async move {
+        (
+            chain_served_at(&address, host, end).await,
+            address,
+            is_going,
+        )
+    });
+    let seen = stream::iter(looks).buffer_unordered(AT_ONCE);
+    let told = seen.filter_map(|(chain, (ip, port), is_going)| {
+        let is_told = is_told(&chain, is_going);
+        std::future::ready(is_told.then(|| endpoint(format!("{ip} port {port}"), chain)))
+    });
+    told.collect().await
 }
 
 /// Where a slice says that the webhook is, but for one Pod; and whether that Pod is deleted and not
@@ -95,22 +114,24 @@ fn addresses(slice: &EndpointSlice, but: Option<&str>) -> Vec<((String, u16), bo
 }
 
 /// The leaf first.
-async fn chain_served_at(
-    (ip, port): &(String, u16),
-    host: &str,
-) -> Result<Vec<CertificateDer<'static>>, String> {
+async fn chain_served_at((ip, port): &(String, u16), host: &str, end: Instant) -> Chain {
+    if Instant::now() >= end {
+        return Err(format!(
+            "it was not its turn within {ALL_HANDSHAKES:?}, so many others do not answer"
+        ));
+    }
     let handshake = async {
         let connected = TcpStream::connect((ip.as_str(), *port)).await;
         let stream = connected.map_err(|error| error.to_string())?;
         handshake::look(stream, host).await
     };
-    match timeout(HANDSHAKE, handshake).await {
+    match timeout_at(end.min(Instant::now() + HANDSHAKE), handshake).await {
         Ok(done) => done,
         Err(_) => Err(format!("no handshake within {HANDSHAKE:?}")),
     }
 }
 
-fn endpoint(address: String, chain: Result<Vec<CertificateDer<'static>>, String>) -> Endpoint {
+fn endpoint(address: String, chain: Chain) -> Endpoint {
     let mut chain = chain.map(|chain| chain.into_iter().map(|der| der.to_vec()));
     let none = || "no certificate".to_owned();
     Endpoint {
@@ -136,6 +157,23 @@ mod tests {
             "endpoints": endpoints,
         });
         serde_json::from_value(slice).unwrap()
+    }
+
+    /// Nobody else leads meanwhile, and the caBundle may have to be repaired.
+    #[tokio::test(start_paused = true)]
+    async fn endpoints_that_never_answer_hold_nobody_up_for_long() {
+        let silent = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
+        let port = silent.local_addr().unwrap().port();
+        let address = |n: usize| (format!("127.0.{}.{}", 1 + n / 200, 1 + n % 200), port);
+        let all: BTreeMap<_, _> = (0..300).map(|n| (address(n), false)).collect();
+        let started = Instant::now();
+        let seen = look(all, "host", |_, _| true).await;
+        assert_eq!(seen.len(), 300);
+        assert!(
+            started.elapsed() <= ALL_HANDSHAKES,
+            "{:?}",
+            started.elapsed()
+        );
     }
 
     #[test]
