@@ -17,7 +17,7 @@ use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Method, StatusCode};
 use serde_json::json;
 use time::OffsetDateTime;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tower::ServiceExt;
 
@@ -35,6 +35,17 @@ use crate::telemetry::metrics::Metrics;
 /// effort. All others are decided aside, so that they hold up nothing else.
 const QUICK: usize = 64 << 10;
 const QUICK_EFFORT: u64 = 100_000;
+
+/// What any may take aside for each of its bytes, and for as many bytes at least as a quick one may have, before it is
+/// one of those that are hard to decide: several times what many images take by many patterns.
+const EFFORT_A_BYTE: u64 = 8;
+
+/// How many of the hard ones there may be for each of their turns. Each keeps one of the places that all reviews share,
+/// until its deadline if need be: were there no bound, they would soon have them all.
+const HARD_A_TURN: usize = 4;
+
+/// For so long somebody may still hear an answer that is late: by then it has been told, and counted.
+const LATE: Duration = Duration::from_millis(100);
 
 /// What is wrong with a stranger's requests is logged this often at most; metrics count all of it.
 static SPARINGLY: Sparingly = Sparingly::new(Duration::from_millis(100));
@@ -59,7 +70,8 @@ pub fn webhook(webhook: Webhook, limits: &Limits) -> impl Answers + use<> {
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     let decider = Arc::new(Decider {
         webhook,
-        aside: Arc::new(Semaphore::new(cores)),
+        large: Arc::new(Semaphore::new(cores.min(8))),
+        hard: Hard::new(cores.div_ceil(2).min(4)),
     });
     let reviews = overload::stack(limits, &metrics, move |read| answer(decider.clone(), read));
     Port(Arc::new(Parts {
@@ -154,7 +166,40 @@ pub fn admin(metrics: Metrics, lifecycle: Lifecycle) -> impl Answers + use<> {
 /// Decides, and bounds how much is decided aside.
 struct Decider {
     webhook: Webhook,
-    aside: Arc<Semaphore>,
+    /// As many at once as there are cores, but fewer than there are threads for it: while it is decided, a review takes
+    /// many times its size in memory.
+    large: Arc<Semaphore>,
+    hard: Hard,
+}
+
+/// Those whose images many patterns are tried on have turns of their own, which may last until their deadlines: no
+/// other waits for them.
+#[derive(Clone)]
+struct Hard {
+    places: Arc<Semaphore>,
+    turns: Arc<Semaphore>,
+}
+
+impl Hard {
+    fn new(turns: usize) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(HARD_A_TURN * turns)),
+            turns: Arc::new(Semaphore::new(turns)),
+        }
+    }
+
+    /// Waits for a turn, if there is a place to wait at. There is none for who has a share of the memory of bodies meanwhile: other
+    /// large ones want it.
+    async fn turn(&self, has_share: bool) -> Option<[OwnedSemaphorePermit; 2]> {
+        let place = self.places.clone().try_acquire_owned().ok()?;
+        let turns = self.turns.clone();
+        let turn = if has_share {
+            turns.try_acquire_owned().ok()?
+        } else {
+            turns.acquire_owned().await.ok()?
+        };
+        Some([place, turn])
+    }
 }
 
 /// What a review, or what is none, is answered. The layers hand it on, each to the next: that is why it is small.
@@ -163,6 +208,8 @@ enum Decided {
     Review(Vec<u8>),
     /// What is wrong with the body.
     Bad(String),
+    /// Too many are under way that are as hard to decide.
+    Shed,
     /// It is past its deadline, so hardly anybody hears it; or the process ends, and another replica will know.
     Late,
 }
@@ -172,6 +219,10 @@ impl IntoResponse for Decided {
         match self {
             Self::Review(review) => json(review),
             Self::Bad(text) => (StatusCode::BAD_REQUEST, text).into_response(),
+            Self::Shed => {
+                let text = "too many reviews are under way that are hard to decide";
+                (StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, "1")], text).into_response()
+            }
             Self::Late => {
                 let again = [(RETRY_AFTER, "0"), (CONNECTION, "close")];
                 (StatusCode::SERVICE_UNAVAILABLE, again).into_response()
@@ -192,25 +243,46 @@ async fn answer(decider: Arc<Decider>, read: Read) -> Decided {
     Box::pin(decide_aside(decider, read)).await
 }
 
-/// As many at once as there are cores: while it is decided, a review takes many times its size in memory.
 async fn decide_aside(decider: Arc<Decider>, read: Read) -> Decided {
     // It is never closed.
-    let turn = decider.aside.clone().acquire_owned().await;
+    let turn = decider.large.clone().acquire_owned().await;
+    let effort = EFFORT_A_BYTE * read.body.len().max(QUICK) as u64;
+    let hard = match on_a_thread(decider.clone(), turn, read, Some(effort)).await {
+        Ok(decided) => return decided,
+        Err(hard) => hard,
+    };
+    let Some(turn) = decider.hard.turn(hard.body.share().is_some()).await else {
+        decider.webhook.metrics.shed.inc();
+        return Decided::Shed;
+    };
+    let decided = on_a_thread(decider, turn, hard, None).await;
+    decided.unwrap_or(Decided::Late)
+}
+
+/// Gives the review back if that takes more than the effort, or than it has time.
+async fn on_a_thread(
+    decider: Arc<Decider>,
+    turn: impl Send + 'static,
+    read: Read,
+    effort: Option<u64>,
+) -> Result<Decided, Read> {
     let decided = tokio::task::spawn_blocking(move || {
         // Also when nobody awaits it any more.
         let _turn = turn;
         let rules = decider.webhook.rules.load();
-        let is_awaited = || Instant::now() < read.deadline;
-        let effort = Effort::as_long_as(&is_awaited);
-        // Else it is the next one's turn.
-        decide(&decider.webhook, &rules, &read.body, &effort).unwrap_or(Decided::Late)
+        let is_awaited = || Instant::now() < read.deadline + LATE;
+        let effort = match effort {
+            Some(steps) => Effort::of(steps),
+            None => Effort::as_long_as(&is_awaited),
+        };
+        decide(&decider.webhook, &rules, &read.body, &effort).ok_or(read)
     });
     match decided.await {
         Ok(decided) => decided,
         // Whoever catches panics around this shall see it.
         Err(error) => match error.try_into_panic() {
             Ok(panic) => resume_unwind(panic),
-            Err(_) => Decided::Late,
+            Err(_) => Ok(Decided::Late),
         },
     }
 }
@@ -331,7 +403,7 @@ async fn wrong_method(request: Request) -> Response {
 #[cfg(test)]
 mod tests {
     use std::future::Future;
-    use std::pin::pin;
+    use std::pin::{Pin, pin};
 
     use crate::maps::Maps;
 
@@ -342,14 +414,21 @@ mod tests {
     /// To nothing that is a review.
     fn answer_to(size: usize, aside: &Arc<Semaphore>) -> impl Future<Output = Response> + use<> {
         let time = Duration::from_secs(60);
-        answer_by(Maps::default(), vec![b'x'; size], aside, time)
+        answer_by(
+            Maps::default(),
+            vec![b'x'; size],
+            aside,
+            &Hard::new(0),
+            time,
+        )
     }
 
     /// By these rules, to a review that is given up after this time.
     fn answer_by(
         rules: Maps,
         body: Vec<u8>,
-        aside: &Arc<Semaphore>,
+        large: &Arc<Semaphore>,
+        hard: &Hard,
         time: Duration,
     ) -> impl Future<Output = Response> + use<> {
         let decider = Arc::new(Decider {
@@ -359,7 +438,8 @@ mod tests {
                 pod_name: None,
                 metrics: Metrics::new().unwrap(),
             },
-            aside: aside.clone(),
+            large: large.clone(),
+            hard: hard.clone(),
         });
         async move {
             let at = Instant::now();
@@ -395,37 +475,71 @@ mod tests {
     /// However small it is.
     #[tokio::test]
     async fn a_review_that_takes_long_to_decide_waits_for_its_turn_and_has_it_until_its_deadline() {
-        let patterns: String = (0..2_000)
+        let (patterns, image) = hard_to_decide();
+        let maps = || Maps::parse(patterns.as_bytes()).unwrap().0;
+        let long = [image.as_str(); 3];
+        assert!(pod(&long).len() < 16 << 10);
+        let (large, hard) = (Arc::new(Semaphore::new(1)), Hard::new(1));
+        let others = hard.turns.clone().acquire_owned().await.unwrap();
+        let time = Duration::from_secs(60);
+        let usual = || answer_by(maps(), pod(&["a.io/a7b/cd"]), &large, &hard, time);
+        assert_eq!(usual().await.status(), StatusCode::OK);
+        let waiting = async |review: &mut Pin<Box<dyn Future<Output = Response>>>| {
+            let soon = Duration::from_millis(300);
+            assert!(tokio::time::timeout(soon, review.as_mut()).await.is_err());
+        };
+        let mut hostile = Vec::new();
+        for _ in 0..HARD_A_TURN {
+            let review = answer_by(maps(), pod(&long), &large, &hard, Duration::ZERO);
+            let mut review: Pin<Box<dyn Future<Output = Response>>> = Box::pin(review);
+            waiting(&mut review).await;
+            hostile.push(review);
+        }
+        // There is no place for another one, nor does that keep anybody else waiting.
+        let shed = answer_by(maps(), pod(&long), &large, &hard, time).await;
+        assert_eq!(shed.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(shed.headers()[RETRY_AFTER], "1");
+        assert_eq!(usual().await.status(), StatusCode::OK);
+        let _turn = large.try_acquire().unwrap();
+        drop(others);
+        for review in hostile {
+            assert_eq!(review.await.status(), StatusCode::SERVICE_UNAVAILABLE);
+        }
+        // What all this takes is given back.
+        let _turn = hard.turns.acquire().await.unwrap();
+        assert_eq!(hard.places.available_permits(), HARD_A_TURN);
+    }
+
+    /// Others wait for the memory that it has.
+    #[tokio::test]
+    async fn a_large_review_that_takes_long_to_decide_does_not_wait_for_its_turn() {
+        let (patterns, image) = hard_to_decide();
+        let maps = Maps::parse(patterns.as_bytes()).unwrap().0;
+        let body = pod(&[image.as_str(); 10]);
+        assert!(body.len() > 16 << 10);
+        let (large, hard) = (Arc::new(Semaphore::new(1)), Hard::new(1));
+        let _others = hard.turns.clone().acquire_owned().await.unwrap();
+        let shed = answer_by(maps, body, &large, &hard, Duration::from_secs(60)).await;
+        assert_eq!(shed.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(hard.places.available_permits(), HARD_A_TURN);
+    }
+
+    /// Rules, and an image that is held against each of them for long.
+    fn hard_to_decide() -> (String, String) {
+        let patterns = (0..2_000)
             .map(|n| format!("[REPLACE]*a{n}b*c*d::m.io\n"))
             .collect();
-        let (maps, _) = Maps::parse(patterns.as_bytes()).unwrap();
-        let (again, _) = Maps::parse(patterns.as_bytes()).unwrap();
         let names: String = (0..600).map(|n| format!("a{n}b")).collect();
-        let image = format!("{names}{}", "c".repeat(500));
-        let body = |images: &[&str]| {
-            let containers: Vec<_> = images.iter().map(|image| json!({"image": image})).collect();
-            let kind = json!({"group": "", "version": "v1", "kind": "Pod"});
-            let object = json!({"spec": {"containers": containers}});
-            let request =
-                json!({"uid": "u", "kind": kind, "operation": "CREATE", "object": object});
-            let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request});
-            review.to_string().into_bytes()
-        };
-        let aside = Arc::new(Semaphore::new(1));
-        let turn = aside.clone().acquire_owned().await.unwrap();
-        let time = Duration::from_secs(60);
-        let usual = answer_by(again, body(&["a.io/a7b/cd"]), &aside, time).await;
-        assert_eq!(usual.status(), StatusCode::OK);
-        let mut hostile = pin!(answer_by(
-            maps,
-            body(&[image.as_str(); 15]),
-            &aside,
-            Duration::ZERO
-        ));
-        let soon = Duration::from_millis(100);
-        assert!(tokio::time::timeout(soon, hostile.as_mut()).await.is_err());
-        drop(turn);
-        assert_eq!(hostile.await.status(), StatusCode::SERVICE_UNAVAILABLE);
-        let _turn = aside.acquire().await.unwrap();
+        (patterns, format!("{names}{}", "c".repeat(500)))
+    }
+
+    /// A review of a Pod with these images.
+    fn pod(images: &[&str]) -> Vec<u8> {
+        let containers: Vec<_> = images.iter().map(|image| json!({"image": image})).collect();
+        let kind = json!({"group": "", "version": "v1", "kind": "Pod"});
+        let object = json!({"spec": {"containers": containers}});
+        let request = json!({"uid": "u", "kind": kind, "operation": "CREATE", "object": object});
+        let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request});
+        review.to_string().into_bytes()
     }
 }
