@@ -423,6 +423,11 @@ mod tests {
                 b"upstream connect error or disconnect/reset: connection failure",
                 "text (1)",
             ),
+            (b"Error: upstream connect error", "text (1)"),
+            (
+                b"Server: nginx\nContent-Type: text/html\nX: y/z",
+                "text (3)",
+            ),
             (b"{\"error\":\"not found\"}\nx.io/a::b.io\n", "text (2)"),
         ] {
             fs::write(&path, text).unwrap();

@@ -570,7 +570,7 @@ fn every_finding() {
         ("default::a.io\nb\u{fc}cher.io::b.io", "key-never-matches"),
         ("default::a.io\nhttps://b.io::c.io", "key-never-matches"),
         ("default::a.io\nnginx::b.io", "key-wants-port"),
-        ("default::https://a.io", "value-never-valid"),
+        ("default::https://a.io", "no-rule, value-never-valid"),
         // Of images of localhost alone it makes some.
         ("default::my_mirror-", "value-never-valid"),
         (
@@ -596,6 +596,18 @@ fn every_finding() {
         ("docker.io::a.io", "no-default"),
         ("", "no-rule"),
         ("# default::", "no-rule"),
+        (
+            "404: Not Found",
+            "old-separator, inner-blank, no-rule, no-default, key-wants-port",
+        ),
+        (
+            "[EXACT]NOT A REF::x/y",
+            "inner-blank, no-rule, no-default, key-never-matches",
+        ),
+        (
+            "Error: timeout\ndefault::",
+            "old-separator, value-no-registry",
+        ),
         (
             "default::a.io\nnoswap_wildcards::b, c*",
             "item-never-matches",

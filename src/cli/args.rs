@@ -166,6 +166,12 @@ impl RulesArgs {
                     terminal::hint(&format!(
                         "there is no rule in {path}, so nothing is swapped"
                     ));
+                } else if !maps.has_live_rule() {
+                    let path = path.display();
+                    terminal::hint(&format!(
+                        "there is no rule in {path} that could ever apply, so nothing is swapped; \
+                         `imageswap check {path}` shows why"
+                    ));
                 } else if maps.skipped() > 0 {
                     let (path, skipped) = (path.display(), counted(maps.skipped(), "line"));
                     terminal::hint(&format!(

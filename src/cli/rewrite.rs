@@ -75,7 +75,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.in_place
         && let Some(file) = args.files.iter().find(is_special)
     {
-        let no_file = anyhow::anyhow!("it is no regular file, and would become one");
+        let no_file = anyhow::anyhow!(match file.is_dir() {
+            true => "it is a directory: name its files",
+            false => "it is no regular file, and would become one",
+        });
         return Err(no_file.context(unwritten(file, &[])));
     }
     // What the example says is nobody's wish.

@@ -16,7 +16,7 @@ const SHOWN: usize = 200;
 
 pub(super) fn lint(maps: &Maps) -> Findings {
     let mut findings = Findings::default();
-    if let Some(found) = no_default(maps) {
+    for found in [none_applies(maps), no_default(maps)].into_iter().flatten() {
         findings.warning(|| found);
     }
     for id in maps.book.ids() {
@@ -47,14 +47,21 @@ pub(super) fn has_live_rule(maps: &Maps) -> bool {
     maps.book.ids().any(is_live)
 }
 
-/// As in "404: Not Found", which reads as a rule for images at `404:PORT/…`.
+/// As in "404: Not Found", which reads as a rule for images at `404:PORT/…`, or in "Error: timeout", as one for those at
+/// `Error/…`.
 fn is_of_an_error_page(maps: &Maps, id: RuleId) -> bool {
-    wants_port(maps, id) && !maps.book.text(id).contains("::")
+    let key = maps.book.key(id).to_ascii_lowercase();
+    !maps.book.text(id).contains("::") && is_bare_word(maps, id, &key)
 }
 
 /// Whether the key is a registry's that only a port makes one.
 fn wants_port(maps: &Maps, id: RuleId) -> bool {
-    let key = canonical_key(maps.book.key(id));
+    is_bare_word(maps, id, maps.book.key(id))
+}
+
+/// Whether the rule is a registry's, of which so written a key is none by itself.
+fn is_bare_word(maps: &Maps, id: RuleId, key: &str) -> bool {
+    let key = canonical_key(key);
     maps.book.kind(id) == Some(Kind::Registry)
         && Registry::parse(key).is_ok()
         && !image::names_registry(key)
@@ -304,6 +311,19 @@ fn no_rule() -> Diagnostic {
     let place = Place::new(1, "", 0..0, "");
     Diagnostic::warning("no-rule", place, "there is no rule in the file")
         .help("a server that has rules keeps them and refuses this file; to swap nothing, write \"default::\"")
+}
+
+/// Of a file in which nothing is in error, for that says as much.
+fn none_applies(maps: &Maps) -> Option<Diagnostic> {
+    if maps.skipped() > 0 || has_live_rule(maps) {
+        return None;
+    }
+    let first = maps.book.ids().next()?;
+    let place = maps.book.key_place(first, "");
+    let message = "there is no rule in the file that could ever apply";
+    Some(Diagnostic::warning("no-rule", place, message).help(
+        "a server that has rules keeps them and refuses this file: is it what you meant to write?",
+    ))
 }
 
 fn no_default(maps: &Maps) -> Option<Diagnostic> {

@@ -930,11 +930,15 @@ fn maps_found(maps: Option<&Option<Vec<u8>>>, is_strict: bool, findings: &mut Ve
             ),
             "`imageswap check` shows all of them",
         );
-    } else if loaded.maps.is_empty() {
+    } else if !loaded.maps.has_live_rule() {
+        let which = match loaded.maps.is_empty() {
+            true => "",
+            false => " that could ever apply",
+        };
         finding(
             findings,
             ("maps-empty", Warning),
-            "there is no rule in the maps: nothing is swapped",
+            format!("there is no rule in the maps{which}: nothing is swapped"),
             FILL_MAPS,
         );
     }

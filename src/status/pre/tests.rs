@@ -306,6 +306,9 @@ fn an_empty_cluster_is_right_and_each_fault_is_one_finding() {
         }),
         ("maps-empty", Warning, &|facts| facts.maps = maps("")),
         ("maps-empty", Warning, &|facts| {
+            facts.maps = maps("404: Not Found")
+        }),
+        ("maps-empty", Warning, &|facts| {
             facts.maps = maps("# default::mirror.io\n")
         }),
         ("maps-empty", Warning, &|facts| {
