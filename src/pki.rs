@@ -33,7 +33,7 @@ pub use self::mint::{MintError, mint};
 #[cfg(test)]
 pub(crate) use self::mint::{by_way_of_another, two_ways};
 pub use self::names::names_of;
-pub use self::served::{Served, is_leaf_trusted};
+pub use self::served::{Served, is_leaf_trusted, needed_by_leaf};
 
 /// What is kept of a pair, each part PEM: in files or in a Secret of type `kubernetes.io/tls`.
 #[derive(Clone)]

@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 
 pub use self::rotation::{Rotation, rotation};
 use crate::pki::{self, Bundle, Flaw, Pem, Served};
+use crate::rotation::driver::LOOK_STEP;
 use crate::rotation::plan::{is_worth_waiting, overdue};
 use crate::rotation::source::Source;
 use crate::rotation::state::{Observed, Secret};
@@ -436,6 +437,19 @@ fn leader_found(facts: &Facts, findings: &mut Vec<Finding>) {
             "another replica takes over within the lease's time; see the replicas' logs",
         );
     }
+    let Some(leader) = leader(facts).filter(|leader| leader.step.as_deref() == Some(LOOK_STEP))
+    else {
+        return;
+    };
+    finding(
+        findings,
+        ("leader-blind", Warning),
+        format!(
+            "{}, which leads, does not know what to do: certificates are not renewed, and a caBundle is not repaired",
+            leader.holder
+        ),
+        "its log says what it can't read, or that kube-apiservers disagree about the time",
+    );
 }
 
 fn scale_found(facts: &Facts, findings: &mut Vec<Finding>) {

@@ -72,6 +72,25 @@ pub fn is_leaf_trusted(
     verify(&leaf, &between, bundle, now).is_ok()
 }
 
+/// Those of the CAs by which a client believes this leaf (DER, as is what is sent with it), or did until it ended: it may
+/// not have, for who says so.
+pub fn needed_by_leaf(
+    leaf: &[u8],
+    intermediates: &[Vec<u8>],
+    bundle: &Bundle,
+    now: OffsetDateTime,
+) -> Bundle {
+    let Some(dates) = dates(&CertificateDer::from(leaf)) else {
+        return Bundle::default();
+    };
+    let last = dates.not_after - Duration::SECOND;
+    let at = now.max(dates.not_before).min(last);
+    bundle
+        .singles()
+        .filter(|ca| is_leaf_trusted(leaf, intermediates, ca, at))
+        .fold(Bundle::default(), |all, one| all.and(&one))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,6 +128,13 @@ mod tests {
             assert_eq!(trusted, is_right, "{at}");
         }
         assert!(!is_leaf_trusted(&[1, 2, 3], &[], &ca, NOW));
+        let both = other.clone().and(&ca);
+        for at in [-9, 0, 1, 3, 900] {
+            let now = NOW + Duration::days(at);
+            let needed = needed_by_leaf(&one.leaf().unwrap(), &[], &both, now);
+            assert!(needed.is_same(&ca), "{at}");
+            assert!(needed_by_leaf(&[1, 2, 3], &[], &both, now).is_empty());
+        }
         assert_eq!(leaf.fingerprint().len(), 64);
         assert_ne!(leaf.fingerprint(), served(&two).fingerprint());
         assert_eq!(leaf.not_after(), Some(NOW + Duration::days(2)));

@@ -18,12 +18,17 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::write::Failure;
+use crate::text::rfc3339;
 
 /// How wrong this machine's clock may be.
 const DOUBT: time::Duration = time::Duration::DAY;
 
 /// How wrong kube-apiserver's may be.
 const DOUBT_IF_TOLD: time::Duration = time::Duration::HOUR;
+
+/// For so long an answer that agrees with what counts stands for that, whatever another says: they may come from
+/// several kube-apiservers, each of which answers other calls.
+const CONFIRMED: Duration = Duration::from_secs(20);
 
 /// For how long answers must agree that it is another time.
 const AGREED: Duration = Duration::from_secs(60);
@@ -91,8 +96,8 @@ impl Told {
     /// Takes note of an answer, `own` being this machine's clocks. Whether it counts.
     ///
     /// Answers that agree with what counts end what was said in between, so that one control plane among others is
-    /// never believed if it is wrong for ever. But for what this machine's own clock agrees with, too: else the wrong one
-    /// would be believed for ever if it had been heard alone for some time.
+    /// never believed if it is wrong for ever. But for what this machine's own clock agrees with and is still heard: else
+    /// the wrong one would be believed for ever if it had been heard alone for some time.
     fn hear(&mut self, wall: OffsetDateTime, own: Moment) -> bool {
         let is_near = |one: OffsetDateTime, doubt| (one - wall).abs() <= doubt;
         let is_expected = match self.date {
@@ -105,10 +110,13 @@ impl Told {
         };
         if is_expected {
             self.date = Some(date);
-            let is_own = |(odd, _): &(Date, Duration)| {
-                (odd.now(own.steady) - own.wall).abs() <= DOUBT_IF_TOLD
+            let is_open = |(odd, _): &(Date, Duration)| {
+                let says = odd.now(own.steady);
+                let is_own = (says - own.wall).abs() <= DOUBT_IF_TOLD;
+                let is_heard = own.steady.saturating_sub(odd.at) <= AGREED;
+                is_own && is_heard && !is_near(says, DOUBT_IF_TOLD)
             };
-            self.odd = self.odd.filter(is_own);
+            self.odd = self.odd.filter(is_open);
             return true;
         }
         let odd = self.odd;
@@ -130,6 +138,18 @@ impl Told {
             },
         };
         is_agreed
+    }
+
+    /// Whether somebody may act on what counts now.
+    fn is_settled(&self, steady: Duration) -> bool {
+        let is_confirmed = |date: Date| steady.saturating_sub(date.at) <= CONFIRMED;
+        self.odd.is_none() || self.date.is_some_and(is_confirmed)
+    }
+
+    /// What it is now, if anything was said. What was heard first counts for want of a better.
+    fn now(&self, steady: Duration) -> Option<OffsetDateTime> {
+        let date = self.date.or(self.odd.map(|(odd, _)| odd))?;
+        Some(date.now(steady))
     }
 }
 
@@ -162,13 +182,12 @@ impl Clock {
         }
     }
 
-    /// The moment that it is. What was heard first counts for want of a better.
+    /// The moment that it is.
     pub fn now(&self) -> Moment {
         let moment = (self.tell)();
-        let told = *self.told();
-        match told.date.or(told.odd.map(|(odd, _)| odd)) {
-            Some(date) => Moment {
-                wall: date.now(moment.steady),
+        match self.told().now(moment.steady) {
+            Some(wall) => Moment {
+                wall,
                 is_told: true,
                 ..moment
             },
@@ -181,9 +200,14 @@ impl Clock {
     pub fn hear(&self, wall: OffsetDateTime) -> Option<time::Duration> {
         let moment = (self.tell)();
         let mut told = self.told();
-        let was_odd = told.odd.is_some();
+        let before = *told;
         let counts = told.hear(wall, moment);
-        if counts && was_odd {
+        let [was, is] = [before, *told].map(|told| told.now(moment.steady));
+        let is_other = was
+            .zip(is)
+            .is_some_and(|(was, is)| (was - is).abs() > DOUBT_IF_TOLD);
+        let [was, is] = [before, *told].map(|told| told.is_settled(moment.steady));
+        if is && (is_other || !was) {
             self.set.notify_one();
         }
         counts.then(|| moment.wall - wall)
@@ -192,21 +216,22 @@ impl Clock {
     /// That it is known what time it is, so that somebody may act by it.
     ///
     /// # Errors
-    /// The last answer of kube-apiserver was far off.
+    /// The last answer of kube-apiserver was far off, and none before it has agreed with what counts for a while.
     pub fn settled(&self) -> Result<(), Failure> {
         let now = (self.tell)();
-        let Told { date, odd } = *self.told();
-        let Some((odd, _)) = odd else {
+        let told = *self.told();
+        let Some((odd, _)) = told.odd.filter(|_| !told.is_settled(now.steady)) else {
             return Ok(());
         };
-        let (known, whose) = match date {
-            Some(date) => (date.now(now.steady), "its answers before"),
-            None => (now.wall, "this machine's clock"),
-        };
-        let seconds = (odd.now(now.steady) - known).whole_seconds();
+        let says = |at: OffsetDateTime| rfc3339(at);
+        let before = told.date.map_or(String::new(), |date| {
+            format!(", by what it said before {}", says(date.now(now.steady)))
+        });
         Err(Failure::Failed(format!(
-            "kube-apiserver's clock is {seconds} s ahead of {whose}; nothing is done until its answers agree, or have \
-             said so for a while: are all clocks right?"
+            "kube-apiserver says that it is {}{before}, and by this machine's clock it is {}; nothing is done until its \
+             answers agree, or have said so for a while: are the clocks of all control planes right?",
+            says(odd.now(now.steady)),
+            says(now.wall)
         )))
     }
 
@@ -306,13 +331,16 @@ mod tests {
 
     #[test]
     fn a_date_that_is_far_off_for_a_moment_changes_nothing() {
-        let told = story(0, &[(0, 0), (5, 730), (6, 730), (7, 0), (66, 730), (67, 0)]);
+        let told = story(
+            0,
+            &[(0, 0), (30, 730), (31, 730), (32, 0), (90, 730), (91, 0)],
+        );
         assert_eq!(told, [RIGHT, HELD, HELD, RIGHT, HELD, RIGHT]);
         // At a start, too.
-        let told = story(0, &[(0, 730), (2, 0), (3, 730)]);
+        let told = story(0, &[(0, 730), (2, 0), (30, 730)]);
         assert_eq!(told, [(730, false), RIGHT, HELD]);
         // Nor are they one date that differ among each other.
-        let told = story(0, &[(0, 0), (5, 730), (70, 800), (130, 900)]);
+        let told = story(0, &[(0, 0), (25, 730), (90, 800), (150, 900)]);
         assert_eq!(told, [RIGHT, HELD, HELD, HELD]);
     }
 
@@ -320,7 +348,7 @@ mod tests {
     fn a_date_counts_once_answers_have_agreed_for_a_minute_and_so_does_the_way_back() {
         let told = story(
             0,
-            &[(0, 0), (5, 730), (64, 730), (65, 730), (70, 0), (130, 0)],
+            &[(0, 0), (25, 730), (84, 730), (85, 730), (110, 0), (170, 0)],
         );
         let gone = [(730, true), (730, false)];
         assert_eq!(told, [&[RIGHT, HELD, HELD][..], &gone, &[RIGHT]].concat());
@@ -350,15 +378,96 @@ mod tests {
         assert!(after.iter().all(|(days, _)| *days == 0), "{after:?}");
     }
 
+    /// Of two kube-apiservers one may answer all looks, and the other, whose clock is another, only the calls for the
+    /// Lease: who looks shall act on what it saw.
+    #[test]
+    fn kube_apiservers_that_never_agree_hold_nobody_up() {
+        for (own, looks, lease) in [(0, 0, 730), (0, 730, 0), (730, 0, 730), (730, 730, 0)] {
+            let answers: Vec<_> = (0..600)
+                .flat_map(|second| {
+                    let look = (second % 3 == 2).then_some((second, looks));
+                    let lease = (second % 5 == 0).then_some((second, lease));
+                    lease.into_iter().chain(look)
+                })
+                .collect();
+            let told = story(own, &answers);
+            let after = answers.iter().zip(&told).filter(|((at, _), _)| *at > 62);
+            for ((at, days), (takes, may_act)) in after {
+                assert!(
+                    *may_act && *takes == own,
+                    "{own}: {days} at {at}, and {takes}"
+                );
+            }
+        }
+    }
+
+    /// Whether no other date is under suspicion after these answers, each at a second and so many seconds ahead.
+    fn ends_settled(own: i64, answers: impl IntoIterator<Item = (u64, i64)>) -> bool {
+        let mut told = Told::default();
+        for (second, ahead) in answers {
+            let steady = Duration::from_secs(second);
+            let at = |ahead| TODAY + time::Duration::seconds(ahead) + steady;
+            let own = Moment {
+                wall: at(own),
+                is_told: false,
+                steady,
+            };
+            told.hear(at(ahead), own);
+        }
+        told.odd.is_none()
+    }
+
+    /// By an hour, which is the most that is not far off: answers are cut to whole seconds.
+    #[test]
+    fn a_clock_that_was_off_by_the_very_bound_is_forgotten() {
+        let then_right = |first: &[(u64, i64)]| {
+            let right = (7..100).map(|second| (second, 0));
+            first.iter().copied().chain(right).collect::<Vec<_>>()
+        };
+        for first in [
+            [(0, 3_600), (5, -1)],
+            [(0, -3_600), (5, 1)],
+            [(0, 0), (5, 3_601)],
+        ] {
+            assert!(ends_settled(0, then_right(&first)), "{first:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_heard_no_more_is_forgotten_though_this_machines_wrong_clock_agrees() {
+        let right = (21..82).map(|second| (second, 0));
+        let once = [(0, 0), (20, 7_200)].into_iter();
+        assert!(ends_settled(7_200, once.chain(right)));
+    }
+
     #[tokio::test]
     async fn who_waits_for_another_time_hears_of_it() {
-        let clock = Clock::system();
-        let now = OffsetDateTime::now_utc();
-        clock.hear(now);
-        assert!(clock.set().now_or_never().is_none());
-        clock.hear(now + time::Duration::days(2));
-        assert!(clock.set().now_or_never().is_none());
-        clock.hear(now);
-        assert!(clock.set().now_or_never().is_some());
+        let steady = Arc::new(Mutex::new(0));
+        let read = Arc::clone(&steady);
+        let clock = Clock::of(move || {
+            let steady = Duration::from_secs(*read.lock().unwrap());
+            Moment {
+                wall: TODAY + steady,
+                is_told: false,
+                steady,
+            }
+        });
+        for (second, days, is_told) in [
+            (0, 0, false),
+            // What counts was just confirmed: nobody has to wait.
+            (5, 2, false),
+            (6, 0, false),
+            (30, 2, false),
+            (31, 0, true),
+            (60, 2, false),
+            (119, 2, false),
+            (120, 2, true),
+            (121, 2, false),
+        ] {
+            *steady.lock().unwrap() = second;
+            clock.hear(TODAY + time::Duration::days(days) + Duration::from_secs(second));
+            let told = clock.set().now_or_never().is_some();
+            assert_eq!(told, is_told, "{second}");
+        }
     }
 }

@@ -74,7 +74,7 @@ const BETWEEN_WRITES: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_secs(60);
 
 /// What is shown as the step while the state can't be read, so that nobody knows which is next.
-const LOOK_STEP: &str = "look";
+pub const LOOK_STEP: &str = "look";
 
 /// What may come of a step.
 const OK: &str = "ok";
@@ -191,7 +191,10 @@ impl<S: Store> Driver<S> {
         let (observed, read) = self.clock.spanned(self.store.observe()).await;
         let observed = observed.inspect_err(|_| self.show_name(LOOK_STEP))?;
         memory.belief.look(&observed, read);
-        self.clock.settled()?;
+        // No alarm is raised while a step is to be waited for, and this may last.
+        self.clock
+            .settled()
+            .inspect_err(|_| self.show_name(LOOK_STEP))?;
         let now = self.clock.now();
         let belief = &mut memory.belief;
         let Plan { step, reason } = self.plan(&observed, belief, now).await?;

@@ -14,7 +14,7 @@
 //!    also answers the request, so that each is carried out once.
 //! 6. `ca.crt`, or after it a caBundle, holds CAs that the leaf does not need, and every endpoint of
 //!    the Service, ready or not, has been seen serving that leaf → *Prune* them. One that ended goes
-//!    also if an endpoint serves another leaf, or can't be reached.
+//!    also if an endpoint can't be reached, or serves a leaf that it has not signed.
 //! 7. Else *Wait* until the leaf is due.
 //!
 //! What makes it safe:

@@ -106,6 +106,12 @@ impl Endpoint {
         let leaf = self.leaf.as_ref();
         leaf.is_ok_and(|leaf| pki::is_leaf_trusted(leaf, &self.intermediates, bundle, now))
     }
+
+    /// Those of the CAs by which clients believe its leaf, or did until that ended.
+    pub fn needs(&self, bundle: &Bundle, now: OffsetDateTime) -> Bundle {
+        let needed = |leaf: &Vec<u8>| pki::needed_by_leaf(leaf, &self.intermediates, bundle, now);
+        self.leaf.as_ref().map(needed).unwrap_or_default()
+    }
 }
 
 #[cfg(test)]

@@ -448,7 +448,8 @@ fn no_ca_goes_that_an_endpoint_may_need() {
         (vec![theirs.clone()], left(&[good, other])),
         (vec![theirs, unseen.clone()], left(&[good, other])),
         (vec![ours.clone(), unseen.clone()], left(&[good, other])),
-        (vec![unseen], left(&[good, other])),
+        (vec![unseen.clone()], left(&[good, other])),
+        (vec![endpoint(Ok(ended)), unseen], None),
         (vec![], None),
     ] {
         let seen = observed(Some(wide.clone()), Some(&[bundle(&[good, other, ended])]));
@@ -512,14 +513,16 @@ fn no_ca_goes_that_an_endpoint_may_need() {
         (25, false, "prune"),
     ] {
         let wall = NOW + Duration::days(9) + Duration::hours(hours);
-        let unseen = [endpoint(Err("gone"))];
-        let plan = plan_after(&seen, Some(good), &unseen, (wall, is_told, LONG));
-        assert_eq!(
-            plan.step.kind().name(),
-            name,
-            "{hours} {is_told}: {}",
-            plan.reason
-        );
+        // A replica by whose clock it has not ended may serve its leaf.
+        for (there, name) in [
+            (endpoint(Err("gone")), name),
+            (endpoint(Ok(good)), "prune"),
+            (endpoint(Ok(&soon)), "wait"),
+        ] {
+            let plan = plan_after(&seen, Some(good), &[there], (wall, is_told, LONG));
+            let reason = plan.reason;
+            assert_eq!(plan.step.kind().name(), name, "{hours} {is_told}: {reason}");
+        }
     }
 }
 

@@ -191,6 +191,18 @@ fn each_thing_that_is_wrong_is_named() {
             &["leader-none"],
             false,
         ),
+        (
+            Box::new(|facts| {
+                let leads = |it: &&mut Replica| {
+                    let lease = facts.lease.as_ref().unwrap();
+                    lease.holder.as_ref().unwrap().contains(&it.pod)
+                };
+                let leader = facts.replicas.iter_mut().find(leads).unwrap();
+                leader.page.as_mut().unwrap().step = Some("look".to_owned());
+            }),
+            &["leader-blind"],
+            false,
+        ),
         // The clock of its node is behind.
         (
             Box::new(|facts| {

@@ -44,11 +44,12 @@ impl Listener {
     }
 }
 
-/// As RFC 9110, section 5.6.7 has it.
+/// As RFC 9110, section 5.6.7 has it; of a year that a clock may show, for dates are carried on.
 fn date(headers: &HeaderMap) -> Option<OffsetDateTime> {
     let text = headers.get(DATE)?.to_str().ok()?;
     let at = rfc2822::parse(text).ok()?;
-    OffsetDateTime::from_unix_timestamp(at.timestamp().as_second()).ok()
+    let at = OffsetDateTime::from_unix_timestamp(at.timestamp().as_second()).ok()?;
+    (1970..2500).contains(&at.year()).then_some(at)
 }
 
 #[cfg(test)]
@@ -66,7 +67,13 @@ mod tests {
             steady: std::time::Duration::ZERO,
         });
         let listener = Listener::new(clock.clone());
-        for rubbish in ["", "yesterday", "Thu, 99 Nov 2026 18:11:59 GMT", "\u{ff}"] {
+        for rubbish in [
+            "",
+            "yesterday",
+            "Thu, 99 Nov 2026 18:11:59 GMT",
+            "\u{ff}",
+            "Fri, 31 Dec 9999 23:59:59 GMT",
+        ] {
             let mut headers = HeaderMap::new();
             if let Ok(value) = rubbish.parse() {
                 headers.insert(DATE, value);

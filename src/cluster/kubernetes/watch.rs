@@ -28,6 +28,9 @@ const LOOK: Duration = Duration::from_secs(60);
 /// Changes come in groups.
 const GROUPED: Duration = Duration::from_millis(20);
 
+/// Looks because of another time are at least so far apart.
+const SET_AGAIN: Duration = Duration::from_secs(1);
+
 /// After the first failure; doubled each time.
 const AFTER_FAILURE: Duration = Duration::from_millis(500);
 
@@ -121,11 +124,12 @@ impl Kubernetes {
     }
 }
 
-/// What was judged by another time is judged anew.
+/// What was judged by another time is judged anew; and not again and again, should answers never agree.
 async fn watch_clock(clock: &Clock, changed: &Notify) -> Infallible {
     loop {
         clock.set().await;
         changed.notify_one();
+        tokio::time::sleep(SET_AGAIN).await;
     }
 }
 

@@ -91,6 +91,10 @@ fn removable(eyes: &Eyes<'_>, pair: &Pair, extra: Bundle) -> Result<(Bundle, Str
         }
     };
     let ended = extra.ended(eyes.surely());
+    // By a clock that is years ahead all have ended by which a leaf is still believed.
+    let needed = endpoints.iter().map(|one| one.needs(&ended, eyes.now));
+    let needed = needed.fold(Bundle::default(), |all, one| all.and(&one));
+    let ended = ended.without(&needed);
     if ended.is_empty() {
         return later(why);
     }
