@@ -41,7 +41,7 @@ impl fmt::Display for Missing {
 }
 
 /// A program (or file) and the package that brings it.
-const PACKAGES: [(&str, &str); 14] = [
+const PACKAGES: [(&str, &str); 17] = [
     ("buildah", "buildah"),
     ("runc", "runc"),
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
@@ -52,6 +52,9 @@ const PACKAGES: [(&str, &str); 14] = [
     ("nsenter", "util-linux"),
     ("unshare", "util-linux"),
     ("mount", "mount"),
+    ("kill", "procps"),
+    ("pidof", "sysvinit-utils"),
+    ("awk", "mawk"),
     ("cc", "gcc"),
     ("make", "make"),
     ("curl", "curl"),

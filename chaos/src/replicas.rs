@@ -107,6 +107,32 @@ fn peak(status: &str) -> Option<u64> {
     told.trim().strip_suffix(" kB")?.parse().ok()
 }
 
+/// A setting with which hardly a connection carries more than one review: its answer closes it. So each call meets the door that is open then, and the certificate that is served then.
+pub const DIALS: (&str, &str) = ("IMAGESWAP_MAX_CONNECTION_AGE", "1ms");
+
+/// That most of the reviews so far came on connections of their own, as they do by [`DIALS`].
+///
+/// # Errors
+/// They did not, or there were too few.
+pub fn were_dialled(cluster: &Cluster) -> anyhow::Result<()> {
+    eventually("reviews", Duration::from_secs(30), || {
+        let sum = |series: &str| -> anyhow::Result<u64> {
+            let all = of_each(cluster, |pod| {
+                install::metric_if_any::<u64>(cluster, name(pod), series)
+            })?;
+            Ok(all.into_values().flatten().sum())
+        };
+        let reviews = sum("imageswap_review_duration_seconds_count")?;
+        let connections = sum("imageswap_connections_accepted_total")?;
+        ensure!(reviews >= 20, "there were {reviews}");
+        ensure!(
+            connections * 5 >= reviews * 4,
+            "{reviews} came on {connections} connections"
+        );
+        Ok(())
+    })
+}
+
 /// Something of each replica, by its name.
 fn of_each<T>(
     cluster: &Cluster,

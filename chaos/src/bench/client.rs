@@ -7,10 +7,12 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::exchange::{Answer, Request};
+use super::loops::PATIENCE;
 use super::server::Server;
 use crate::handshake;
 
@@ -45,10 +47,14 @@ impl Peer {
     pub(super) async fn meet(server: &Server, body: &[u8]) -> anyhow::Result<Self> {
         let config = handshake::config(&server.ca, None)?;
         let request = Request::new(body)?;
-        let mut stream = connect(server.address, &config).await?;
-        stream.write_all(request.as_it_is()).await?;
-        stream.flush().await?;
-        let answer = whole_answer(&mut stream).await?;
+        let answer = async {
+            let mut stream = connect(server.address, &config).await?;
+            stream.write_all(request.as_it_is()).await?;
+            stream.flush().await?;
+            whole_answer(&mut stream).await
+        };
+        let answer = timeout(PATIENCE, answer).await;
+        let answer = answer.with_context(|| format!("{} does not answer", server.address))??;
         Ok(Self {
             address: server.address,
             config,

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::client::{Connection, Peer};
 
 /// A run that takes so much longer than it should has lost an answer.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What came of a load.
 #[derive(Debug, Default)]
@@ -63,9 +63,13 @@ impl Connections {
     pub(super) async fn open(peer: &Peer, number: usize) -> anyhow::Result<Self> {
         let mut open = Vec::with_capacity(number);
         for n in 0..number {
-            let mut connection = peer.connect(n as u64).await?;
-            connection.ask().await?;
-            open.push(connection);
+            let answered = async {
+                let mut connection = peer.connect(n as u64).await?;
+                connection.ask().await?;
+                anyhow::Ok(connection)
+            };
+            let answered = timeout(PATIENCE, answered).await;
+            open.push(answered.context("a new connection is not answered")??);
         }
         Ok(Self(open))
     }
@@ -242,7 +246,10 @@ pub(super) async fn reconnecting(
         });
     }
     let mut all = Vec::new();
-    while let Some(done) = tasks.join_next().await {
+    while let Some(done) = timeout(time + PATIENCE, tasks.join_next())
+        .await
+        .context("a new connection is not answered")?
+    {
         all.extend(done.context("a connection panicked")??);
     }
     Ok(Load::new(started.elapsed(), all))

@@ -25,6 +25,8 @@ pub fn run(options: &Options, chaos: &Path) -> anyhow::Result<()> {
     let needs = needs::met(options)?;
     fs::create_dir_all(&options.report)
         .with_context(|| format!("can't make {}", options.report.display()))?;
+    // Before anything is built or looked at: a build, and the load of another run, are in the way of what is measured.
+    let turn = guard::turn()?;
     let built = match (&options.binary, &options.null_webhook) {
         (Some(imageswap), Some(null_webhook)) => Built {
             imageswap: imageswap.clone(),
@@ -33,7 +35,6 @@ pub fn run(options: &Options, chaos: &Path) -> anyhow::Result<()> {
         _ => build()?,
     };
     let facts = about(needs.cores)?;
-    let turn = guard::turn()?;
     let programs = programs(options, built);
     let report = Report {
         facts,

@@ -63,12 +63,13 @@ impl Run {
         fs::create_dir_all(&self.folder)
             .with_context(|| format!("can't make {}", self.folder.display()))?;
         doctor::cure()?;
+        // Also what is built below is no two runs' at once, and in the way of what a run measures.
+        let turn = guard::turn()?;
         let binaries = binaries::ready()?;
         let binary = match &self.binary {
             Some(binary) => binary.clone(),
             None => image::binary()?,
         };
-        let turn = guard::turn()?;
         let mut told = Told {
             facts: facts()?,
             played: Vec::new(),

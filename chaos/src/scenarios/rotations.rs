@@ -3,12 +3,12 @@
 
 use anyhow::ensure;
 
-use crate::replicas::leaves;
+use crate::replicas::{DIALS, leaves, were_dialled};
 use crate::rotation::{QUICK, ask, finished, served};
 use crate::scenario::{Scenario, Stage};
 
 pub(super) const SCENARIO: Scenario = Scenario {
-    settings: &[QUICK],
+    settings: &[QUICK, DIALS],
     ..Scenario::new("rotations", "ten forced CA rotations back to back", play)
 };
 
@@ -27,7 +27,7 @@ fn play(stage: &Stage<'_>) -> anyhow::Result<()> {
             }
             seen.extend(leaves(stage.cluster)?);
         }
-        Ok(())
+        were_dialled(stage.cluster)
     })?;
     seen.sort();
     seen.dedup();

@@ -10,15 +10,12 @@ use crate::cluster::Way;
 use crate::command::eventually;
 use crate::install::{CONFIGURATION, ca_bundle};
 use crate::json::at;
-use crate::replicas::leaves;
+use crate::replicas::{DIALS, leaves, were_dialled};
 use crate::rotation::{PATIENCE, ask, finished, is_under_way, served, settled};
 use crate::scenario::{Budget, Scenario, Stage};
 
 /// Longer than `LATE_BY`, as it must be.
 const DELAY: (&str, &str) = ("IMAGESWAP_TRUST_DELAY", "15s");
-
-/// What is believed is asked for at each new connection.
-const SHORT: (&str, &str) = ("IMAGESWAP_MAX_CONNECTION_AGE", "1s");
 
 /// How late webhook configurations come. An etcd client takes ten seconds for a broken connection.
 const LATE_BY: Duration = Duration::from_secs(7);
@@ -28,7 +25,7 @@ const LATE_BY: Duration = Duration::from_secs(7);
 const AWAY: Duration = Duration::from_secs(62);
 
 pub(super) const LATE: Scenario = Scenario {
-    settings: &[DELAY, SHORT],
+    settings: &[DELAY, DIALS],
     second: Some(Way::Late(LATE_BY)),
     ..Scenario::new(
         "apiserver-late",
@@ -63,7 +60,7 @@ fn late(stage: &Stage<'_>) -> anyhow::Result<()> {
         }
         // What it sees now is what is.
         std::thread::sleep(LATE_BY * 2);
-        Ok(())
+        were_dialled(stage.cluster)
     })
 }
 

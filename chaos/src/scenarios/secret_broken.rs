@@ -8,11 +8,12 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use crate::command::eventually;
+use crate::replicas::DIALS;
 use crate::rotation::{QUICK, data_of, foreign, patch_secret, secret, settled};
 use crate::scenario::{Scenario, Stage};
 
 pub(super) const DELETED: Scenario = Scenario {
-    settings: &[QUICK],
+    settings: &[QUICK, DIALS],
     ..Scenario::new("secret-deleted", "the Secret deleted", |stage| {
         stage.fault(|| {
             stage.event("deleted");
@@ -27,7 +28,7 @@ pub(super) const DELETED: Scenario = Scenario {
 };
 
 pub(super) const RUBBISH: Scenario = Scenario {
-    settings: &[QUICK],
+    settings: &[QUICK, DIALS],
     ..Scenario::new(
         "secret-rubbish",
         "the Secret's key overwritten, then all of it",
@@ -44,7 +45,7 @@ pub(super) const RUBBISH: Scenario = Scenario {
 };
 
 pub(super) const FOREIGN: Scenario = Scenario {
-    settings: &[QUICK],
+    settings: &[QUICK, DIALS],
     ..Scenario::new(
         "secret-foreign",
         "the Secret replaced by a valid pair of a CA that nobody knows",

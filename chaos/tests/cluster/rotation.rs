@@ -9,11 +9,11 @@ use base64::engine::general_purpose::STANDARD;
 use chaos::command::eventually;
 use chaos::install::{CONFIGURATION, NAMESPACE};
 use chaos::progress::say;
-use chaos::replicas::{Process, leader, leaves, names, signal};
+use chaos::replicas::{DIALS, Process, leader, leaves, names, signal, were_dialled};
 use chaos::rotation::{
     PATIENCE, ask, data_of, finished, foreign, patch_secret, secret, served, settled,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::world::{Installed, QUICK, World, under_load};
 
@@ -35,7 +35,7 @@ pub(crate) fn ten_forced(world: &World) -> anyhow::Result<()> {
             }
             seen.push(leaves(&world.cluster)?);
         }
-        Ok(())
+        were_dialled(&world.cluster)
     })?;
     say(format_args!("ten rotations: {report}"));
     ensure!(report.is_clean(), "{report}");
@@ -159,6 +159,7 @@ pub(crate) fn bundle_broken(world: &World) -> anyhow::Result<()> {
             "-p",
             &patch,
         ];
+        let told_before = repair_told(world)?;
         let (report, took) = under_load(world, || {
             let broken = Instant::now();
             world.kubectl(&words)?;
@@ -171,8 +172,8 @@ pub(crate) fn bundle_broken(world: &World) -> anyhow::Result<()> {
             "caBundle broken, repaired within {took:?}: {report}"
         ));
         eventually("an Event that says so", PATIENCE, || {
-            let events = world.kubectl(&["-n", NAMESPACE, "get", "events"])?;
-            ensure!(events.contains("TrustRepaired"), "{events}");
+            let told = repair_told(world)?;
+            ensure!(told > told_before, "the last one is of {told:?}");
             Ok(())
         })?;
         // Until it is repaired nothing can be done, and that must not be long.
@@ -186,10 +187,23 @@ pub(crate) fn bundle_broken(world: &World) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// When an Event last said that a caBundle was repaired.
+fn repair_told(world: &World) -> anyhow::Result<Option<String>> {
+    let ours = "--field-selector=reportingComponent=imageswap,reason=TrustRepaired";
+    let events = world.get(&["-n", NAMESPACE, "events", ours])?;
+    let events = events["items"].as_array().context("no list")?;
+    let last = |event: &Value| {
+        let again = event["series"]["lastObservedTime"].as_str();
+        Some(again.or(event["eventTime"].as_str())?.to_owned())
+    };
+    Ok(events.iter().filter_map(last).max())
+}
+
 // === what the tests are told in ===
 
-/// Three replicas with short delays.
+/// Three replicas with short delays; each call is answered by the certificate that is served then.
 fn quick(world: &World) -> anyhow::Result<()> {
-    world.need_with(Installed::Production, &QUICK)?;
+    let settings = [&QUICK[..], &[DIALS]].concat();
+    world.need_with(Installed::Production, &settings)?;
     settled(&world.cluster)
 }

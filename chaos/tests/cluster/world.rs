@@ -79,10 +79,10 @@ pub(crate) struct Patched<'a> {
 impl World {
     pub(crate) fn make() -> anyhow::Result<Self> {
         doctor::cure()?;
+        let lock = guard::turn()?;
         let binaries = binaries::ready()?;
         // Before the cluster, which would only be in its way.
         let binary = chaos::image::binary()?;
-        let lock = guard::turn()?;
         let chaos = Path::new(CHAOS);
         let guard = Guard::start(chaos, NAME, Some(&lock))?;
         let cluster = Cluster::up(NAME, 3, binaries, chaos)?;
