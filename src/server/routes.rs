@@ -441,7 +441,7 @@ mod tests {
             large: large.clone(),
             hard: hard.clone(),
         });
-        async move {
+        let answered = async move {
             let at = Instant::now();
             let deadline = at + time;
             let coming = Coming::of(Arrival {
@@ -454,6 +454,11 @@ mod tests {
             answer(decider, Read { body, deadline })
                 .await
                 .into_response()
+        };
+        // Nobody here ends it at its deadline.
+        async move {
+            let answered = tokio::time::timeout(Duration::from_secs(60), answered);
+            answered.await.unwrap()
         }
     }
 
