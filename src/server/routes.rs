@@ -18,7 +18,7 @@ use http::{Method, StatusCode};
 use serde_json::json;
 use time::OffsetDateTime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tower::ServiceExt;
 
 use super::body::discard;
@@ -40,9 +40,12 @@ const QUICK_EFFORT: u64 = 100_000;
 /// one of those that are hard to decide: several times what many images take by many patterns.
 const EFFORT_A_BYTE: u64 = 8;
 
-/// How many of the hard ones there may be for each of their turns. Each keeps one of the places that all reviews share,
-/// until its deadline if need be: were there no bound, they would soon have them all.
-const HARD_A_TURN: usize = 4;
+/// Of the places that all reviews share, those that are hard to decide may have one in so many. Each keeps its own until
+/// its deadline if need be: were there no bound, they would soon have them all.
+const HARD_ONES: usize = 4;
+
+/// For so long one may wait for its turn that has a share of the memory of bodies meanwhile: other large ones want it.
+const HARD_AND_LARGE: Duration = Duration::from_millis(250);
 
 /// For so long somebody may still hear an answer that is late: by then it has been told, and counted.
 const LATE: Duration = Duration::from_millis(100);
@@ -71,7 +74,10 @@ pub fn webhook(webhook: Webhook, limits: &Limits) -> impl Answers + use<> {
     let decider = Arc::new(Decider {
         webhook,
         large: Arc::new(Semaphore::new(cores.min(8))),
-        hard: Hard::new(cores.div_ceil(2).min(4)),
+        hard: Hard::new(
+            cores.div_ceil(2).min(4),
+            (limits.max_in_flight / HARD_ONES).max(1),
+        ),
     });
     let reviews = overload::stack(limits, &metrics, move |read| answer(decider.clone(), read));
     Port(Arc::new(Parts {
@@ -181,23 +187,23 @@ struct Hard {
 }
 
 impl Hard {
-    fn new(turns: usize) -> Self {
+    fn new(turns: usize, places: usize) -> Self {
         Self {
-            places: Arc::new(Semaphore::new(HARD_A_TURN * turns)),
+            places: Arc::new(Semaphore::new(places)),
             turns: Arc::new(Semaphore::new(turns)),
         }
     }
 
-    /// Waits for a turn, if there is a place to wait at. There is none for who has a share of the memory of bodies meanwhile: other
-    /// large ones want it.
+    /// Waits for a turn, if there is a place to wait at.
     async fn turn(&self, has_share: bool) -> Option<[OwnedSemaphorePermit; 2]> {
         let place = self.places.clone().try_acquire_owned().ok()?;
-        let turns = self.turns.clone();
+        let turn = self.turns.clone().acquire_owned();
         let turn = if has_share {
-            turns.try_acquire_owned().ok()?
+            timeout(HARD_AND_LARGE, turn).await.ok()?
         } else {
-            turns.acquire_owned().await.ok()?
+            turn.await
         };
+        let turn = turn.ok()?;
         Some([place, turn])
     }
 }
@@ -418,7 +424,7 @@ mod tests {
             Maps::default(),
             vec![b'x'; size],
             aside,
-            &Hard::new(0),
+            &Hard::new(0, 0),
             time,
         )
     }
@@ -484,7 +490,7 @@ mod tests {
         let maps = || Maps::parse(patterns.as_bytes()).unwrap().0;
         let long = [image.as_str(); 3];
         assert!(pod(&long).len() < 16 << 10);
-        let (large, hard) = (Arc::new(Semaphore::new(1)), Hard::new(1));
+        let (large, hard) = (Arc::new(Semaphore::new(1)), Hard::new(1, 2));
         let others = hard.turns.clone().acquire_owned().await.unwrap();
         let time = Duration::from_secs(60);
         let usual = || answer_by(maps(), pod(&["a.io/a7b/cd"]), &large, &hard, time);
@@ -494,7 +500,7 @@ mod tests {
             assert!(tokio::time::timeout(soon, review.as_mut()).await.is_err());
         };
         let mut hostile = Vec::new();
-        for _ in 0..HARD_A_TURN {
+        for _ in 0..2 {
             let review = answer_by(maps(), pod(&long), &large, &hard, Duration::ZERO);
             let mut review: Pin<Box<dyn Future<Output = Response>>> = Box::pin(review);
             waiting(&mut review).await;
@@ -512,21 +518,21 @@ mod tests {
         }
         // What all this takes is given back.
         let _turn = hard.turns.acquire().await.unwrap();
-        assert_eq!(hard.places.available_permits(), HARD_A_TURN);
+        assert_eq!(hard.places.available_permits(), 2);
     }
 
     /// Others wait for the memory that it has.
     #[tokio::test]
-    async fn a_large_review_that_takes_long_to_decide_does_not_wait_for_its_turn() {
+    async fn a_large_review_that_takes_long_to_decide_waits_for_its_turn_for_a_moment() {
         let (patterns, image) = hard_to_decide();
         let maps = Maps::parse(patterns.as_bytes()).unwrap().0;
         let body = pod(&[image.as_str(); 10]);
         assert!(body.len() > 16 << 10);
-        let (large, hard) = (Arc::new(Semaphore::new(1)), Hard::new(1));
+        let (large, hard) = (Arc::new(Semaphore::new(1)), Hard::new(1, 2));
         let _others = hard.turns.clone().acquire_owned().await.unwrap();
         let shed = answer_by(maps, body, &large, &hard, Duration::from_secs(60)).await;
         assert_eq!(shed.status(), StatusCode::TOO_MANY_REQUESTS);
-        assert_eq!(hard.places.available_permits(), HARD_A_TURN);
+        assert_eq!(hard.places.available_permits(), 2);
     }
 
     /// Rules, and an image that is held against each of them for long.
