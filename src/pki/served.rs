@@ -83,11 +83,18 @@ pub fn needed_by_leaf(
     let Some(dates) = dates(&CertificateDer::from(leaf)) else {
         return Bundle::default();
     };
-    let last = dates.not_after - Duration::SECOND;
-    let at = now.max(dates.not_before).min(last);
+    let between = intermediates.iter().map(|der| CertificateDer::from(&**der));
+    let between = between.filter_map(|between| Some(self::dates(&between)?.not_after));
+    let end = between.fold(dates.not_after, OffsetDateTime::min);
+    let is_needed = |ca: &Bundle| {
+        // A leaf may outlive its CA, where somebody else made them.
+        let end = ca.last_end().map_or(end, |ca| ca.min(end));
+        let at = now.max(dates.not_before).min(end - Duration::SECOND);
+        is_leaf_trusted(leaf, intermediates, ca, at)
+    };
     bundle
         .singles()
-        .filter(|ca| is_leaf_trusted(leaf, intermediates, ca, at))
+        .filter(is_needed)
         .fold(Bundle::default(), |all, one| all.and(&one))
 }
 
@@ -156,6 +163,18 @@ mod tests {
             assert_eq!(trusted, is_trusted, "{}", intermediates.len());
         }
         let late = NOW + Duration::days(9);
-        assert!(!is_leaf_trusted(&leaf, &[between], &root, late));
+        assert!(!is_leaf_trusted(
+            &leaf,
+            std::slice::from_ref(&between),
+            &root,
+            late
+        ));
+        // Its root ends first.
+        for days in [0, 9, 99, 900] {
+            let now = NOW + Duration::days(days);
+            let needed = needed_by_leaf(&leaf, std::slice::from_ref(&between), &root, now);
+            assert!(needed.is_same(&root), "{days}");
+            assert!(needed_by_leaf(&leaf, &[], &root, now).is_empty());
+        }
     }
 }

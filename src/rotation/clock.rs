@@ -218,9 +218,21 @@ impl Clock {
     /// # Errors
     /// The last answer of kube-apiserver was far off, and none before it has agreed with what counts for a while.
     pub fn settled(&self) -> Result<(), Failure> {
+        self.told_otherwise(Told::is_settled)
+    }
+
+    /// The same, and that none was far off lately, so that somebody may do what a wrong date makes harmful.
+    ///
+    /// # Errors
+    /// One was that this machine's clock agrees with, or the last.
+    pub fn undisputed(&self) -> Result<(), Failure> {
+        self.told_otherwise(|told, _| told.odd.is_none())
+    }
+
+    fn told_otherwise(&self, is_fine: fn(&Told, Duration) -> bool) -> Result<(), Failure> {
         let now = (self.tell)();
         let told = *self.told();
-        let Some((odd, _)) = told.odd.filter(|_| !told.is_settled(now.steady)) else {
+        let Some((odd, _)) = told.odd.filter(|_| !is_fine(&told, now.steady)) else {
             return Ok(());
         };
         let says = |at: OffsetDateTime| rfc3339(at);
@@ -398,6 +410,20 @@ mod tests {
                     "{own}: {days} at {at}, and {takes}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn while_another_date_is_heard_what_counts_is_disputed() {
+        let clock = Clock::of(|| Moment {
+            wall: TODAY,
+            is_told: false,
+            steady: Duration::from_secs(1),
+        });
+        for (days, is_undisputed) in [(0, true), (730, false), (0, true)] {
+            clock.hear(TODAY + time::Duration::days(days));
+            assert!(clock.settled().is_ok());
+            assert_eq!(clock.undisputed().is_ok(), is_undisputed, "{days}");
         }
     }
 

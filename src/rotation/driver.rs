@@ -198,8 +198,14 @@ impl<S: Store> Driver<S> {
         let now = self.clock.now();
         let belief = &mut memory.belief;
         let Plan { step, reason } = self.plan(&observed, belief, now).await?;
-        self.show(&step);
         let kind = step.kind();
+        // What adds, or puts back what was served, is right by any date.
+        if !matches!(kind, Kind::Trust | Kind::Restore | Kind::Wait) {
+            self.clock
+                .undisputed()
+                .inspect_err(|_| self.show_name(LOOK_STEP))?;
+        }
+        self.show(&step);
         let write = match step {
             Step::Wait { until, needs } => {
                 match &observed.configuration {

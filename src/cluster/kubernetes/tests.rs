@@ -352,6 +352,30 @@ async fn nobody_acts_by_a_date_that_is_far_off_and_none_is_heard_of_a_refusal() 
 }
 
 #[tokio::test]
+async fn while_kube_apiservers_disagree_about_the_date_no_pair_is_made() {
+    let api = Api::start().await;
+    api.put(CONFIGURATION, configuration());
+    // One of them said so just now; the other's answers are of today.
+    let clock = Clock::of(|| Moment {
+        wall: OffsetDateTime::UNIX_EPOCH,
+        is_told: false,
+        steady: Duration::ZERO,
+    });
+    clock.hear(OffsetDateTime::UNIX_EPOCH);
+    let config = Config::new(format!("http://{}", api.address).parse().unwrap());
+    let (metrics, identity) = (Metrics::new().unwrap(), identity("pod", 1));
+    let cluster = Kubernetes::with(config, names(), identity, metrics, &clock).unwrap();
+    Look::at(&cluster, &clock).await.unwrap();
+    let driver = Driver {
+        clock: clock.clone(),
+        ..driver(cluster)
+    };
+    let step = driver.step(&mut Memory::default()).await.unwrap_err();
+    assert!(step.to_string().contains("control planes"), "{step}");
+    assert!(api.object(SECRET).is_none());
+}
+
+#[tokio::test]
 async fn what_changes_is_seen_soon_by_watches_that_a_role_can_name() {
     let api = Api::start().await;
     let cluster = cluster(&api, 1);
