@@ -169,7 +169,7 @@ impl RulesArgs {
                 } else if !maps.has_live_rule() {
                     let path = path.display();
                     terminal::hint(&format!(
-                        "there is no rule in {path} that could ever apply, so nothing is swapped; \
+                        "there is no rule in {path} that a usual image could match, so none is swapped; \
                          `imageswap check {path}` shows why"
                     ));
                 } else if maps.skipped() > 0 {

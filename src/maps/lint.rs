@@ -320,7 +320,7 @@ fn none_applies(maps: &Maps) -> Option<Diagnostic> {
     }
     let first = maps.book.ids().next()?;
     let place = maps.book.key_place(first, "");
-    let message = "there is no rule in the file that could ever apply";
+    let message = "there is no rule in the file that a usual image could match";
     Some(Diagnostic::warning("no-rule", place, message).help(
         "a server that has rules keeps them and refuses this file: is it what you meant to write?",
     ))

@@ -933,7 +933,7 @@ fn maps_found(maps: Option<&Option<Vec<u8>>>, is_strict: bool, findings: &mut Ve
     } else if !loaded.maps.has_live_rule() {
         let which = match loaded.maps.is_empty() {
             true => "",
-            false => " that could ever apply",
+            false => " that a usual image could match",
         };
         finding(
             findings,
