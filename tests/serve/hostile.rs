@@ -728,3 +728,56 @@ async fn who_holds_memory_and_stands_still_gives_way() {
         drop(strangers);
     }
 }
+
+/// Images that are made to be held against many patterns for long, of more peers at once than reviews may be under way.
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_that_are_hard_to_decide_take_no_place_from_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let patterns: String = (0..2_000)
+        .map(|n| format!("[REPLACE]*a{n}b*c*d::m.io\n"))
+        .collect();
+    std::fs::write(
+        dir.path().join("maps"),
+        format!("{patterns}default::b.io\n"),
+    )
+    .unwrap();
+    let args = ["--maps", "{dir}/maps", "--max-in-flight", "64"];
+    let serve = Serve::start_in(dir, &args, &[]);
+    let names: String = (0..600).map(|n| format!("a{n}b")).collect();
+    let image = format!("{names}{}", "c".repeat(500));
+    let hard = json!([{"image": image}, {"image": image}, {"image": image}, {"image": image}]);
+    let hard = Arc::new(review_of(hard));
+    let refused = Arc::new(AtomicUsize::new(0));
+    let strangers: JoinSet<()> = (0..80)
+        .map(|_| {
+            let (address, ca) = (serve.address, serve.ca());
+            let (hard, refused) = (hard.clone(), refused.clone());
+            async move {
+                loop {
+                    let Ok(mut client) = Client::try_connect(address, &ca).await else {
+                        continue;
+                    };
+                    while let Ok(answer) = client.try_send(Method::POST, "/", &hard).await {
+                        if answer.status == 429 {
+                            refused.fetch_add(1, Ordering::Relaxed);
+                        }
+                        // As kube-apiserver does.
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                        if answer.closes() {
+                            break;
+                        }
+                    }
+                }
+            }
+        })
+        .collect();
+    while refused.load(Ordering::Relaxed) < 80 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let mut client = Client::connect(&serve).await;
+    for _ in 0..100 {
+        assert_eq!(client.swap("nginx").await, "b.io/nginx");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    drop(strangers);
+}
