@@ -2,14 +2,19 @@
 //! sent and can't read, whether it needs that or not.
 //!
 //! It is read whole, with its key and its extensions, of which `x509-parser` alone lets those pass that are damaged.
-//! Go's `parseCertificate` (crypto/x509, 1.26) is stricter in what nobody issues: a URI among the names that is none,
-//! what must not be critical and is, masks of addresses with holes, a point that is not on its curve.
+//! Go's `parseCertificate` (crypto/x509, 1.26) is stricter, and this does not see it: characters that a PrintableString of
+//! the subject or the issuer must not have (`_`, `@`), curves but NIST's, a URI among the names that is none, what must not
+//! be critical and is, masks of addresses with holes, a point that is not on its curve. Nor does it take RSA keys of more than 8,192 bits.
 
 use rustls::pki_types::CertificateDer;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::oid_registry::Oid;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Extension};
 
 use super::certificate::dates;
+
+/// What Go looks into below 2.5.29.
+const READ_BY_GO: [u64; 12] = [14, 15, 17, 19, 30, 31, 32, 33, 35, 36, 37, 54];
 
 /// Whether it does; that a serial number is below zero is told elsewhere.
 pub(super) fn is_readable(certificate: &CertificateDer<'_>) -> bool {
@@ -38,9 +43,21 @@ fn is_extension_readable(extension: &X509Extension<'_>) -> bool {
         name => !matches!(name, GeneralName::Invalid(..)),
     };
     match extension.parsed_extension() {
-        ParsedExtension::ParseError { .. } => false,
+        ParsedExtension::ParseError { .. } => !is_read_by_go(&extension.oid),
         ParsedExtension::SubjectAlternativeName(names) => names.general_names.iter().all(is_name),
         _ => true,
+    }
+}
+
+/// Whether Go looks into such an extension (`processExtensions` in crypto/x509, 1.26). `x509-parser` reads others, too: those of
+/// people's own CAs may hold what they like, such as a comment in Latin-1.
+fn is_read_by_go(extension: &Oid<'_>) -> bool {
+    let numbers: Option<Vec<u64>> = extension.iter().map(Iterator::collect);
+    match numbers.as_deref() {
+        Some([2, 5, 29, last]) => READ_BY_GO.contains(last),
+        // Where more about its issuer is.
+        Some(numbers) => numbers == [1, 3, 6, 1, 5, 5, 7, 1, 1],
+        None => true,
     }
 }
 
@@ -112,6 +129,15 @@ mod tests {
             (id_ce(37), oid.clone(), false, false),
             // Nobody reads it.
             (id_ce(9), vec![1, 2, 3], false, true),
+            // Nor these, but for `x509-parser`: another name of the issuer, a number of a list, and a comment.
+            (id_ce(18), vec![5, 0], false, true),
+            (id_ce(20), vec![1, 2, 3], false, true),
+            (
+                vec![2, 16, 840, 1, 113_730, 1, 13],
+                tagged(0x16, b"f\xfcr uns"),
+                false,
+                true,
+            ),
         ] {
             let case = format!("{name:?} {value:x?} {is_critical}");
             let read = is_readable(&certificate(Some((&name, value, is_critical))));
