@@ -133,9 +133,9 @@ fn go() -> Option<Missing> {
 }
 
 /// Whether this Go is no earlier than the one that is wanted, or fetches that itself, as Go does from 1.21 on unless
-/// it is told not to.
+/// it is told not to, or to look on PATH alone.
 fn is_go_enough(version: &str, toolchain: &str, wanted: &str) -> bool {
-    let fetches = toolchain.contains("auto") || toolchain.contains("path");
+    let fetches = toolchain.contains("auto");
     // Such as `go1.26.8`, `go1.27rc1 X:nodwarf5` or `devel go1.27-f00`.
     let number = version.split_whitespace();
     let number = number.filter_map(|word| word.strip_prefix("go")).next();
@@ -375,7 +375,7 @@ mod tests {
             ("go1.26.7", "go1.26.7", false),
             ("go1.22.1", "auto", true),
             ("go1.22.1", "local+auto", true),
-            ("go1.22.1", "go1.22.1+path", true),
+            ("go1.22.1", "go1.22.1+path", false),
             // One that knows of no toolchains.
             ("go1.19.8", "", false),
             ("gccgo", "local", true),
