@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use x509_parser::oid_registry::Oid;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
-use super::certificate::{Dates, dates, is_serial_negative};
+use super::certificate::{Dates, dates, is_serial_negative, numbers};
 use super::readable::is_readable;
 
 /// What may be marked critical in a CA, below 2.5.29 (`processExtensions` in crypto/x509, Go 1.24 and later, of which
@@ -68,6 +68,5 @@ pub(super) fn reach(ca: &CertificateDer<'_>) -> Option<usize> {
 }
 
 fn is_handled(extension: &Oid<'_>) -> bool {
-    let numbers: Option<Vec<u64>> = extension.iter().map(Iterator::collect);
-    matches!(numbers.as_deref(), Some([2, 5, 29, last]) if HANDLED.contains(last))
+    matches!(numbers(extension).as_deref(), Some([2, 5, 29, last]) if HANDLED.contains(last))
 }

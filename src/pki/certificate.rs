@@ -3,6 +3,7 @@
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use time::{Duration, OffsetDateTime};
+use x509_parser::oid_registry::Oid;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 
 use super::mint::{BACKDATED, CA_NAME};
@@ -64,6 +65,11 @@ impl Dates {
             false => life,
         }
     }
+}
+
+/// An identifier in its parts, if they are not too large to be known to anybody.
+pub(super) fn numbers(identifier: &Oid<'_>) -> Option<Vec<u64>> {
+    identifier.iter().map(Iterator::collect)
 }
 
 pub(super) fn dates(certificate: &CertificateDer<'_>) -> Option<Dates> {

@@ -11,7 +11,7 @@ use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::oid_registry::Oid;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Extension};
 
-use super::certificate::dates;
+use super::certificate::{dates, numbers};
 
 /// What Go looks into below 2.5.29.
 const READ_BY_GO: [u64; 12] = [14, 15, 17, 19, 30, 31, 32, 33, 35, 36, 37, 54];
@@ -52,8 +52,7 @@ fn is_extension_readable(extension: &X509Extension<'_>) -> bool {
 /// Whether Go looks into such an extension (`processExtensions` in crypto/x509, 1.26). `x509-parser` reads others, too: those of
 /// people's own CAs may hold what they like, such as a comment in Latin-1.
 fn is_read_by_go(extension: &Oid<'_>) -> bool {
-    let numbers: Option<Vec<u64>> = extension.iter().map(Iterator::collect);
-    match numbers.as_deref() {
+    match numbers(extension).as_deref() {
         Some([2, 5, 29, last]) => READ_BY_GO.contains(last),
         // Where more about its issuer is.
         Some(numbers) => numbers == [1, 3, 6, 1, 5, 5, 7, 1, 1],

@@ -38,16 +38,22 @@ fn names() -> Names {
 }
 
 fn cluster(api: &Api, nonce: u64) -> Kubernetes {
+    cluster_by(&Clock::system(), api, nonce)
+}
+
+fn cluster_by(clock: &Clock, api: &Api, nonce: u64) -> Kubernetes {
     let config = Config::new(format!("http://{}", api.address).parse().unwrap());
     let metrics = Metrics::new().unwrap();
-    Kubernetes::with(
-        config,
-        names(),
-        identity("pod", nonce),
-        metrics,
-        &Clock::system(),
-    )
-    .unwrap()
+    Kubernetes::with(config, names(), identity("pod", nonce), metrics, clock).unwrap()
+}
+
+/// For it, time has not begun to pass.
+fn at_the_epoch() -> Clock {
+    Clock::of(|| Moment {
+        wall: OffsetDateTime::UNIX_EPOCH,
+        is_told: false,
+        steady: Duration::ZERO,
+    })
 }
 
 fn driver(store: Kubernetes) -> Driver<Kubernetes> {
@@ -323,14 +329,8 @@ async fn nobody_acts_by_a_date_that_is_far_off_and_none_is_heard_of_a_refusal() 
     let api = Api::start().await;
     api.put(CONFIGURATION, configuration());
     // Its answers are of today.
-    let clock = Clock::of(|| Moment {
-        wall: OffsetDateTime::UNIX_EPOCH,
-        is_told: false,
-        steady: Duration::ZERO,
-    });
-    let config = Config::new(format!("http://{}", api.address).parse().unwrap());
-    let (metrics, identity) = (Metrics::new().unwrap(), identity("pod", 1));
-    let cluster = Kubernetes::with(config, names(), identity, metrics, &clock).unwrap();
+    let clock = at_the_epoch();
+    let cluster = cluster_by(&clock, &api, 1);
     api.set_mood(Mood::Forbidding);
     cluster.observe().await.unwrap_err();
     assert!(!clock.now().is_told);
@@ -356,15 +356,9 @@ async fn while_kube_apiservers_disagree_about_the_date_no_pair_is_made() {
     let api = Api::start().await;
     api.put(CONFIGURATION, configuration());
     // One of them said so just now; the other's answers are of today.
-    let clock = Clock::of(|| Moment {
-        wall: OffsetDateTime::UNIX_EPOCH,
-        is_told: false,
-        steady: Duration::ZERO,
-    });
+    let clock = at_the_epoch();
     clock.hear(OffsetDateTime::UNIX_EPOCH);
-    let config = Config::new(format!("http://{}", api.address).parse().unwrap());
-    let (metrics, identity) = (Metrics::new().unwrap(), identity("pod", 1));
-    let cluster = Kubernetes::with(config, names(), identity, metrics, &clock).unwrap();
+    let cluster = cluster_by(&clock, &api, 1);
     Look::at(&cluster, &clock).await.unwrap();
     let driver = Driver {
         clock: clock.clone(),
